@@ -1,0 +1,467 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultPath is where the gateway looks for its configuration unless told
+// otherwise. Only there a missing file means defaults.
+const DefaultPath = "configs/gateway.yaml"
+
+// EnvPrefix begins the names of the variables that override keys: the key's path
+// in capitals, joined by _, such as GATEWAY_AUTH_MODE.
+const EnvPrefix = "GATEWAY_"
+
+// Gateway is configs/gateway.yaml, checked, with defaults.
+type Gateway struct {
+	Listen    string // address of HTTP and signaling, "host:port"; default 127.0.0.1:8080
+	Pipelines string // folder of pipelines; default "pipelines/"
+	Auth      Auth
+	HTTP      HTTP
+	ICE       ICE
+	Log       Log
+	Limits    Limits
+}
+
+// Auth is who may watch.
+type Auth struct {
+	Mode      string // "none": everyone who reaches the port
+	AllowOpen bool   // listening beyond loopback without authentication is meant
+}
+
+// HTTP is what browsers of other sites may do.
+type HTTP struct {
+	AllowedOrigins []string // origins beside the gateway's own, such as "https://example.org"; "*" for all
+}
+
+// ICE is how viewers reach the gateway's media port.
+type ICE struct {
+	Servers         []ICEServer
+	PublicAddresses []string // IP addresses announced in place of the host's own (NAT)
+	RelayOnly       bool     // viewers connect through TURN only
+	Interfaces      []string // network interfaces to use; empty: all
+	UDPPort         int      // media port; 0: the port of Listen
+}
+
+// ICEServer is a STUN or TURN server that the gateway and its viewers use.
+type ICEServer struct {
+	URLs       []string // stun:, stuns:, turn: or turns: (RFC 7064, RFC 7065)
+	Username   string   // for turn and turns
+	Credential string   // for turn and turns
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	Level  string // "debug", "info", "warn" or "error"; default info
+	Format string // "text" or "json"; default text
+	GST    string // GStreamer's own messages, in the syntax of GST_DEBUG; default "" (none)
+}
+
+// Limits bound what the gateway takes on.
+type Limits struct {
+	Viewers         int           // at a time, of all streams together; default 1000
+	ShutdownTimeout time.Duration // for a clean stop; default 10s
+}
+
+// Flag overrides a key from the command line. It is stronger than a variable.
+type Flag struct {
+	Name  string // as the user wrote it, such as "-listen"; findings name it
+	Key   string // such as "listen"
+	Value string
+}
+
+var gatewaySchema = &schema{
+	what: "gateway configuration",
+	keys: []key{
+		{"listen", "127.0.0.1:8080"},
+		{"pipelines", "pipelines/"},
+		{"auth", ""},
+		{"auth.mode", "none"},
+		{"auth.allow_open", "false"},
+		{"http", ""},
+		{"http.allowed_origins", "[]"},
+		{"ice", ""},
+		{"ice.servers", "[]"},
+		{"ice.public_addresses", "[]"},
+		{"ice.relay_only", "false"},
+		{"ice.interfaces", "[]"},
+		{"ice.udp_port", "0"},
+		{"log", ""},
+		{"log.level", "info"},
+		{"log.format", "text"},
+		{"log.gst", `""`},
+		{"limits", ""},
+		{"limits.viewers", "1000"},
+		{"limits.shutdown_timeout", "10s"},
+	},
+	later: map[string]string{
+		"rooms":      "remove it; every stream is its own room",
+		"auth.users": "remove it; auth.mode is none",
+		"auth.keys":  "remove it; auth.mode is none",
+		"tls":        "remove it; put a reverse proxy with HTTPS in front",
+		"https":      "remove it; put a reverse proxy with HTTPS in front",
+		"turn":       "remove it; name a TURN server under ice.servers",
+		"isolation":  "remove it; pipelines run in the gateway's process",
+		"elements":   "remove it",
+		"encoders":   "remove it",
+	},
+}
+
+// serverSchema is one entry of ice.servers.
+var serverSchema = &schema{
+	what: "ICE server",
+	keys: []key{{"urls", ""}, {"username", ""}, {"credential", ""}},
+}
+
+// LoadGateway reads and checks the gateway's configuration. Variables of environ
+// ("NAME=value", as os.Environ has them) that begin with GATEWAY_ override its
+// keys, flags override both. The error is Errors: all findings at once.
+func LoadGateway(path string, environ []string, flags ...Flag) (*Gateway, error) {
+	data, fault := readFile(path)
+	if fault != nil {
+		if _, err := os.Lstat(path); path != DefaultPath || !errors.Is(err, os.ErrNotExist) {
+			return nil, Errors{fault}
+		}
+		data = nil
+	}
+	return parseGateway(path, data, environ, flags)
+}
+
+func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Gateway, error) {
+	d := &document{file: path, schema: gatewaySchema, at: map[string]position{}, origins: map[*yaml.Node]string{}}
+	top := d.parse(data)
+	if top == nil {
+		top = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Column: 1}
+	}
+	d.environment(top, environ)
+	for _, f := range flags {
+		d.override(top, f.Key, f.Value, "command line: "+f.Name)
+	}
+	g := &Gateway{}
+	m := d.mapping(top, "")
+	section := func(name string) *mapping { return d.mapping(m.value(name), name) }
+	g.Listen = m.text("listen", "127.0.0.1:8080", 255)
+	g.Pipelines = m.text("pipelines", "pipelines/", 4096)
+	if g.Pipelines == "" {
+		m.fault("pipelines", "it is empty", "name the folder of the pipeline files")
+	}
+	auth := section("auth")
+	g.Auth.Mode = readAuthMode(auth)
+	g.Auth.AllowOpen = auth.boolean("allow_open", false)
+	checkListen(m, g)
+	g.HTTP.AllowedOrigins = readOrigins(section("http"))
+	readICE(section("ice"), &g.ICE)
+	log := section("log")
+	g.Log.Level = log.one("level", "info", "debug", "info", "warn", "error")
+	g.Log.Format = log.one("format", "text", "text", "json")
+	g.Log.GST = readDebug(log)
+	limits := section("limits")
+	g.Limits.Viewers = limits.integer("viewers", 1000, 1, 100_000, "viewers")
+	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second, time.Second, 5*time.Minute)
+	if err := d.errs.orNil(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// envName is the variable that overrides a key.
+func envName(path string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}
+
+// environment puts the values of variables into the tree. A name that is no key
+// is a finding only if it is nearly one: others have variables of that prefix
+// too (Kubernetes makes GATEWAY_SERVICE_HOST of a service called gateway).
+func (d *document) environment(top *yaml.Node, environ []string) {
+	names := map[string]string{} // variable → key
+	var known []string
+	for _, k := range gatewaySchema.keys {
+		if len(gatewaySchema.children(k.path)) == 0 {
+			names[envName(k.path)] = k.path
+			known = append(known, envName(k.path))
+		}
+	}
+	for _, entry := range environ {
+		name, value, ok := strings.Cut(entry, "=")
+		if !ok || !strings.HasPrefix(name, EnvPrefix) {
+			continue
+		}
+		origin := "environment variable " + name
+		if path, ok := names[name]; ok {
+			d.override(top, path, value, origin)
+			continue
+		}
+		for _, k := range known {
+			if distance(name, k) <= 2 {
+				d.errs = append(d.errs, &Error{File: origin, Message: "no such key", Remedy: "did you mean " + k + "?", Severity: Fault})
+				break
+			}
+		}
+	}
+}
+
+// listKeys are the keys whose variables hold lists, split at commas.
+var listKeys = map[string]bool{"http.allowed_origins": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+
+// override sets a key of the tree to the text of a variable or flag. Findings
+// about it name the origin.
+func (d *document) override(top *yaml.Node, path, value, origin string) {
+	parent := top
+	names := strings.Split(path, ".")
+	for _, name := range names[:len(names)-1] {
+		next := child(parent, name)
+		if next == nil || next.Kind != yaml.MappingNode {
+			if next != nil && next.ShortTag() != "!!null" {
+				return // a finding of its own
+			}
+			next = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+			setChild(parent, name, next)
+		}
+		parent = next
+	}
+	setChild(parent, names[len(names)-1], d.overriding(path, value, origin))
+}
+
+// overriding is the node that stands for a text from outside the file.
+func (d *document) overriding(path, value, origin string) *yaml.Node {
+	scalar := func(s string) *yaml.Node {
+		// as if written plainly in the file: numbers and truth values are such
+		n := &yaml.Node{Kind: yaml.ScalarNode, Value: s}
+		if n.ShortTag() == "!!null" || n.ShortTag() == "!!merge" {
+			n.Tag = "!!str"
+		}
+		return n
+	}
+	n := scalar(value)
+	if listKeys[path] {
+		n = &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+		if t := strings.TrimSpace(value); path == "ice.servers" && (strings.HasPrefix(t, "[") || strings.HasPrefix(t, "{")) {
+			var doc yaml.Node
+			if len(value) > maxFile || yaml.Unmarshal([]byte(value), &doc) != nil || len(doc.Content) == 0 {
+				d.errs = append(d.errs, &Error{File: origin, Key: path, Message: "not JSON or YAML",
+					Remedy: `write [{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`, Severity: Fault})
+				return &yaml.Node{}
+			}
+			n = doc.Content[0]
+		} else {
+			for part := range strings.SplitSeq(value, ",") {
+				if part = strings.TrimSpace(part); part != "" {
+					n.Content = append(n.Content, scalar(part))
+				}
+			}
+		}
+	}
+	d.mark(n, origin)
+	return n
+}
+
+// mark gives a tree its origin. It follows no alias, so that it ends.
+func (d *document) mark(n *yaml.Node, origin string) {
+	d.origins[n] = origin
+	for _, c := range n.Content {
+		d.mark(c, origin)
+	}
+}
+
+func child(m *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == name {
+			return m.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func setChild(m *yaml.Node, name string, v *yaml.Node) {
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		if m.Content[i].Value == name {
+			m.Content[i+1] = v
+			return
+		}
+	}
+	m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, v)
+}
+
+func readAuthMode(m *mapping) string {
+	mode := m.one("mode", "none", "none", "token", "jwt")
+	if mode != "none" {
+		m.fault("mode", mode+" is not supported yet", "use none, on loopback or behind a proxy that authenticates")
+	}
+	return mode
+}
+
+// checkListen checks the address, and that nobody serves the network without
+// having said so.
+func checkListen(m *mapping, g *Gateway) {
+	host, port, err := net.SplitHostPort(g.Listen)
+	n, perr := strconv.Atoi(port)
+	switch {
+	case err != nil || perr != nil:
+		m.fault("listen", quote(g.Listen)+" is not an address with a port", "write host:port, such as 127.0.0.1:8080 or [::1]:8080")
+		return
+	case n < 0 || n > 65535:
+		m.fault("listen", "there is no port "+port, "allowed are 1 to 65535")
+		return
+	}
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case host == "localhost" || err == nil && addr.Unmap().IsLoopback():
+		return
+	case err != nil && host != "" && !hostName.MatchString(host):
+		m.fault("listen", quote(host)+" is not a host", "write an IP address or a host name")
+		return
+	}
+	if !g.Auth.AllowOpen {
+		m.fault("listen", g.Listen+" can be reached from other machines, and nobody is asked who they are (auth.mode: none)",
+			"listen on 127.0.0.1, or set auth.allow_open: true if everyone on that network may watch")
+	}
+}
+
+var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
+
+func readOrigins(m *mapping) []string {
+	var origins []string
+	for _, n := range m.list("allowed_origins") {
+		u, err := url.Parse(n.Value)
+		if n.Value != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
+			m.d.fault(n, "http.allowed_origins", quote(n.Value)+" is not an origin", "write scheme and host, such as https://example.org, without a path")
+			continue
+		}
+		origins = append(origins, strings.ToLower(n.Value))
+	}
+	return origins
+}
+
+func readICE(m *mapping, ice *ICE) {
+	ice.Servers = readServers(m)
+	for _, n := range m.list("public_addresses") {
+		addr, err := netip.ParseAddr(n.Value)
+		if err != nil || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" {
+			m.d.fault(n, "ice.public_addresses", quote(n.Value)+" is not an IP address that viewers could reach", "write one such as 203.0.113.7")
+			continue
+		}
+		ice.PublicAddresses = append(ice.PublicAddresses, addr.Unmap().String())
+	}
+	ice.RelayOnly = m.boolean("relay_only", false)
+	for _, n := range m.list("interfaces") {
+		if n.Value == "" || len(n.Value) > 15 || strings.ContainsAny(n.Value, "/ \t") { // IFNAMSIZ
+			m.d.fault(n, "ice.interfaces", quote(n.Value)+" is not the name of a network interface", "write one such as eth0")
+			continue
+		}
+		ice.Interfaces = append(ice.Interfaces, n.Value)
+	}
+	ice.UDPPort = m.integer("udp_port", 0, 0, 65535, "(0: the port of listen)")
+	if ice.RelayOnly {
+		for _, s := range ice.Servers {
+			for _, u := range s.URLs {
+				if strings.HasPrefix(u, "turn") {
+					return
+				}
+			}
+		}
+		if len(m.d.errs) == 0 {
+			m.fault("relay_only", "there is no TURN server to relay by", "add one to ice.servers, with username and credential")
+		}
+	}
+}
+
+// readServers reads ice.servers: each an URL, or an object as RTCIceServer has it.
+func readServers(m *mapping) []ICEServer {
+	n := m.value("servers")
+	if n == nil {
+		return nil
+	}
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	}
+	if len(items) > 16 {
+		m.fault("servers", fmt.Sprintf("there are %d servers", len(items)), "at most 16; browsers slow down with more than a few")
+		return nil
+	}
+	var servers []ICEServer
+	for i, it := range items {
+		path := "ice.servers"
+		if len(items) > 1 {
+			path += "[" + strconv.Itoa(i) + "]"
+		}
+		if it.Kind == yaml.ScalarNode && it.ShortTag() == "!!str" {
+			if checkICEURL(m.d, it, path) {
+				if strings.HasPrefix(it.Value, "turn") {
+					m.d.fault(it, path, "a TURN server needs username and credential", `write it as {urls: `+it.Value+`, username: …, credential: …}`)
+					continue
+				}
+				servers = append(servers, ICEServer{URLs: []string{it.Value}})
+			}
+			continue
+		}
+		sub := &document{file: m.d.file, schema: serverSchema, at: map[string]position{}, origins: m.d.origins}
+		sm := sub.mapping(it, "")
+		s := ICEServer{Username: sm.text("username", "", 512), Credential: sm.text("credential", "", 512)}
+		turn := false
+		for _, u := range sm.list("urls") {
+			if checkICEURL(sub, u, "urls") {
+				s.URLs = append(s.URLs, u.Value)
+				turn = turn || strings.HasPrefix(u.Value, "turn")
+			}
+		}
+		if sm.node != nil && !sm.has("urls") {
+			sub.fault(it, "urls", "it is missing", "write urls: stun:stun.example.org:3478")
+		}
+		if turn && (s.Username == "" || s.Credential == "") {
+			sub.fault(it, "", "a TURN server needs username and credential", "add both")
+		}
+		for _, e := range sub.errs {
+			e.Key = strings.TrimSuffix(path+"."+e.Key, ".")
+			m.d.errs = append(m.d.errs, e)
+		}
+		servers = append(servers, s)
+	}
+	return servers
+}
+
+// iceURL is the syntax of RFC 7064 §3.1 and RFC 7065 §3.1.
+var iceURL = regexp.MustCompile(`^(stuns?|turns?):([a-zA-Z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]{1,5}))?(\?transport=(?:udp|tcp))?$`)
+
+func checkICEURL(d *document, n *yaml.Node, path string) bool {
+	p := iceURL.FindStringSubmatch(n.Value)
+	remedy := "write one such as stun:stun.example.org:3478 or turn:turn.example.org:3478?transport=udp"
+	switch {
+	case p == nil:
+		d.fault(n, path, quote(n.Value)+" is not the URL of a STUN or TURN server", remedy)
+	case p[3] != "" && !validPort(p[3]):
+		d.fault(n, path, quote(n.Value)+" has no valid port", remedy)
+	case p[4] != "" && strings.HasPrefix(p[1], "stun"):
+		d.fault(n, path, "a STUN URL has no transport", "remove "+quote(p[4]))
+	default:
+		return true
+	}
+	return false
+}
+
+func validPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n > 0 && n < 65536
+}
+
+// debugText is the syntax of GST_DEBUG: CATEGORY:LEVEL, comma-separated.
+var debugText = regexp.MustCompile(`^([a-zA-Z0-9_*?.-]+:)?([0-9]|[A-Za-z]+)(,([a-zA-Z0-9_*?.-]+:)?([0-9]|[A-Za-z]+))*$`)
+
+func readDebug(m *mapping) string {
+	v := m.text("gst", "", 1024)
+	if v != "" && !debugText.MatchString(v) {
+		m.fault("gst", quote(v)+" is not in the syntax of GST_DEBUG", "write a level such as 3, or categories such as v4l2*:5,x264enc:4")
+	}
+	return v
+}

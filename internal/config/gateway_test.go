@@ -1,0 +1,259 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+var gatewayDefaults = Gateway{
+	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "none"}, Log: Log{Level: "info", Format: "text"},
+	Limits: Limits{Viewers: 1000, ShutdownTimeout: 10 * time.Second},
+}
+
+func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	g, err := LoadGateway(DefaultPath, nil)
+	if err != nil || !reflect.DeepEqual(*g, gatewayDefaults) {
+		t.Errorf("got %+v, %v", g, err)
+	}
+	if _, err := LoadGateway("other.yaml", nil); err == nil {
+		t.Error("a file that was asked for by name is missing, and nobody says so")
+	}
+	if err := os.MkdirAll(DefaultPath, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadGateway(DefaultPath, nil); err == nil {
+		t.Error("a folder was read as the file")
+	}
+}
+
+// configs/gateway.yaml shows every key, in order, with its default and a sentence.
+func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
+	const path = "../../configs/gateway.yaml"
+	g, err := LoadGateway(path, nil)
+	if err != nil || !reflect.DeepEqual(*g, gatewayDefaults) {
+		t.Errorf("the shipped file gives %+v, %v; the defaults are %+v", g, err, gatewayDefaults)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var got []key
+	var walk func(n *yaml.Node, path string, explained bool)
+	walk = func(n *yaml.Node, path string, explained bool) {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k, v := n.Content[i], n.Content[i+1]
+			full := joinPath(path, k.Value)
+			if v.Kind == yaml.MappingNode {
+				got = append(got, key{full, ""})
+				walk(v, full, explained)
+				continue
+			}
+			if k.HeadComment == "" {
+				t.Errorf("%s has no sentence", full)
+			}
+			def := v.Value
+			if v.Kind == yaml.SequenceNode {
+				def = "[]"
+			} else if def == "" {
+				def = `""`
+			}
+			got = append(got, key{full, def})
+		}
+	}
+	walk(doc.Content[0], "", false)
+	if !reflect.DeepEqual(got, gatewaySchema.keys) {
+		t.Errorf("the file shows %v\nthe code has %v", got, gatewaySchema.keys)
+	}
+}
+
+func load(t *testing.T, text string, environ []string, flags ...Flag) (*Gateway, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g, err := LoadGateway(path, environ, flags...)
+	if err != nil {
+		err = errors.New(strings.ReplaceAll(err.Error(), path, "gateway.yaml"))
+	}
+	return g, err
+}
+
+func TestGatewayReadsEveryKey(t *testing.T) {
+	want := &Gateway{
+		Listen: "[::]:9000", Pipelines: "/etc/gateway/pipelines", Auth: Auth{Mode: "none", AllowOpen: true},
+		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
+		ICE: ICE{
+			Servers: []ICEServer{
+				{URLs: []string{"stun:stun.example.org"}},
+				{URLs: []string{"turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"}, Username: "u", Credential: "c"},
+			},
+			PublicAddresses: []string{"203.0.113.7", "2001:db8::7"}, RelayOnly: true, Interfaces: []string{"eth0", "wlan0"}, UDPPort: 9001,
+		},
+		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
+		Limits: Limits{Viewers: 5, ShutdownTimeout: 3 * time.Second},
+	}
+	file := `
+listen: "[::]:9000"
+pipelines: /etc/gateway/pipelines
+auth: {mode: none, allow_open: true}
+http: {allowed_origins: ["https://Example.org", "*"]}
+ice:
+  servers:
+    - stun:stun.example.org
+    - {urls: ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], username: u, credential: c}
+  public_addresses: [203.0.113.7, "2001:db8::7"]
+  relay_only: true
+  interfaces: [eth0, wlan0]
+  udp_port: 9001
+log: {level: debug, format: json, gst: "v4l2*:5,3"}
+limits: {viewers: 5, shutdown_timeout: 3s}
+`
+	environ := []string{
+		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
+		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
+		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
+		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
+		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
+	}
+	// each key of the schema must be among them: none can be forgotten
+	for _, k := range gatewaySchema.keys {
+		if len(gatewaySchema.children(k.path)) == 0 && !strings.Contains(strings.Join(environ, "\n"), envName(k.path)+"=") {
+			t.Errorf("%s is not tested", envName(k.path))
+		}
+	}
+	for name, c := range map[string]struct {
+		file    string
+		environ []string
+	}{"file": {file, nil}, "variables": {"", environ}, "variables over a file": {"listen: 127.0.0.1:1\nauth:\nice: {udp_port: 7, servers: [\"stun:a\"]}", environ}} {
+		if g, err := load(t, c.file, c.environ); err != nil || !reflect.DeepEqual(g, want) {
+			t.Errorf("%s: got %+v, %v\nwant %+v", name, g, err, want)
+		}
+	}
+}
+
+func TestVariablesAndFlagsOverride(t *testing.T) {
+	g, err := load(t, "listen: 127.0.0.1:1", []string{"GATEWAY_LISTEN=127.0.0.1:2", "GATEWAY_LISTEN=127.0.0.1:3"})
+	if err != nil || g.Listen != "127.0.0.1:3" {
+		t.Errorf("the last variable should win: %+v, %v", g, err)
+	}
+	g, err = load(t, "listen: 0.0.0.0:1", []string{"GATEWAY_LISTEN=0.0.0.0:2"}, Flag{"-listen", "listen", "127.0.0.1:4"})
+	if err != nil || g.Listen != "127.0.0.1:4" {
+		t.Errorf("a flag should win: %+v, %v", g, err)
+	}
+	g, err = load(t, "", []string{"GATEWAY_ICE_SERVERS=stun:a:1, stun:b", "GATEWAY_SERVICE_HOST=10.0.0.1", "GATEWAY_PORT_8080_TCP=x", "GATEWAY_LOG_GST="})
+	if want := []ICEServer{{URLs: []string{"stun:a:1"}}, {URLs: []string{"stun:b"}}}; err != nil || !reflect.DeepEqual(g.ICE.Servers, want) {
+		t.Errorf("got %+v, %v, want %+v", g, err, want)
+	}
+}
+
+func TestBadGatewayConfigIsExplained(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		environ    []string
+		want       string
+	}{
+		{"open", "listen: 0.0.0.0:8080", nil,
+			`gateway.yaml:1:9: listen: 0.0.0.0:8080 can be reached from other machines, and nobody is asked who they are (auth.mode: none); listen on 127.0.0.1, or set auth.allow_open: true if everyone on that network may watch`},
+		{"open by an empty host", `listen: ":8080"`, nil, `gateway.yaml:1:9: listen: :8080 can be reached`},
+		{"open by name", "listen: box.local:8080", nil, `gateway.yaml:1:9: listen: box.local:8080 can be reached`},
+		{"open by a mapped address", `listen: "[::ffff:10.0.0.1]:8080"`, nil, `can be reached`},
+		{"open by a variable", "", []string{"GATEWAY_LISTEN=0.0.0.0:80"}, `environment variable GATEWAY_LISTEN: listen: 0.0.0.0:80 can be reached`},
+		{"port alone", "listen: 8080", nil, `gateway.yaml:1:9: listen: "8080" is not an address with a port; write host:port`},
+		{"port out of range", "listen: localhost:80808", nil, `there is no port 80808`},
+		{"all at once", "listn: a\nauth: {mode: tokn}\nlog: {level: loud, gst: 'a b'}\nlimits: {viewers: 0, shutdown_timeout: 1h}\nhttp: {allowed_origins: [example.org]}", nil,
+			`gateway.yaml:1:1: listn: unknown key; did you mean listen?
+gateway.yaml:2:14: auth.mode: "tokn" is not one of none, token, jwt; did you mean token?
+gateway.yaml:3:14: log.level: "loud" is not one of debug, info, warn, error; use debug, info, warn or error
+gateway.yaml:3:25: log.gst: "a b" is not in the syntax of GST_DEBUG; write a level such as 3, or categories such as v4l2*:5,x264enc:4
+gateway.yaml:4:19: limits.viewers: 0 is out of range; allowed are 1 to 100000 viewers
+gateway.yaml:4:40: limits.shutdown_timeout: 1h is out of range; allowed are 1s to 5m
+gateway.yaml:5:26: http.allowed_origins: "example.org" is not an origin; write scheme and host, such as https://example.org, without a path`},
+		{"later", "tls: {}\nauth: {mode: jwt}", nil,
+			`gateway.yaml:1:1: tls: not supported yet; remove it; put a reverse proxy with HTTPS in front
+gateway.yaml:2:14: auth.mode: jwt is not supported yet; use none, on loopback or behind a proxy that authenticates`},
+		{"servers", "ice:\n  servers:\n    - http://a\n    - turn:a\n    - {urls: turn:a, username: u, pasword: p}\n    - {username: u}\n    - stun:a?transport=udp\n    - stun:a:99999", nil,
+			`gateway.yaml:3:7: ice.servers[0]: "http://a" is not the URL of a STUN or TURN server; write one such as stun:stun.example.org:3478 or turn:turn.example.org:3478?transport=udp
+gateway.yaml:4:7: ice.servers[1]: a TURN server needs username and credential; write it as {urls: turn:a, username: …, credential: …}
+gateway.yaml:5:7: ice.servers[2]: a TURN server needs username and credential; add both
+gateway.yaml:5:35: ice.servers[2].pasword: unknown key; known here: urls, username, credential
+gateway.yaml:6:7: ice.servers[3].urls: it is missing; write urls: stun:stun.example.org:3478
+gateway.yaml:7:7: ice.servers[4]: a STUN URL has no transport; remove "?transport=udp"
+gateway.yaml:8:7: ice.servers[5]: "stun:a:99999" has no valid port`},
+		{"relay without a relay", "ice: {relay_only: true, public_addresses: [example.org], interfaces: ['a/b']}", nil, `"example.org" is not an IP address`},
+		{"relay without a relay", "ice: {relay_only: true}", nil, `gateway.yaml:1:19: ice.relay_only: there is no TURN server to relay by`},
+		{"variables", "", []string{"GATEWAY_LIMITS_VIEWERS=many", "GATEWAY_LISTN=x", "GATEWAY_ICE_SERVERS=[{", "GATEWAY_LOG_LEVEL=", "GATEWAY_AUTH_ALLOW_OPEN=yes"},
+			`environment variable GATEWAY_AUTH_ALLOW_OPEN: auth.allow_open: expected true or false, found the text "yes"; write true
+environment variable GATEWAY_ICE_SERVERS: ice.servers: not JSON or YAML; write [{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]
+environment variable GATEWAY_LIMITS_VIEWERS: limits.viewers: expected a whole number, found the text "many"; allowed are 1 to 100000 viewers
+environment variable GATEWAY_LISTN: no such key; did you mean GATEWAY_LISTEN?
+environment variable GATEWAY_LOG_LEVEL: log.level: "" is not one of debug, info, warn, error; use debug, info, warn or error`},
+	} {
+		_, err := load(t, c.file, c.environ)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(c.want, "\n") && !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s:\n got %v\nwant %s", c.name, err, c.want)
+		}
+	}
+}
+
+// docs/pipelines.md explains each key of a pipeline, with its default, and no other.
+func TestPipelineKeysAreDocumented(t *testing.T) {
+	data, err := os.ReadFile("../../docs/pipelines.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []key
+	_, table, _ := strings.Cut(string(data), "## Every key")
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(table, -1) {
+		def := strings.Trim(m[2], "` ")
+		if def == "-" {
+			def = ""
+		}
+		got = append(got, key{m[1], def})
+	}
+	if !reflect.DeepEqual(got, streamSchema.keys) {
+		t.Errorf("documented %q\nthe code has %q", got, streamSchema.keys)
+	}
+	// and its examples are right
+	for i, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(data), -1) {
+		if _, err := ParseStream("example", "docs/pipelines.md", []byte(m[1])); err != nil {
+			t.Errorf("example %d: %v\n%s", i+1, err, m[1])
+		}
+	}
+	for _, e := range Encoders("") {
+		if !strings.Contains(string(data), "`"+e.Name+"`") {
+			t.Errorf("the encoder %s is not documented", e.Name)
+		}
+	}
+}
+
+func FuzzLoadGateway(f *testing.F) {
+	data, err := os.ReadFile("../../configs/gateway.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data, "stun:a,turn:b")
+	f.Add([]byte("ice: {servers: [{urls: turn:a, username: u, credential: c}]}"), `[{"urls": "turn:a"}]`)
+	f.Add([]byte("ice: &a [*a]"), "{a: &a [*a]}")
+	f.Fuzz(func(t *testing.T, data []byte, variable string) {
+		_, err := parseGateway("gateway.yaml", data, []string{"GATEWAY_ICE_SERVERS=" + variable, "GATEWAY_LISTEN=" + variable}, nil)
+		var es Errors
+		if err != nil && (!errors.As(err, &es) || len(es) == 0) {
+			t.Fatalf("error is a %T: %v", err, err)
+		}
+	})
+}
