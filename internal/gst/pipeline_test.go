@@ -1,0 +1,482 @@
+package gst
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/jpeg"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-gst/go-gst/gst"
+	"go.uber.org/goleak"
+
+	"gateway/internal/config"
+	"gateway/internal/media"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("GATEWAY_TEST_LEAKS") != "" {
+		playAndLeave()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// catch is a sink that keeps what it is given for the test.
+type catch struct {
+	buffers chan *media.Buffer
+	tracks  chan media.Track
+	failure chan error
+}
+
+func newCatch() *catch {
+	return &catch{buffers: make(chan *media.Buffer, 10000), tracks: make(chan media.Track, 100), failure: make(chan error, 10)}
+}
+
+func (c *catch) Deliver(_ string, b *media.Buffer) {
+	select {
+	case c.buffers <- b:
+	default:
+		b.Release()
+	}
+}
+func (c *catch) Describe(t media.Track) { c.tracks <- t }
+func (c *catch) Fail(err error)         { c.failure <- err }
+
+const deadline = 20 * time.Second
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func plan(launch string, codec media.Codec) *config.Plan {
+	return &config.Plan{Launch: launch, Tracks: []media.Track{{Name: "video", Kind: codec.Kind(), Codec: codec}}}
+}
+
+func launch(t *testing.T, text string, codec media.Codec) (*Pipeline, *catch) {
+	t.Helper()
+	before := media.LiveBuffers()
+	c := newCatch()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	p, err := Launch(ctx, "test", plan(text, codec), c, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		for len(c.buffers) > 0 {
+			(<-c.buffers).Release()
+		}
+		if now := media.LiveBuffers(); now != before {
+			t.Errorf("%d buffers in use, %d before the test", now, before)
+		}
+	})
+	return p, c
+}
+
+func next(t *testing.T, c *catch) *media.Buffer {
+	t.Helper()
+	select {
+	case b := <-c.buffers:
+		return b
+	case err := <-c.failure:
+		t.Fatal("pipeline failed:", err)
+	case <-time.After(deadline):
+		t.Fatal("no buffer")
+	}
+	panic("unreachable")
+}
+
+const (
+	camera = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! "
+	sink   = " ! appsink name=video sync=false buffer-list=true max-buffers=200 drop=true"
+	x264   = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=1000 ! h264parse config-interval=-1 ! rtph264pay aggregate-mode=zero-latency mtu=1200"
+)
+
+var encoders = map[media.Codec]string{
+	media.H264: x264,
+	media.VP8:  "vp8enc deadline=1 cpu-used=16 keyframe-max-dist=1000 ! rtpvp8pay mtu=1200",
+	media.VP9:  "vp9enc deadline=1 cpu-used=16 keyframe-max-dist=1000 ! rtpvp9pay mtu=1200",
+	media.AV1:  "av1enc usage-profile=realtime cpu-used=10 lag-in-frames=0 keyframe-max-dist=1000 ! av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
+	media.Opus: "",
+}
+
+func TestFramesComeWholeAndStampedInEveryCodec(t *testing.T) {
+	for codec, encoder := range encoders {
+		t.Run(string(codec), func(t *testing.T) {
+			text := camera + encoder + sink
+			if codec == media.Opus {
+				text = "audiotestsrc is-live=true samplesperbuffer=480 ! opusenc ! rtpopuspay" + sink
+			}
+			_, c := launch(t, text, codec)
+			var last time.Duration
+			inside, frames := false, 0
+			for frames < 30 {
+				b := next(t, c)
+				switch {
+				case b.Start == inside:
+					t.Fatalf("frame %d: start=%v although a frame is open=%v", frames, b.Start, inside)
+				case frames == 0 && b.Start && !b.Keyframe && codec != media.H264: // H.264 may begin with an access unit delimiter
+					t.Fatal("the first frame is no keyframe")
+				case frames > 1 && b.Keyframe && codec != media.Opus:
+					t.Fatalf("frame %d is a keyframe", frames)
+				case b.Gap:
+					t.Fatalf("frame %d: a gap", frames)
+				case b.Start && b.Capture <= last:
+					t.Fatalf("frame %d: captured at %v, the one before at %v", frames, b.Capture, last)
+				}
+				if age := b.Arrived - b.Capture; age < 0 || age > 5*time.Second {
+					t.Fatalf("frame %d is %v old", frames, age)
+				}
+				for i := range b.Len() {
+					if n := len(b.Payload(i)); n == 0 || n > 1200 {
+						t.Fatalf("payload of %d bytes", n)
+					}
+				}
+				last, inside = b.Capture, !b.End
+				if b.End {
+					frames++
+				}
+				b.Release()
+			}
+		})
+	}
+}
+
+func TestKeyframeRequestReachesTheEncoder(t *testing.T) {
+	p, c := launch(t, camera+x264+sink, media.H264)
+	for frames := 0; frames < 5; { // past the first keyframe
+		b := next(t, c)
+		if b.End {
+			frames++
+		}
+		b.Release()
+	}
+	p.RequestKeyframe("video")
+	for frames := 0; frames < 10; {
+		b := next(t, c)
+		key := b.Keyframe
+		if b.End {
+			frames++
+		}
+		b.Release()
+		if key {
+			return
+		}
+	}
+	t.Fatal("no keyframe among ten frames after the request")
+}
+
+func TestRealSizeAndLevelAreTold(t *testing.T) {
+	_, c := launch(t, camera+x264+sink, media.H264)
+	select {
+	case track := <-c.tracks:
+		if track.Width != 320 || track.Height != 240 || track.FPS != 30 {
+			t.Errorf("%dx%d at %g", track.Width, track.Height, track.FPS)
+		}
+		if !strings.Contains(track.Fmtp, "profile-level-id=") {
+			t.Errorf("fmtp %q", track.Fmtp)
+		}
+	case <-time.After(deadline):
+		t.Fatal("nothing was told")
+	}
+}
+
+// One fault makes several elements complain; the first is the cause.
+func TestFirstFaultOnTheBusIsReported(t *testing.T) {
+	_, c := launch(t, camera+"identity error-after=5 ! "+x264+sink, media.H264)
+	select {
+	case err := <-c.failure:
+		var fault *Error
+		if !errors.As(err, &fault) || fault.Factory != "identity" {
+			t.Fatalf("reported %v", err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("nothing was reported")
+	}
+	select {
+	case err := <-c.failure:
+		t.Fatal("reported twice:", err)
+	default:
+	}
+}
+
+func TestEndOfTheSourceIsReported(t *testing.T) {
+	_, c := launch(t, strings.Replace(camera, "is-live", "num-buffers=10 is-live", 1)+x264+sink, media.H264)
+	select {
+	case err := <-c.failure:
+		if !errors.Is(err, ErrEnded) {
+			t.Fatalf("reported %v", err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("nothing was reported")
+	}
+}
+
+func TestPipelineThatCannotStartSaysWhy(t *testing.T) {
+	for text, want := range map[string]string{
+		"v4l2src device=/dev/video99 ! " + x264 + sink:                  "/dev/video99",
+		"filesrc location=/nonexistent ! h264parse ! fakesink":          `"video"`,
+		"nosuchelement ! fakesink":                                      "nosuchelement",
+		"videotestsrc ! fakesink name=video":                            "appsink",
+		camera + "x264enc nosuchproperty=1" + sink:                      "nosuchproperty",
+		"audiotestsrc ! x264enc" + sink:                                 "",
+		"videotestsrc":                                                  "",
+		"filesrc location=/nonexistent ! h264parse ! rtph264pay" + sink: "nonexistent",
+	} {
+		_, err := Launch(t.Context(), "test", plan(text, media.H264), newCatch(), quiet)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n\tsaid %v, want %q", text, err, want)
+		}
+	}
+}
+
+// A filesrc on a FIFO without a writer hangs in open(2), as drivers do.
+func TestStuckStateChangeIsGivenUp(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := Launch(ctx, "test", plan("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
+	if !errors.Is(err, ErrStuck) {
+		t.Errorf("said %v", err)
+	}
+	if took := time.Since(began); took > stopTimeout+2*time.Second {
+		t.Errorf("took %v", took)
+	}
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // lets the threads go
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+}
+
+func TestFormatsOfSources(t *testing.T) {
+	formats, err := Registry{}.Formats("videotestsrc")
+	if err != nil || len(formats) == 0 || formats[0].MediaType != "video/x-raw" {
+		t.Errorf("videotestsrc: %+v, %v", formats, err)
+	}
+	if _, err := (Registry{}).Formats("v4l2src device=/dev/video99"); err == nil {
+		t.Error("a camera that isn't there can be opened")
+	}
+	if _, err := (Registry{}).Formats("ximagesrc display-name=:987"); err == nil {
+		t.Error("a display that isn't there can be opened")
+	}
+	if !(Registry{}).Installed("x264enc") || (Registry{}).Installed("nosuchelement") {
+		t.Error("wrong about what is installed")
+	}
+}
+
+// A display is looked for every few seconds while a stream is idle.
+func TestLookingForADisplayLeavesNoDescriptors(t *testing.T) {
+	display := startXvfb(t)
+	descriptors := func() int {
+		runtime.GC()
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	var before int
+	for i := range 20 {
+		formats, err := Registry{}.Formats("ximagesrc display-name=" + display)
+		if err != nil || len(formats) == 0 || formats[0].MaxWidth != 640 || formats[0].MinHeight != 480 {
+			t.Fatalf("%+v, %v", formats, err)
+		}
+		if i == 0 {
+			before = descriptors()
+		}
+	}
+	if now := descriptors(); now != before {
+		t.Errorf("%d descriptors, %d after the first time", now, before)
+	}
+}
+
+// startXvfb runs an X server of 640x480 for the test and returns its display.
+func startXvfb(t *testing.T) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset")
+	cmd.ExtraFiles = []*os.File{w}
+	if err := cmd.Start(); err != nil {
+		t.Fatal("Xvfb (package xvfb): ", err)
+	}
+	w.Close()
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	var number int
+	if _, err := fmt.Fscan(r, &number); err != nil {
+		t.Fatal("Xvfb: ", err)
+	}
+	return fmt.Sprintf(":%d", number)
+}
+
+func TestSnapshotIsAPictureOfTheKeyframe(t *testing.T) {
+	for codec, encoder := range encoders {
+		if codec == media.Opus {
+			continue
+		}
+		t.Run(string(codec), func(t *testing.T) {
+			_, c := launch(t, strings.Replace(camera, "is-live", "pattern=red is-live", 1)+encoder+sink, codec)
+			var payloads [][]byte
+			for whole := false; !whole; {
+				b := next(t, c)
+				for i := range b.Len() {
+					payloads = append(payloads, bytes.Clone(b.Payload(i)))
+				}
+				whole = b.End
+				b.Release()
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			defer cancel()
+			data, err := Snapshot(ctx, codec, payloads, 640)
+			if err != nil {
+				t.Fatal(err)
+			}
+			picture, err := jpeg.Decode(bytes.NewReader(data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size := picture.Bounds().Size(); size.X != 320 || size.Y != 240 {
+				t.Errorf("size %v", size)
+			}
+			if r, g, b, _ := picture.At(160, 120).RGBA(); r>>8 < 200 || g>>8 > 60 || b>>8 > 60 {
+				t.Errorf("colour %d %d %d, want red", r>>8, g>>8, b>>8)
+			}
+		})
+	}
+}
+
+func TestSnapshotOfGarbageFails(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	if _, err := Snapshot(ctx, media.H264, [][]byte{{0x65, 1, 2, 3}}, 640); err == nil {
+		t.Error("made a picture")
+	}
+	if _, err := Snapshot(ctx, media.H264, nil, 640); err == nil {
+		t.Error("made a picture of nothing")
+	}
+}
+
+// playAndLeave runs pipelines and ends GStreamer, whose leaks tracer then says
+// what is still alive.
+func playAndLeave() {
+	for range 3 {
+		c := newCatch()
+		p, err := Launch(context.Background(), "test", plan(camera+x264+sink, media.H264), c, quiet)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		var payloads [][]byte
+		for range 30 {
+			b := <-c.buffers
+			if len(payloads) == 0 || !b.Start {
+				for i := range b.Len() {
+					payloads = append(payloads, bytes.Clone(b.Payload(i)))
+				}
+			}
+			b.Release()
+		}
+		p.RequestKeyframe("video")
+		p.Close()
+		Registry{}.Formats("videotestsrc")
+		Registry{}.Installed("x264enc")
+		Snapshot(context.Background(), media.H264, payloads, 640)
+		Launch(context.Background(), "test", plan("v4l2src device=/dev/video99 ! "+x264+sink, media.H264), c, quiet)
+	}
+	runtime.GC()
+	gst.Deinit()
+}
+
+func TestNothingOfGStreamerLeaks(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), "GATEWAY_TEST_LEAKS=1", "GST_TRACERS=leaks", "GST_DEBUG=GST_TRACER:7", "GST_DEBUG_NO_COLOR=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "object-alive, type-name=(string)G") {
+			t.Error(line)
+		}
+	}
+}
+
+// resident is the process's resident memory in bytes.
+func resident(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, rss int
+	fmt.Sscan(string(data), &size, &rss)
+	return rss * os.Getpagesize()
+}
+
+// Native memory goes back at once, not when Go's collector runs.
+func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
+	var frames int
+	var mu sync.Mutex
+	done, half := make(chan struct{}), make(chan struct{})
+	c := counting{func(b *media.Buffer) {
+		mu.Lock()
+		defer mu.Unlock()
+		if b.End {
+			if frames++; frames == 5000 {
+				close(half)
+			} else if frames == 10000 {
+				close(done)
+			}
+		}
+		b.Release()
+	}}
+	text := "videotestsrc ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! " + x264 + " ! appsink name=video sync=false buffer-list=true max-buffers=20"
+	p, err := Launch(t.Context(), "test", plan(text, media.H264), c, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	wait := func(c chan struct{}) int {
+		select {
+		case <-c:
+		case <-time.After(2 * time.Minute):
+			t.Fatal("frames come too slowly")
+		}
+		return resident(t)
+	}
+	middle := wait(half)
+	if grown := wait(done) - middle; grown > 4<<20 {
+		t.Errorf("resident memory grew by %d KiB in the second half", grown>>10)
+	}
+}
+
+type counting struct{ deliver func(*media.Buffer) }
+
+func (c counting) Deliver(_ string, b *media.Buffer) { c.deliver(b) }
+func (c counting) Describe(media.Track)              {}
+func (c counting) Fail(error)                        {}

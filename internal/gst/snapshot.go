@@ -1,0 +1,112 @@
+package gst
+
+/*
+#include "native.h"
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/go-gst/go-gst/gst"
+	"github.com/pion/rtp"
+	"github.com/pion/rtp/codecs"
+
+	"gateway/internal/media"
+)
+
+// snapshots admits one decoder at a time: a picture for a page must not take a
+// core from the encoders.
+var snapshots sync.Mutex
+
+// Snapshot decodes one keyframe, given as the RTP payloads of its packets, and
+// returns it as a JPEG at most width pixels wide. It blocks until that is done
+// or ctx is.
+func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width int) ([]byte, error) {
+	Init()
+	unit, err := depacketize(codec, payloads)
+	if err != nil {
+		return nil, err
+	}
+	snapshots.Lock()
+	defer snapshots.Unlock()
+	native, err := gst.NewPipelineFromString(fmt.Sprintf(
+		`appsrc name=in format=time caps="%s" ! decodebin ! videoconvert ! videoscale`+
+			` ! video/x-raw,width=[1,%d],pixel-aspect-ratio=1/1 ! jpegenc quality=80 ! appsink name=out sync=false`,
+		bitstreamCaps[codec], width))
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipeline{name: "snapshot", pipeline: native, bus: native.GetPipelineBus(), quit: make(chan struct{})}
+	defer p.Close()
+	in, err := native.GetElementByName("in")
+	if err != nil {
+		return nil, err
+	}
+	defer dispose(in.Object.InitiallyUnowned.Object)
+	out, err := native.GetElementByName("out")
+	if err != nil {
+		return nil, err
+	}
+	defer dispose(out.Object.InitiallyUnowned.Object)
+
+	if C.gst_element_set_state(element(native.Element), C.GST_STATE_PLAYING) == C.GST_STATE_CHANGE_FAILURE {
+		return nil, p.cause(errors.New("the decoder doesn't start"))
+	}
+	if C.push_only(element(in), (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit))) == 0 {
+		return nil, p.cause(errors.New("the decoder takes no data"))
+	}
+	for ctx.Err() == nil {
+		var sample C.pulled
+		if C.pulled_take(element(out), C.GstClockTime(busTimeout), &sample) != 0 {
+			jpeg := make([]byte, int(sample.bytes))
+			n := C.pulled_copy_raw(&sample, (*C.guint8)(unsafe.Pointer(&jpeg[0])), C.gsize(len(jpeg)))
+			return jpeg[:n], nil
+		}
+		if err := p.cause(nil); err != nil || sample.eos != 0 {
+			return nil, errors.Join(errors.New("the keyframe can't be decoded"), err)
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// bitstreamCaps describes what depacketize returns.
+var bitstreamCaps = map[media.Codec]string{
+	media.H264: "video/x-h264,stream-format=byte-stream,alignment=au",
+	media.VP8:  "video/x-vp8",
+	media.VP9:  "video/x-vp9",
+	media.AV1:  "video/x-av1,stream-format=obu-stream,alignment=tu",
+}
+
+// depacketize joins the payloads of one frame to the bitstream they were made of.
+func depacketize(codec media.Codec, payloads [][]byte) ([]byte, error) {
+	var d rtp.Depacketizer
+	switch codec {
+	case media.H264:
+		d = &codecs.H264Packet{}
+	case media.VP8:
+		d = &codecs.VP8Packet{}
+	case media.VP9:
+		d = &codecs.VP9Packet{}
+	case media.AV1:
+		d = &codecs.AV1Depacketizer{}
+	default:
+		return nil, fmt.Errorf("no pictures of %s", codec)
+	}
+	var unit []byte
+	for _, p := range payloads {
+		part, err := d.Unmarshal(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s payload: %w", codec, err)
+		}
+		unit = append(unit, part...)
+	}
+	if len(unit) == 0 {
+		return nil, errors.New("empty keyframe")
+	}
+	return unit, nil
+}

@@ -1,0 +1,211 @@
+package gst
+
+/*
+#include "native.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"github.com/go-gst/go-gst/gst"
+	"github.com/pion/rtp/codecs"
+
+	"gateway/internal/media"
+)
+
+const (
+	// maxPayload is the size of RTP payloads that are made here rather than by a
+	// GStreamer payloader: as their mtu of 1200, without the header.
+	maxPayload = 1188
+
+	maxSample = 16 << 20 // bytes; a larger sample is dropped and counted as a gap
+)
+
+// tap takes the samples out of one appsink and hands them on as buffers of
+// packets. All its state belongs to its goroutine.
+type tap struct {
+	pipeline *Pipeline
+	track    media.Track
+	appsink  *gst.Element
+
+	facts   []C.packet_fact
+	av1     codecs.AV1Payloader
+	seq     uint16 // of the last packet
+	begun   bool
+	open    bool   // the frame of the last packet goes on
+	rtpTime uint32 // of the last packet, as the payloader has it
+	lost    bool   // the next buffer follows a loss
+	sps     string // the one that the track's description is true of
+	sized   bool
+}
+
+func newTap(p *Pipeline, t media.Track, appsink *gst.Element) *tap {
+	return &tap{pipeline: p, track: t, appsink: appsink, facts: make([]C.packet_fact, 64)}
+}
+
+// run pulls until the pipeline closes. It blocks in the appsink, never the
+// appsink in it: a sample that isn't taken in time is dropped by the appsink.
+func (t *tap) run() {
+	defer t.pipeline.wait.Done()
+	sink := element(t.appsink)
+	base := time.Duration(-1)
+	var p C.pulled
+	for !t.pipeline.closing.Load() {
+		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
+			if p.eos != 0 {
+				return // the bus tells why
+			}
+			continue
+		}
+		if base < 0 {
+			base = time.Duration(C.gst_element_get_base_time(sink))
+		}
+		b, err := t.take(&p)
+		if err != nil {
+			t.lost = true
+			t.pipeline.log.Debug("sample dropped", "track", t.track.Name, "err", err)
+			continue
+		}
+		b.Arrived = media.Now()
+		b.Capture = min(base+time.Duration(p.running), b.Arrived)
+		b.Gap, t.lost = t.lost, false
+		if b.Keyframe {
+			t.describe(b)
+		}
+		t.pipeline.sink.Deliver(t.track.Name, b)
+	}
+}
+
+// take turns a sample into a buffer and releases it.
+func (t *tap) take(p *C.pulled) (*media.Buffer, error) {
+	switch {
+	case p.running == C.GST_CLOCK_TIME_NONE:
+		C.pulled_drop(p)
+		return nil, errors.New("no timestamp")
+	case p.packets == 0 || p.bytes == 0 || p.bytes > maxSample:
+		C.pulled_drop(p)
+		return nil, errors.New("empty or too large")
+	case p.rtp != 0:
+		return t.takePackets(p)
+	case t.track.Codec == media.AV1:
+		return t.takeAV1(p)
+	}
+	C.pulled_drop(p)
+	return nil, errors.New("neither RTP nor AV1: the appsink needs a payloader before it")
+}
+
+// takePackets copies the payloads of RTP packets.
+func (t *tap) takePackets(p *C.pulled) (*media.Buffer, error) {
+	n := int(p.packets)
+	if n > len(t.facts) {
+		t.facts = make([]C.packet_fact, 2*n)
+	}
+	b := media.NewBuffer(int(p.bytes))
+	room := b.Room(int(p.bytes))
+	C.pulled_copy_rtp(p, (*C.guint8)(unsafe.Pointer(&room[0])), C.gsize(len(room)), &t.facts[0])
+
+	for i, f := range t.facts[:n] {
+		if f.bad != 0 || f.size == 0 {
+			if f.bad != 0 {
+				t.lost = true
+			}
+			continue
+		}
+		seq, ts := uint16(f.seq), uint32(f.timestamp)
+		if t.begun && seq != t.seq+1 {
+			t.lost = true
+		}
+		if b.Len() == 0 {
+			b.Start = !t.begun || !t.open || ts != t.rtpTime
+		}
+		t.begun, t.seq, t.rtpTime = true, seq, ts
+		b.Commit(int(f.size))
+		b.Keyframe = b.Keyframe || t.keyframe(b.Payload(b.Len()-1))
+		t.open = f.marker == 0
+		if i == n-1 {
+			b.End = f.marker != 0
+		}
+	}
+	if t.track.Kind == media.Audio {
+		b.Start, b.End, t.open = true, true, false // each packet is a frame, whatever its marker says (RFC 3551 §4.1)
+	}
+	if b.Len() == 0 {
+		b.Release()
+		return nil, errors.New("no readable RTP packet")
+	}
+	return b, nil
+}
+
+// takeAV1 packetizes one temporal unit, which GStreamer 1.22 has no payloader for.
+func (t *tap) takeAV1(p *C.pulled) (*media.Buffer, error) {
+	unit := make([]byte, int(p.bytes))
+	n := C.pulled_copy_raw(p, (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit)))
+	payloads := t.av1.Payload(maxPayload, unit[:n])
+	if len(payloads) == 0 {
+		return nil, errors.New("no AV1 OBU")
+	}
+	b := media.NewBuffer(int(n) + 8*len(payloads))
+	for _, payload := range payloads {
+		b.Append(payload)
+	}
+	b.Start, b.End = true, true
+	b.Keyframe = t.keyframe(payloads[0])
+	return b, nil
+}
+
+func (t *tap) keyframe(payload []byte) bool {
+	return t.track.Kind == media.Audio || media.Keyframe(t.track.Codec, payload)
+}
+
+// describe compares what the track is said to be with what a keyframe is, and
+// tells the sink when they differ.
+func (t *tap) describe(b *media.Buffer) {
+	if t.track.Kind != media.Video {
+		return
+	}
+	changed := false
+	var width, height C.int
+	var fps C.double
+	if C.pad_upstream_size(element(t.appsink), &width, &height, &fps) != 0 {
+		now := t.track
+		now.Width, now.Height = int(width), int(height)
+		if fps > 0 {
+			now.FPS = float64(fps)
+		}
+		changed = now != t.track
+		t.track = now
+	}
+	if t.track.Codec == media.H264 {
+		changed = t.describeH264(b) || changed
+	}
+	if changed {
+		t.pipeline.sink.Describe(t.track)
+	}
+}
+
+// describeH264 raises the profile-level-id to what the SPS says, if that exceeds
+// what was said so far.
+func (t *tap) describeH264(b *media.Buffer) bool {
+	for i := range b.Len() {
+		nal := media.H264SPS(b.Payload(i))
+		if nal == nil || string(nal) == t.sps {
+			continue
+		}
+		t.sps = string(nal)
+		info, err := media.ParseSPS(nal)
+		if err != nil {
+			t.pipeline.log.Warn("sps", "track", t.track.Name, "err", err)
+			continue
+		}
+		fmtp := media.RaiseFmtp(t.track.Fmtp, info)
+		if fmtp == t.track.Fmtp {
+			return false
+		}
+		t.track.Fmtp = fmtp
+		return true
+	}
+	return false
+}
