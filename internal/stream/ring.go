@@ -1,0 +1,237 @@
+package stream
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway/internal/media"
+)
+
+const (
+	// ringPackets is how many packets of a track are kept for viewers that lag
+	// and for retransmissions: 7 s of 2.5 Mbit/s, 0.9 s of 20 Mbit/s.
+	ringPackets = 2048
+
+	// keyframeSpacing is the least time between two keyframe requests for a
+	// track, and the age up to which a new viewer is started from a keyframe that
+	// was sent already: at most two keyframes a second are asked for.
+	keyframeSpacing = 500 * time.Millisecond
+)
+
+// ring keeps the recent packets of one track: what subscriptions read, and the
+// retransmission history of all of them. It outlives pipelines: numbers go on.
+type ring struct {
+	poke func() // asks the stream's goroutine to look at keyframe wishes; never blocks
+
+	subs atomic.Pointer[[]*Subscription] // replaced as a whole, so that push may walk it unlocked
+
+	mu       sync.Mutex // guards all below; held to copy a few words, never across a call outward
+	track    media.Track
+	slots    [ringPackets]slot
+	tail     uint64 // oldest packet kept
+	head     uint64 // number of the next packet
+	frame    uint64 // first packet of the newest frame
+	open     bool   // the newest frame hasn't ended
+	key      uint64 // first packet of the newest keyframe
+	hasKey   bool
+	keyAt    time.Duration // when the newest keyframe began to arrive
+	gap      uint64        // first packet after the newest loss within the pipeline
+	broken   bool          // the next packet is the first after a loss
+	wanted   bool          // somebody waits for a keyframe
+	asked    time.Duration // when the pipeline was last asked for one
+	lastPush time.Duration
+	count    Counts
+}
+
+// slot is one packet: number i of buf.
+type slot struct {
+	buf   *media.Buffer
+	i     int
+	start bool // first packet of its frame
+	gap   bool // packets were lost before it
+}
+
+// Counts are a track's totals since the stream was made.
+type Counts struct {
+	Frames, Keyframes, Packets uint64
+	Bytes                      uint64 // of payload
+	KeyframeRequests           uint64 // asked of the pipeline
+	Gaps                       uint64 // losses inside the pipeline
+	Dropped                    uint64 // packets that lagging subscriptions skipped
+}
+
+// push takes over b's reference and wakes the subscriptions. It runs on the
+// pipeline's goroutine and doesn't block.
+func (r *ring) push(b *media.Buffer) {
+	if b.Len() == 0 {
+		b.Release()
+		return
+	}
+	now := media.Now()
+	r.mu.Lock()
+	if b.Gap {
+		r.breakOff()
+		r.wanted = true
+		r.count.Gaps++
+	}
+	if b.Start || !r.open {
+		r.frame = r.head
+		r.count.Frames++
+	}
+	if b.Keyframe && (!r.hasKey || r.key != r.frame) {
+		r.key, r.hasKey, r.keyAt = r.frame, true, now
+		r.wanted = false
+		r.count.Keyframes++
+	}
+	for i := range b.Len() {
+		s := &r.slots[r.head%ringPackets]
+		if r.head-r.tail == ringPackets {
+			r.evict(s)
+		}
+		*s = slot{buf: b, i: i, start: r.head == r.frame, gap: r.broken}
+		r.broken = false
+		r.head++
+	}
+	r.open = !b.End
+	r.lastPush = now
+	r.count.Packets += uint64(b.Len())
+	r.count.Bytes += uint64(b.Size())
+	poke := b.Gap && r.wanted
+	r.mu.Unlock()
+	if poke {
+		r.poke()
+	}
+	r.wake()
+}
+
+// evict makes room in the full ring: s holds the oldest packet.
+func (r *ring) evict(s *slot) {
+	if s.i == s.buf.Len()-1 {
+		s.buf.Release()
+	}
+	*s = slot{}
+	r.tail++
+	if r.hasKey && r.key < r.tail {
+		r.hasKey = false
+	}
+}
+
+// breakOff notes that what comes next doesn't follow what came before: readers
+// wait for a keyframe there. The caller holds mu.
+func (r *ring) breakOff() {
+	r.gap, r.broken, r.open = r.head, true, false
+}
+
+// interrupt tells the ring that its pipeline ended: the next one begins anew,
+// and with a keyframe unasked.
+func (r *ring) interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.breakOff()
+	r.wanted = false
+}
+
+// wake tells every subscription that packets may be due.
+func (r *ring) wake() {
+	if subs := r.subs.Load(); subs != nil {
+		for _, s := range *subs {
+			s.wake()
+		}
+	}
+}
+
+// ask tells whether the pipeline should be asked for a keyframe now, and if not
+// when to look again; zero: nobody waits.
+func (r *ring) ask(now time.Duration) (ask bool, again time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.wanted {
+		return false, 0
+	}
+	if r.asked != 0 && now < r.asked+keyframeSpacing {
+		return false, r.asked + keyframeSpacing - now
+	}
+	r.asked = now
+	r.count.KeyframeRequests++
+	return true, keyframeSpacing
+}
+
+// want notes that somebody needs a keyframe newer than what is in the ring.
+func (r *ring) want() {
+	r.mu.Lock()
+	already := r.wanted
+	r.wanted = true
+	r.mu.Unlock()
+	if !already {
+		r.poke()
+	}
+}
+
+// find returns packet index with a reference of its own.
+func (r *ring) find(index uint64) (media.Packet, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if index < r.tail || index >= r.head {
+		return media.Packet{}, false
+	}
+	return r.at(index), true
+}
+
+// at returns packet index, which is in the ring, retained. The caller holds mu.
+func (r *ring) at(index uint64) media.Packet {
+	s := r.slots[index%ringPackets]
+	s.buf.Retain()
+	return media.Packet{Buffer: s.buf, I: s.i, Index: index, Start: s.start}
+}
+
+// clear releases every buffer.
+func (r *ring) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.tail < r.head {
+		r.evict(&r.slots[r.tail%ringPackets])
+	}
+	r.hasKey = false
+}
+
+// snapshot copies the track and the counts.
+func (r *ring) snapshot() (media.Track, Counts, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.track, r.count, r.lastPush
+}
+
+// attach and detach change who is woken.
+func (r *ring) attach(s *Subscription) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var subs []*Subscription
+	if old := r.subs.Load(); old != nil {
+		subs = append(subs, *old...)
+	}
+	subs = append(subs, s)
+	r.subs.Store(&subs)
+}
+
+func (r *ring) detach(s *Subscription) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.subs.Load()
+	if old == nil {
+		return
+	}
+	subs := make([]*Subscription, 0, len(*old))
+	for _, o := range *old {
+		if o != s {
+			subs = append(subs, o)
+		}
+	}
+	r.subs.Store(&subs)
+}
+
+func (r *ring) name() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.track.Name
+}

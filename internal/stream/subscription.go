@@ -1,0 +1,181 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway/internal/media"
+)
+
+// Subscription is one viewer's place in a track: a cursor into the ring of
+// recent packets, behind a gate that opens at a keyframe. One that falls behind,
+// or meets a loss within the pipeline, jumps to the next keyframe; what it
+// skipped is counted.
+//
+// Next is for one goroutine; the other methods may be called from any.
+type Subscription struct {
+	ring   *ring
+	leave  func()
+	once   sync.Once
+	notify atomic.Pointer[func()]
+
+	// below: guarded by ring.mu
+	begun   bool          // Next was called
+	open    bool          // the gate: past a keyframe
+	next    uint64        // packet to read next, while open
+	oldest  uint64        // keyframes before this packet don't open the gate
+	since   time.Duration // waiting for a keyframe since
+	dropped uint64        // packets skipped
+}
+
+// Next appends the packets that are due to dst, up to its capacity, each with a
+// reference that the caller releases. It never blocks. The first call is the
+// moment from which the viewer wants media: it begins with a keyframe that is at
+// most half a second old, or asks for one.
+func (s *Subscription) Next(dst []media.Packet) []media.Packet {
+	r := s.ring
+	r.mu.Lock()
+	if !s.begun {
+		s.begun, s.since = true, media.Now()
+	}
+	for len(dst) < cap(dst) {
+		if !s.open && !s.enter() {
+			break
+		}
+		if s.next < r.tail { // fell behind
+			s.shut(r.tail)
+			continue
+		}
+		if s.next == r.head {
+			break
+		}
+		if r.slots[s.next%ringPackets].gap && !(r.hasKey && r.key == s.next) {
+			s.shut(s.next)
+			continue
+		}
+		dst = append(dst, r.at(s.next))
+		s.next++
+	}
+	poke := s.begun && !s.open && !r.wanted
+	if poke {
+		r.wanted = true
+	}
+	r.mu.Unlock()
+	if poke {
+		r.poke()
+	}
+	return dst
+}
+
+// enter opens the gate if the newest keyframe serves. The caller holds ring.mu.
+func (s *Subscription) enter() bool {
+	r := s.ring
+	if !r.hasKey || r.key < s.oldest || r.key < r.gap {
+		return false
+	}
+	if r.keyAt < s.since-keyframeSpacing {
+		return false // too old: showing it would mean to catch up for long
+	}
+	if s.next != 0 && r.key > s.next {
+		s.dropped += r.key - s.next
+		r.count.Dropped += r.key - s.next
+	}
+	s.open, s.next = true, r.key
+	return true
+}
+
+// shut closes the gate: only a keyframe at or after packet oldest opens it. The
+// caller holds ring.mu.
+func (s *Subscription) shut(oldest uint64) {
+	s.open, s.oldest, s.since = false, oldest, media.Now()
+}
+
+// Find returns packet index of the track for a retransmission, with a reference
+// that the caller releases, or false when it has left the ring.
+func (s *Subscription) Find(index uint64) (media.Packet, bool) { return s.ring.find(index) }
+
+// Notify sets the function that is called whenever packets may be due, from the
+// pipeline's goroutine: it must not block. It is called once at once. Nil ends it.
+func (s *Subscription) Notify(wake func()) {
+	if wake == nil {
+		s.notify.Store(nil)
+		return
+	}
+	s.notify.Store(&wake)
+	wake()
+}
+
+func (s *Subscription) wake() {
+	if f := s.notify.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// RequestKeyframe asks for a keyframe, for a viewer that lost its picture. All
+// who ask while one is due are served by that one; at most two a second are
+// asked of an encoder. It doesn't block.
+func (s *Subscription) RequestKeyframe() { s.ring.want() }
+
+// Dropped is the number of packets that the subscription skipped.
+func (s *Subscription) Dropped() uint64 {
+	s.ring.mu.Lock()
+	defer s.ring.mu.Unlock()
+	return s.dropped
+}
+
+// Close ends the subscription; the last one of a stream lets its capture end
+// after the linger time. Idempotent; doesn't block.
+func (s *Subscription) Close() {
+	s.once.Do(func() {
+		s.notify.Store(nil)
+		s.ring.detach(s)
+		s.leave()
+	})
+}
+
+// keyframe reads on until a whole keyframe has come and returns its payloads,
+// copied.
+func (s *Subscription) keyframe(ctx context.Context) ([][]byte, error) {
+	due := make(chan struct{}, 1)
+	s.settle()
+	s.Notify(func() { signal(due) })
+	defer s.Notify(nil)
+	var frame [][]byte
+	batch := make([]media.Packet, 0, 64)
+	for {
+		batch = s.Next(batch[:0])
+		whole := false
+		for _, p := range batch {
+			if p.Start && !whole {
+				frame = frame[:0]
+			}
+			if !whole {
+				frame = append(frame, bytes.Clone(p.Payload()))
+				whole = p.Marker()
+			}
+			p.Release()
+		}
+		if whole {
+			return frame, nil
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-due:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no keyframe: %w", ctx.Err())
+		}
+	}
+}
+
+// settle makes the subscription content with any keyframe that is in the ring.
+func (s *Subscription) settle() {
+	s.ring.mu.Lock()
+	defer s.ring.mu.Unlock()
+	s.begun = true
+}
