@@ -1,0 +1,254 @@
+package rtc
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
+	"github.com/pion/webrtc/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gateway/internal/config"
+)
+
+const (
+	closeTimeout = 5 * time.Second
+
+	iceDisconnected = 5 * time.Second
+	iceFailed       = 30 * time.Second // after disconnected
+	iceKeepalive    = 2 * time.Second
+	dtlsRetransmit  = 250 * time.Millisecond
+
+	// pion makes certificates that are good for a month.
+	certificateAge = 24 * time.Hour
+)
+
+// Options are what an engine is made of.
+type Options struct {
+	UDPPort    int // 0: any free port, see Port
+	ICE        config.ICE
+	Logger     *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // nil: metrics are not exported
+}
+
+// Engine owns the UDP port and the sending goroutines.
+//
+// The gateway's own ICE agents gather host candidates on that port only, or the
+// public addresses in their stead. STUN and TURN servers of the configuration
+// are for the viewers: a reflexive candidate of pion's would be a socket for
+// each viewer on a port of its own, and a relay on the gateway's side helps
+// nobody whom a relay on the viewer's side doesn't.
+type Engine struct {
+	log      *slog.Logger
+	metrics  *metrics
+	sockets  *sockets
+	settings webrtc.SettingEngine // without what is a viewer's own
+	codecs   *webrtc.MediaEngine
+	shards   []*shard
+
+	mu          sync.Mutex // guards what follows
+	viewers     map[*Viewer]struct{}
+	nextShard   int
+	closed      bool
+	certificate *webrtc.Certificate
+	certified   time.Time
+}
+
+// New opens the UDP port on every local address, IPv4 and IPv6. A port that is
+// taken is an error that names it.
+func New(o Options) (*Engine, error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	e := &Engine{log: o.Logger, viewers: map[*Viewer]struct{}{}}
+	var err error
+	if e.metrics, err = newMetrics(o.Registerer); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if e.codecs, err = nominalCodecs(); err != nil {
+		return nil, err
+	}
+	pion := pionLog{o.Logger}
+	if e.sockets, err = openSockets(o.UDPPort, o.ICE.Interfaces, o.ICE.PublicAddresses, o.Logger, pion.NewLogger("mux")); err != nil {
+		return nil, err
+	}
+	if e.settings, err = settings(o.ICE, e.sockets, pion); err != nil {
+		e.sockets.Close()
+		return nil, err
+	}
+	for range runtime.GOMAXPROCS(0) {
+		e.shards = append(e.shards, newShard())
+	}
+	return e, nil
+}
+
+// nominalCodecs are what pion believes to negotiate; see sdp.go.
+func nominalCodecs() (*webrtc.MediaEngine, error) {
+	m := &webrtc.MediaEngine{}
+	video, audio := webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio
+	return m, errors.Join(
+		m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: nominalVideo, RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}}, video),
+		m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: nominalVideoRTX, RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType: webrtc.MimeTypeRTX, ClockRate: 90000, SDPFmtpLine: fmt.Sprintf("apt=%d", nominalVideo)}}, video),
+		m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: nominalAudio, RTPCodecCapability: webrtc.RTPCodecCapability{
+			MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}}, audio),
+	)
+}
+
+func settings(o config.ICE, mux ice.UDPMux, log pionLog) (webrtc.SettingEngine, error) {
+	var s webrtc.SettingEngine
+	s.LoggerFactory = log
+	s.SetICEUDPMux(mux)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.DisableActiveTCP(true)
+	// Resolving a browser's mDNS candidates takes two sockets for each viewer (and
+	// pion leaves one open where IPv6 is missing). Nothing is lost without: the
+	// browser's checks reach the gateway's candidates and make it a peer-reflexive one.
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	// So peer-reflexive is what a browser next door looks like: don't make it wait
+	// (pion would for 1 s). A relay gives the direct way a moment.
+	s.SetHostAcceptanceMinWait(0)
+	s.SetPrflxAcceptanceMinWait(0)
+	s.SetSrflxAcceptanceMinWait(0)
+	s.SetRelayAcceptanceMinWait(300 * time.Millisecond)
+
+	// As DTLS server the gateway's order of profiles decides. AES-GCM costs half
+	// of what AES-CM with HMAC-SHA1 does.
+	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
+		return s, err
+	}
+	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	s.SetDTLSInsecureSkipHelloVerify(true) // ICE has verified the peer's address: saves a round trip
+	s.SetDTLSRetransmissionInterval(dtlsRetransmit)
+
+	s.SetIncludeLoopbackCandidate(len(o.PublicAddresses) == 0)
+	if len(o.PublicAddresses) > 0 {
+		for _, a := range o.PublicAddresses {
+			if _, err := netip.ParseAddr(a); err != nil {
+				return s, fmt.Errorf("public address %q: %w", a, err)
+			}
+		}
+		if err := s.SetICEAddressRewriteRules(webrtc.ICEAddressRewriteRule{
+			External:        o.PublicAddresses,
+			AsCandidateType: webrtc.ICECandidateTypeHost,
+			Mode:            webrtc.ICEAddressRewriteReplace,
+		}); err != nil {
+			return s, fmt.Errorf("public addresses: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Port is the UDP port on which all viewers are served.
+func (e *Engine) Port() int { return e.sockets.port }
+
+// NewViewer makes a viewer without tracks. It counts until it is closed.
+func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil, fmt.Errorf("engine: %w", ErrClosed)
+	}
+	certificate, err := e.currentCertificate()
+	s := e.shards[e.nextShard%len(e.shards)]
+	e.nextShard++
+	e.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("DTLS certificate: %w", err)
+	}
+
+	v := newViewer(e, s, o)
+	own := e.settings
+	own.BufferFactory = v.buffer
+	api := webrtc.NewAPI(
+		webrtc.WithSettingEngine(own),
+		webrtc.WithMediaEngine(e.codecs),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+	)
+	if v.pc, err = api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{*certificate}}); err != nil {
+		return nil, fmt.Errorf("peer connection: %w", err)
+	}
+	v.attach()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		go v.pc.Close()
+		return nil, fmt.Errorf("engine: %w", ErrClosed)
+	}
+	e.viewers[v] = struct{}{}
+	s.add(v)
+	e.metrics.viewers.WithLabelValues(StateNew.String()).Inc()
+	return v, nil
+}
+
+// currentCertificate is shared by the viewers of a day; e.mu is held.
+func (e *Engine) currentCertificate() (*webrtc.Certificate, error) {
+	if e.certificate != nil && time.Since(e.certified) < certificateAge {
+		return e.certificate, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	c, err := webrtc.GenerateCertificate(key)
+	if err != nil {
+		return nil, err
+	}
+	e.certificate, e.certified = c, time.Now()
+	return c, nil
+}
+
+func (e *Engine) forget(v *Viewer) {
+	v.shard.remove(v)
+	e.mu.Lock()
+	delete(e.viewers, v)
+	e.mu.Unlock()
+}
+
+// Close closes all viewers and the port, and waits at most 5 s for them. Idempotent.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil
+	}
+	e.closed = true
+	viewers := make([]*Viewer, 0, len(e.viewers))
+	for v := range e.viewers {
+		viewers = append(viewers, v)
+	}
+	e.mu.Unlock()
+
+	for _, v := range viewers {
+		v.end(ErrClosed)
+	}
+	var err error
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+wait:
+	for i, v := range viewers {
+		select {
+		case <-v.done:
+		case <-timeout.C:
+			err = fmt.Errorf("%d viewers did not close within %v", len(viewers)-i, closeTimeout)
+			break wait
+		}
+	}
+	for _, s := range e.shards {
+		s.close()
+	}
+	return errors.Join(err, e.sockets.Close())
+}

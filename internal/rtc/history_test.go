@@ -1,0 +1,139 @@
+package rtc
+
+import (
+	"testing"
+	"time"
+
+	"gateway/internal/media"
+)
+
+func TestHistoryFindsWhatWasSentLately(t *testing.T) {
+	h := history{next: 65000} // the 16 bits wrap on the way
+	want := map[uint16]uint64{}
+	index := uint64(100)
+	var order []uint16
+	for i := range 6000 {
+		if i%500 == 499 {
+			index += 7 // fell behind
+		}
+		seq := uint16(h.add(index))
+		want[seq] = index
+		order = append(order, seq)
+		index++
+	}
+	for i, seq := range order {
+		got, ok := h.find(seq)
+		if lately := len(order)-i <= historyPackets; ok != lately || ok && got != want[seq] {
+			t.Fatalf("packet %d of %d: %d, %v; want %d, %v", i, len(order), got, ok, want[seq], lately)
+		}
+	}
+	if _, ok := h.find(uint16(h.next)); ok {
+		t.Error("a packet that was not sent is found")
+	}
+	h.forget()
+	if _, ok := h.find(order[len(order)-1]); ok {
+		t.Error("a forgotten packet is found")
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	var h history
+	for i := range uint64(10000) {
+		h.add(i * 2)
+	}
+	if len(h.segments) > historySegments || cap(h.segments) > 2*historySegments {
+		t.Errorf("%d segments are kept", len(h.segments))
+	}
+	if i, ok := h.find(uint16(h.next - 1)); !ok || i != 19998 {
+		t.Errorf("last packet is %d, %v", i, ok)
+	}
+	if _, ok := h.find(uint16(h.next - historySegments - 1)); ok {
+		t.Error("a packet whose segment is gone is found")
+	}
+}
+
+func TestRetransmissionsAreLimited(t *testing.T) {
+	e := newEngine(t, Options{})
+	v, err := e.NewViewer(ViewerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	src := newSource()
+	src.push(true, 100)
+	w := &recorder{}
+	tr := newTrack(v, videoTrack, "desk", src)
+	tr.ssrc, tr.rtxSSRC = 7, 8
+	tr.configure(format{pt: 102, rtx: 103, delayID: 1})
+	tr.out = w
+	for _, p := range src.packets {
+		if err := tr.write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var scratch []byte
+	now := media.Now()
+	first := w.headers[0].SequenceNumber
+	if ok, err := tr.resend(first, now, &scratch); !ok || err != nil {
+		t.Fatalf("first request: %v, %v", ok, err)
+	}
+	sent := w.headers[len(w.headers)-1]
+	if sent.SSRC != 8 || sent.PayloadType != 103 || sent.Timestamp != w.headers[0].Timestamp {
+		t.Errorf("RTX header %+v", sent)
+	}
+	if got := w.payloads[len(w.payloads)-1]; got[:2] != string([]byte{byte(first >> 8), byte(first)}) || got[2:] != w.payloads[0] {
+		t.Error("RTX payload is not the original's number and payload")
+	}
+	if ok, _ := tr.resend(first, now+time.Millisecond, &scratch); ok {
+		t.Error("a second request within the round trip was answered")
+	}
+	if ok, _ := tr.resend(first, now+defaultRTT, &scratch); !ok {
+		t.Error("a request after the round trip was not answered")
+	}
+	again := 2
+	for i := range uint16(100) {
+		if ok, _ := tr.resend(first+i, now+time.Second, &scratch); ok {
+			again++
+		}
+	}
+	// 100 packets of 1000 bytes were sent: a fourth, and what there is to begin with
+	if limit := (rtxStart + 100*1000/rtxShare) / 1000; again > limit || again < limit-1 {
+		t.Errorf("%d packets were sent again, the limit is %d", again, limit)
+	}
+}
+
+func TestSamePacketAgainIsTheSameBytes(t *testing.T) {
+	e := newEngine(t, Options{})
+	v, err := e.NewViewer(ViewerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	src := newSource()
+	src.push(true, 3)
+	w := &recorder{}
+	tr := newTrack(v, videoTrack, "desk", src)
+	tr.ssrc = 7
+	tr.configure(format{pt: 102, delayID: 1})
+	tr.out = w
+	for _, p := range src.packets {
+		if err := tr.write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var scratch []byte
+	for i := range 3 {
+		if ok, err := tr.resend(w.headers[i].SequenceNumber, media.Now(), &scratch); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+		a, errA := w.headers[i].Marshal()
+		b, errB := w.headers[3+i].Marshal()
+		if errA != nil || errB != nil || string(a) != string(b) || w.payloads[i] != w.payloads[3+i] {
+			t.Errorf("packet %d again is %x, was %x", i, b, a)
+		}
+	}
+	tr.configure(format{pt: 102}) // another header: what was sent can't be repeated
+	if ok, _ := tr.resend(w.headers[0].SequenceNumber, media.Now()+time.Second, &scratch); ok {
+		t.Error("a packet was sent again under another header")
+	}
+}

@@ -1,0 +1,90 @@
+package rtc
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the engine's counters. They count whether or not they are exported.
+type metrics struct {
+	viewers       *prometheus.GaugeVec
+	ended         *prometheus.CounterVec
+	failed        *prometheus.CounterVec
+	connect       prometheus.Histogram
+	packets       prometheus.Counter
+	bytes         prometheus.Counter
+	unsent        prometheus.Counter
+	retransmitted prometheus.Counter
+	refused       prometheus.Counter
+	nacks         prometheus.Counter
+	plis          prometheus.Counter
+	firs          prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	var all []prometheus.Collector
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "gateway", Subsystem: "rtc", Name: name, Help: help})
+		all = append(all, c)
+		return c
+	}
+	byReason := func(name, help string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "gateway", Subsystem: "rtc", Name: name, Help: help}, []string{"reason"})
+		all = append(all, c)
+		return c
+	}
+	m := &metrics{
+		viewers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "gateway", Subsystem: "rtc", Name: "viewers", Help: "Viewers by the state of their connection.",
+		}, []string{"state"}),
+		ended:  byReason("viewers_ended_total", "Viewers that ended, by reason."),
+		failed: byReason("negotiations_failed_total", "Offers, answers and connections that failed, by reason."),
+		connect: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "gateway", Subsystem: "rtc", Name: "connect_seconds",
+			Help:    "Time from the first offer to the established connection.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		packets:       counter("packets_sent_total", "RTP packets sent, without retransmissions."),
+		bytes:         counter("payload_bytes_sent_total", "Payload bytes of these packets."),
+		unsent:        counter("packets_unsent_total", "Of the packets sent, those that found no way: ICE had no candidate pair just then."),
+		retransmitted: counter("packets_retransmitted_total", "RTP packets sent again after a NACK."),
+		refused:       counter("retransmissions_refused_total", "Packets asked for by NACK that were not sent again: unknown, asked twice within a round trip, or over the limit."),
+		nacks:         counter("nacks_received_total", "NACK messages received."),
+		plis:          counter("plis_received_total", "Picture loss indications received."),
+		firs:          counter("firs_received_total", "Full intra requests received, with repeats."),
+	}
+	if r == nil {
+		return m, nil
+	}
+	var errs []error
+	for _, c := range append(all, m.viewers, m.connect) {
+		errs = append(errs, r.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// reasons name an error in a metric.
+var reasons = []struct {
+	err  error
+	name string
+}{
+	{ErrConnectTimeout, "timeout"},
+	{ErrConnectionLost, "connection-lost"},
+	{ErrLeft, "left"},
+	{ErrNotReceiving, "not-receiving"},
+	{ErrBadSDP, "bad-sdp"},
+	{ErrNoCodec, "no-codec"},
+	{ErrBadState, "bad-state"},
+	{errForeign, "hostile"},
+	{ErrClosed, "closed"},
+}
+
+func reason(err error) string {
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.name
+		}
+	}
+	return "internal"
+}

@@ -1,0 +1,223 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+)
+
+const socketBuffer = 1 << 20 // asked of the kernel, which may give less
+
+// sockets is the one UDP port on every local address: pion's UDPMux of an
+// address each. A socket bound to an address answers from it, which one on the
+// wildcard address doesn't promise. Addresses come and go (a camera box gets its
+// lease after it has booted, a laptop changes its Wi-Fi), so they are looked up
+// again when candidates are gathered.
+type sockets struct {
+	port     int
+	loopback bool
+	keep     []string // interfaces; empty: all
+	public   []string // what the addresses are advertised as; empty: as they are
+	log      *slog.Logger
+	pion     logging.LeveledLogger
+
+	mu      sync.Mutex // guards what follows
+	muxes   map[netip.Addr]*ice.UDPMuxDefault
+	checked time.Time
+	closed  bool
+}
+
+// openSockets opens the port; 0 takes one that is free on all addresses.
+func openSockets(port int, keep, public []string, log *slog.Logger, pion logging.LeveledLogger) (*sockets, error) {
+	// With an advertised address a loopback candidate would be advertised too,
+	// under that address, and neither connects.
+	loopback := len(public) == 0
+	var err error
+	for try := 0; try < 10; try++ {
+		s := &sockets{port: port, loopback: loopback, keep: keep, public: public, log: log, pion: pion, muxes: map[netip.Addr]*ice.UDPMuxDefault{}}
+		if err = s.refresh(); err == nil {
+			if len(s.muxes) == 0 {
+				return nil, errors.New("UDP: no network interface has an address that may be used; check ice.interfaces")
+			}
+			return s, nil
+		}
+		s.Close()
+		if port != 0 {
+			break
+		}
+	}
+	return nil, err
+}
+
+// refresh opens the port on addresses that are new and leaves those that are
+// gone. An address that isn't ready yet (IPv6 looks for duplicates first) is
+// tried again the next time. Only a port that is taken is an error.
+func (s *sockets) refresh() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || time.Since(s.checked) < time.Second {
+		return nil
+	}
+	s.checked = time.Now()
+	addrs, err := localAddrs(s.loopback, s.keep)
+	if err != nil {
+		return fmt.Errorf("network interfaces: %w", err)
+	}
+	for addr, mux := range s.muxes {
+		if !slices.Contains(addrs, addr) {
+			s.log.Info("address is gone", "address", addr)
+			mux.Close()
+			delete(s.muxes, addr)
+		}
+	}
+	for _, addr := range addrs {
+		if s.muxes[addr] != nil {
+			continue
+		}
+		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, uint16(s.port))))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("UDP port %d is taken on %s by another program; stop it or set ice.udp_port: %w", s.port, addr, err)
+		} else if err != nil {
+			s.log.Warn("address can't be used yet", "address", addr, "error", err)
+			continue
+		}
+		if s.port == 0 {
+			s.port = conn.LocalAddr().(*net.UDPAddr).Port
+		}
+		_ = conn.SetReadBuffer(socketBuffer) // best effort
+		_ = conn.SetWriteBuffer(socketBuffer)
+		s.log.Debug("address is served", "address", addr, "port", s.port)
+		s.muxes[addr] = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: s.pion})
+	}
+	return nil
+}
+
+// localAddrs lists the addresses of interfaces that are up, loopback last.
+// Link-local IPv6 is left out: browsers don't use it.
+func localAddrs(loopback bool, keep []string) ([]netip.Addr, error) {
+	ifaces, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, i := range ifaces {
+		isLoopback := i.Flags&net.FlagLoopback != 0
+		if i.Flags&net.FlagUp == 0 || isLoopback && !loopback || !isLoopback && len(keep) > 0 && !slices.Contains(keep, i.Name) {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue // the interface went away meanwhile
+		}
+		for _, a := range addrs {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				continue
+			}
+			addr := prefix.Addr().Unmap()
+			if addr.IsLinkLocalUnicast() && addr.Is6() || addr.IsLoopback() && !loopback {
+				continue
+			}
+			out = append(out, addr)
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Addr) int {
+		if d := boolInt(a.IsLoopback()) - boolInt(b.IsLoopback()); d != 0 {
+			return d
+		}
+		return a.Compare(b)
+	})
+	return slices.Compact(out), nil
+}
+
+// GetListenAddresses is pion's: where to gather host candidates.
+func (s *sockets) GetListenAddresses() []net.Addr {
+	if err := s.refresh(); err != nil {
+		s.log.Warn("not all addresses are served", "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	addrs := make([]netip.Addr, 0, len(s.muxes))
+	for a := range s.muxes {
+		addrs = append(addrs, a)
+	}
+	// Of addresses that are advertised as the same public one pion takes the
+	// first: it must be the one on the way to the Internet, not that of a bridge.
+	outward := s.outward()
+	slices.SortFunc(addrs, func(a, b netip.Addr) int {
+		if d := boolInt(slices.Contains(outward, b)) - boolInt(slices.Contains(outward, a)); d != 0 {
+			return d
+		}
+		return a.Compare(b)
+	})
+	out := make([]net.Addr, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, s.muxes[a].LocalAddr())
+	}
+	return out
+}
+
+// outward lists the local addresses from which the public ones would be
+// reached. No packet is sent for it.
+func (s *sockets) outward() []netip.Addr {
+	var out []netip.Addr
+	for _, p := range s.public {
+		conn, err := net.Dial("udp", net.JoinHostPort(p, "9"))
+		if err != nil {
+			continue // no route
+		}
+		out = append(out, conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap())
+		conn.Close()
+	}
+	return out
+}
+
+// GetConn is pion's: the connection of an ICE agent at an address.
+func (s *sockets) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	u, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return nil, net.InvalidAddrError(addr.String())
+	}
+	s.mu.Lock()
+	mux := s.muxes[u.AddrPort().Addr().Unmap().WithZone("")]
+	s.mu.Unlock()
+	if mux == nil {
+		return nil, net.InvalidAddrError(addr.String())
+	}
+	return mux.GetConn(ufrag, addr)
+}
+
+// RemoveConnByUfrag is pion's: an ICE agent ended or restarts.
+func (s *sockets) RemoveConnByUfrag(ufrag string) {
+	s.mu.Lock()
+	muxes := make([]*ice.UDPMuxDefault, 0, len(s.muxes))
+	for _, m := range s.muxes {
+		muxes = append(muxes, m)
+	}
+	s.mu.Unlock()
+	for _, m := range muxes {
+		m.RemoveConnByUfrag(ufrag)
+	}
+}
+
+// Close closes the port on every address.
+func (s *sockets) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var errs []error
+	for addr, m := range s.muxes {
+		errs = append(errs, m.Close())
+		delete(s.muxes, addr)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,234 @@
+package rtc
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/transport/v4/packetio"
+
+	"gateway/internal/media"
+)
+
+const (
+	reportInterval = time.Second
+	maxRTT         = 10 * time.Second // longer ones are a peer's nonsense
+	maxForeign     = 16               // unknown SSRCs that a viewer may name before it is ended
+)
+
+// feedback is what a track's receiver told.
+type feedback struct {
+	rtt atomic.Int64 // time.Duration; 0 while unknown
+
+	mu     sync.Mutex // guards what follows
+	wanted []uint16   // sequence numbers of NACKs that the shard has not answered yet
+	nacks  uint64
+	asked  uint64
+	plis   uint64
+	firs   uint64
+	fir    struct { // the last one
+		seen   bool
+		sender uint32
+		seq    uint8
+	}
+	loss   float64
+	jitter uint32 // in units of the RTP clock
+	remb   int
+}
+
+// buffer is pion's hook for where incoming SRTP and SRTCP packets go (see
+// SettingEngine.BufferFactory). RTCP of a track goes straight to it, on pion's
+// SRTCP goroutine; all other packets are dropped. A peer that names many
+// unknown SSRCs makes pion keep something for each: it is ended.
+func (v *Viewer) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
+	if kind == packetio.RTCPBufferPacket {
+		if t, ok := v.bySSRC.Load(ssrc); ok {
+			return &inlet{t.(*track), ssrc}
+		}
+	}
+	if v.foreign.Add(1) > maxForeign {
+		v.end(errForeign)
+	}
+	return discard{}
+}
+
+// inlet passes a track's incoming RTCP on.
+type inlet struct {
+	track *track
+	ssrc  uint32
+}
+
+func (i *inlet) Write(b []byte) (int, error) {
+	if i.ssrc == i.track.ssrc { // what is about the RTX stream isn't needed
+		i.track.receive(b)
+	}
+	return len(b), nil
+}
+func (i *inlet) Read([]byte) (int, error) { return 0, io.EOF }
+func (i *inlet) Close() error             { return nil }
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+func (discard) Read([]byte) (int, error)    { return 0, io.EOF }
+func (discard) Close() error                { return nil }
+
+// receive takes RTCP packets from the peer. Nothing in them is trusted: work
+// and memory are bounded for each packet.
+func (t *track) receive(b []byte) {
+	packets, err := rtcp.Unmarshal(b)
+	if err != nil {
+		return
+	}
+	m := t.viewer.engine.metrics
+	for _, p := range packets {
+		switch p := p.(type) {
+		case *rtcp.TransportLayerNack:
+			if p.MediaSSRC == t.ssrc {
+				m.nacks.Inc()
+				t.onNACK(p)
+			}
+		case *rtcp.PictureLossIndication:
+			if p.MediaSSRC == t.ssrc {
+				m.plis.Inc()
+				t.mu.Lock()
+				t.plis++
+				t.mu.Unlock()
+				t.requestKeyframe()
+			}
+		case *rtcp.FullIntraRequest:
+			t.onFIR(p, m)
+		case *rtcp.ReceiverReport:
+			t.onReports(p.Reports)
+		case *rtcp.SenderReport:
+			t.onReports(p.Reports)
+		case *rtcp.ReceiverEstimatedMaximumBitrate:
+			t.mu.Lock()
+			t.remb = int(min(p.Bitrate, 1e12))
+			t.mu.Unlock()
+		}
+	}
+}
+
+func (t *track) onNACK(p *rtcp.TransportLayerNack) {
+	var refused uint64
+	t.mu.Lock()
+	t.nacks++
+	for _, pair := range p.Nacks {
+		pair.Range(func(seq uint16) bool {
+			t.asked++
+			if len(t.wanted) < maxNacked {
+				t.wanted = append(t.wanted, seq)
+			} else {
+				refused++
+			}
+			return true
+		})
+	}
+	t.mu.Unlock()
+	if refused > 0 {
+		t.refused.Add(refused)
+		t.viewer.engine.metrics.refused.Add(float64(refused))
+	}
+	t.viewer.wake()
+}
+
+func (t *track) onFIR(p *rtcp.FullIntraRequest, m *metrics) {
+	for _, e := range p.FIR {
+		if e.SSRC != t.ssrc {
+			continue
+		}
+		m.firs.Inc()
+		t.mu.Lock()
+		// A FIR with the last sequence number is a repeat, not a new request (RFC 5104 §4.3.1.1).
+		repeat := t.fir.seen && t.fir.sender == p.SenderSSRC && t.fir.seq == e.SequenceNumber
+		t.fir.seen, t.fir.sender, t.fir.seq = true, p.SenderSSRC, e.SequenceNumber
+		t.firs++
+		t.mu.Unlock()
+		if !repeat {
+			t.requestKeyframe()
+		}
+	}
+}
+
+func (t *track) requestKeyframe() {
+	if t.spec.Kind == media.Video {
+		t.src.RequestKeyframe()
+	}
+}
+
+// onReports reads what a receiver says of this track (RFC 3550 §6.4.1).
+func (t *track) onReports(reports []rtcp.ReceptionReport) {
+	for _, r := range reports {
+		if r.SSRC != t.ssrc {
+			continue
+		}
+		t.mu.Lock()
+		t.loss = float64(r.FractionLost) / 256
+		t.jitter = r.Jitter
+		t.mu.Unlock()
+		if r.LastSenderReport == 0 {
+			continue
+		}
+		now := uint32(t.viewer.ntp(media.Now()) >> 16)
+		units := int32(now - r.LastSenderReport - r.Delay) // of 1/65536 s
+		if rtt := time.Duration(units) * time.Second >> 16; rtt > 0 && rtt <= maxRTT {
+			t.rtt.Store(int64(rtt))
+		}
+	}
+}
+
+// ntp is a moment of the capture clock as a 64-bit NTP timestamp. All tracks
+// share the one mapping, which doesn't follow steps of the wall clock: that is
+// what keeps them in step at the receiver.
+func (v *Viewer) ntp(at time.Duration) uint64 {
+	wall := v.epoch + at + ntpUnix
+	s, ns := uint64(wall/time.Second), uint64(wall%time.Second)
+	return s<<32 | ns<<32/uint64(time.Second)
+}
+
+// ntpUnix is from the era of NTP (1900) to that of Unix (1970).
+const ntpUnix = 2208988800 * time.Second
+
+// reportIfDue sends sender reports for all tracks in one compound packet when
+// it is time. It is called on the shard.
+func (v *Viewer) reportIfDue(now time.Duration) {
+	v.sendMu.Lock()
+	defer v.sendMu.Unlock()
+	if v.gone || !v.open.Load() || v.reportAt == 0 || now < v.reportAt {
+		return
+	}
+	v.report(now)
+}
+
+// report is reportIfDue without the question; sendMu is held.
+func (v *Viewer) report(now time.Duration) {
+	v.reportAt = now + reportInterval
+	packets := make([]rtcp.Packet, 0, len(v.tracks)+1)
+	names := &rtcp.SourceDescription{}
+	ntp := v.ntp(now)
+	for _, t := range v.tracks {
+		if t.packets == 0 || t.out == nil {
+			continue
+		}
+		packets = append(packets, &rtcp.SenderReport{
+			SSRC:        t.ssrc,
+			NTPTime:     ntp,
+			RTPTime:     media.RTPTime(now, t.spec.Codec.ClockRate()) + t.offset,
+			PacketCount: uint32(t.packets),
+			OctetCount:  uint32(t.bytes),
+		})
+		names.Chunks = append(names.Chunks, rtcp.SourceDescriptionChunk{
+			Source: t.ssrc,
+			Items:  []rtcp.SourceDescriptionItem{{Type: rtcp.SDESCNAME, Text: t.streamID}},
+		})
+	}
+	if len(packets) == 0 {
+		return
+	}
+	if err := v.pc.WriteRTCP(append(packets, names)); err != nil {
+		v.log.Debug("sender report not sent", "error", err)
+	}
+}

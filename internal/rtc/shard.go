@@ -1,0 +1,129 @@
+package rtc
+
+import (
+	"sync"
+	"time"
+
+	"gateway/internal/media"
+)
+
+const (
+	batchPackets = 128                    // packets of one track that a viewer may send before the next viewer's turn
+	shardTick    = 100 * time.Millisecond // how exact the time of a sender report is
+)
+
+// shard is one sending goroutine and the viewers that it serves. Only it calls
+// their sources' Next and writes their RTP.
+type shard struct {
+	wake chan struct{} // holds one token: there is something in ready
+	stop chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex // guards what follows; held to touch the lists, never across a write
+	viewers []*Viewer
+	ready   []*Viewer // each at most once: Viewer.marked
+
+	// touched only by the goroutine
+	turn  []*Viewer
+	batch []media.Packet
+	rtx   []byte // one retransmission's payload
+}
+
+func newShard() *shard {
+	s := &shard{
+		wake:  make(chan struct{}, 1),
+		stop:  make(chan struct{}),
+		done:  make(chan struct{}),
+		batch: make([]media.Packet, 0, batchPackets),
+		rtx:   make([]byte, 0, 2048),
+	}
+	go s.run()
+	return s
+}
+
+func (s *shard) add(v *Viewer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.viewers = append(s.viewers, v)
+	if cap(s.ready) < len(s.viewers) { // mark must not allocate
+		s.ready = append(make([]*Viewer, 0, 2*len(s.viewers)), s.ready...)
+	}
+}
+
+func (s *shard) remove(v *Viewer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.viewers {
+		if s.viewers[i] == v {
+			last := len(s.viewers) - 1
+			s.viewers[i], s.viewers[last] = s.viewers[last], nil
+			s.viewers = s.viewers[:last]
+			return
+		}
+	}
+}
+
+// mark gives a viewer a turn. It is called from pipelines' streaming threads
+// and neither waits nor allocates.
+func (s *shard) mark(v *Viewer) {
+	if v.marked.Swap(true) {
+		return
+	}
+	s.mu.Lock()
+	s.ready = append(s.ready, v)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *shard) run() {
+	defer close(s.done)
+	tick := time.NewTicker(shardTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.wake:
+			s.serve()
+		case <-tick.C:
+			s.report()
+		}
+	}
+}
+
+// serve gives each ready viewer one turn. Who has more waits for the next round.
+func (s *shard) serve() {
+	s.mu.Lock()
+	s.turn, s.ready = s.ready, s.turn[:0]
+	if cap(s.ready) < len(s.viewers) {
+		s.ready = make([]*Viewer, 0, 2*len(s.viewers))
+	}
+	s.mu.Unlock()
+	for i, v := range s.turn {
+		s.turn[i] = nil
+		v.marked.Store(false) // before reading, so that what comes meanwhile marks again
+		if v.send(s) {
+			s.mark(v)
+		}
+	}
+}
+
+func (s *shard) report() {
+	s.mu.Lock()
+	viewers := append(s.turn[:0], s.viewers...)
+	s.mu.Unlock()
+	now := media.Now()
+	for i, v := range viewers {
+		viewers[i] = nil
+		v.reportIfDue(now)
+	}
+	s.turn = viewers[:0]
+}
+
+func (s *shard) close() {
+	close(s.stop)
+	<-s.done
+}

@@ -1,0 +1,387 @@
+package rtc
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/media"
+)
+
+const (
+	connectTimeout  = 30 * time.Second
+	gatherTimeout   = 3 * time.Second
+	maxCandidates   = 100 // of one negotiation
+	maxWriteErrors  = 100 // in a row; single ones happen while ICE restarts
+	maxTracksViewer = 16
+)
+
+// ViewerOptions are what a viewer is made of.
+type ViewerOptions struct {
+	ID     string
+	Logger *slog.Logger // nil: the engine's
+	// OnCandidate is called with each candidate that the gateway finds, nil at
+	// the end, on pion's goroutine: it must not block. Without it nothing is
+	// trickled (WHEP).
+	OnCandidate func(*Candidate)
+	// OnState is called with each new state, one call at a time; it must not
+	// block. StateClosed is the last.
+	OnState func(State)
+	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
+	// peer has answered and is connected. 30 s if zero.
+	ConnectTimeout time.Duration
+}
+
+// Viewer is one PeerConnection on which the gateway sends.
+type Viewer struct {
+	engine *Engine
+	shard  *shard
+	pc     *webrtc.PeerConnection
+	log    *slog.Logger
+	o      ViewerOptions
+	epoch  time.Duration // Unix time at 0 of the capture clock
+	done   chan struct{}
+
+	marked  atomic.Bool // is in the shard's ready list
+	open    atomic.Bool // packets can be sent: connected, and ICE isn't restarting
+	foreign atomic.Int32
+	bySSRC  sync.Map // uint32 → *track
+
+	negotiation // guarded by its own lock
+
+	// sendMu guards the tracks' sending state and what follows. The shard holds it
+	// for one turn. Taken after negotiation.mu.
+	sendMu   sync.Mutex
+	tracks   []*track // changed with negotiation.mu held too
+	gone     bool
+	failures int
+	reportAt time.Duration // of the next sender report; 0 before the first packet
+
+	stateMu sync.Mutex    // held to change state, and while OnState is called
+	state   atomic.Uint32 // State
+
+	mu        sync.Mutex // guards what follows
+	err       error
+	deadline  *time.Timer // runs while a negotiation is not complete
+	begun     time.Time   // first offer or answer
+	connected time.Time
+}
+
+func newViewer(e *Engine, s *shard, o ViewerOptions) *Viewer {
+	log := o.Logger
+	if log == nil {
+		log = e.log.With("viewer", o.ID)
+	}
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, connectTimeout)
+	return &Viewer{
+		engine: e, shard: s, log: log, o: o,
+		epoch: time.Duration(time.Now().UnixNano()) - media.Now(),
+		done:  make(chan struct{}),
+	}
+}
+
+// attach listens to pion.
+func (v *Viewer) attach() {
+	v.pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { v.refresh() })
+	if v.o.OnCandidate == nil {
+		return
+	}
+	v.pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c == nil {
+			v.o.OnCandidate(nil)
+			return
+		}
+		init := c.ToJSON()
+		v.o.OnCandidate(&Candidate{
+			Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex, UsernameFragment: init.UsernameFragment,
+		})
+	})
+}
+
+// wake gives the viewer a turn on its shard.
+func (v *Viewer) wake() { v.shard.mark(v) }
+
+// send is one turn: retransmissions that were asked for, then what is due. It
+// tells whether there may be more. Called on the shard.
+func (v *Viewer) send(s *shard) (more bool) {
+	v.sendMu.Lock()
+	defer v.sendMu.Unlock()
+	if v.gone || !v.open.Load() {
+		return false
+	}
+	packets, bytes, again, unsent := 0, 0, 0, uint64(0)
+	for _, t := range v.tracks {
+		if t.out == nil || t.declined || t.header.SSRC == 0 {
+			continue
+		}
+		n, err := t.answerNACKs(&s.rtx)
+		v.wrote(err)
+		again += n
+		unsent -= t.unsent
+		s.batch = t.src.Next(s.batch[:0])
+		for _, p := range s.batch {
+			v.wrote(t.write(p))
+			bytes += len(p.Payload())
+			p.Release()
+		}
+		unsent += t.unsent
+		packets += len(s.batch)
+		more = more || len(s.batch) == cap(s.batch)
+	}
+	m := v.engine.metrics
+	if again > 0 {
+		m.retransmitted.Add(float64(again))
+	}
+	if packets > 0 {
+		m.packets.Add(float64(packets))
+		m.bytes.Add(float64(bytes))
+		m.unsent.Add(float64(unsent))
+		if v.reportAt == 0 {
+			v.report(media.Now()) // at once: until then the receiver can't play the tracks in step
+		}
+	}
+	return more
+}
+
+// wrote ends a viewer to whom nothing can be written any more; sendMu is held.
+func (v *Viewer) wrote(err error) {
+	if err == nil {
+		v.failures = 0
+		return
+	}
+	if v.failures++; v.failures == maxWriteErrors {
+		v.end(fmt.Errorf("send: %w", err))
+	}
+}
+
+func stateOf(s webrtc.PeerConnectionState) State {
+	switch s {
+	case webrtc.PeerConnectionStateConnecting:
+		return StateConnecting
+	case webrtc.PeerConnectionStateConnected:
+		return StateConnected
+	case webrtc.PeerConnectionStateDisconnected:
+		return StateDisconnected
+	case webrtc.PeerConnectionStateFailed:
+		return StateFailed
+	case webrtc.PeerConnectionStateClosed:
+		return StateClosed
+	}
+	return StateNew
+}
+
+// refresh follows pion's state. pion calls it from a goroutine for each change,
+// in any order, so the state is read anew.
+func (v *Viewer) refresh() {
+	v.stateMu.Lock()
+	defer v.stateMu.Unlock()
+	s := stateOf(v.pc.ConnectionState())
+	if v.current() == StateClosed {
+		return
+	}
+	if s == StateClosed {
+		v.lost(ErrLeft) // unless the gateway closed it, which has set its own reason
+		return
+	}
+	// While disconnected, go on: perhaps only the way back is broken.
+	v.open.Store(s == StateConnected || s == StateDisconnected && v.open.Load())
+	if s != v.current() {
+		v.setState(s)
+	}
+	switch s {
+	case StateConnected:
+		v.onConnected()
+		v.wake()
+	case StateFailed:
+		v.lost(ErrConnectionLost)
+	}
+}
+
+// lost ends a viewer for a reason, or for another if it was never connected.
+func (v *Viewer) lost(reason error) {
+	v.mu.Lock()
+	never := v.connected.IsZero()
+	v.mu.Unlock()
+	if never {
+		reason = fmt.Errorf("connection could not be established (ICE or DTLS failed): %w", ErrConnectionLost)
+	}
+	v.end(reason)
+}
+
+// setState tells the new state; stateMu is held.
+func (v *Viewer) setState(s State) {
+	m := v.engine.metrics.viewers
+	m.WithLabelValues(v.current().String()).Dec()
+	if s != StateClosed {
+		m.WithLabelValues(s.String()).Inc()
+	}
+	v.state.Store(uint32(s))
+	if v.o.OnState != nil {
+		v.o.OnState(s)
+	}
+}
+
+func (v *Viewer) current() State { return State(v.state.Load()) }
+
+func (v *Viewer) onConnected() {
+	v.mu.Lock()
+	first := v.connected.IsZero()
+	if first {
+		v.connected = time.Now()
+		v.engine.metrics.connect.Observe(v.connected.Sub(v.begun).Seconds())
+	}
+	v.mu.Unlock()
+	if first {
+		local, remote := v.pair()
+		v.log.Debug("viewer is connected", "local", local, "remote", remote)
+	}
+	v.settle()
+}
+
+// startDeadline begins the time that a negotiation may take.
+func (v *Viewer) startDeadline() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.err != nil {
+		return
+	}
+	if v.begun.IsZero() {
+		v.begun = time.Now()
+	}
+	if v.deadline == nil {
+		v.deadline = time.AfterFunc(v.o.ConnectTimeout, func() { v.end(ErrConnectTimeout) })
+	}
+}
+
+// settle ends the deadline if the negotiation is complete: answered, and connected.
+func (v *Viewer) settle() {
+	if v.unanswered.Load() || v.pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.deadline != nil {
+		v.deadline.Stop()
+		v.deadline = nil
+	}
+}
+
+// end begins the viewer's end for a reason; the first one counts. It doesn't wait.
+func (v *Viewer) end(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.err != nil {
+		return
+	}
+	v.err = err
+	if v.deadline != nil {
+		v.deadline.Stop()
+		v.deadline = nil
+	}
+	if v.connected.IsZero() && err != ErrClosed {
+		v.engine.metrics.failed.WithLabelValues(reason(err)).Inc()
+	}
+	go v.release()
+}
+
+// release gives back all that the viewer holds.
+func (v *Viewer) release() {
+	v.shard.remove(v)
+	v.sendMu.Lock()
+	v.gone = true
+	tracks := v.tracks
+	v.sendMu.Unlock()
+	for _, t := range tracks {
+		t.release()
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if err := v.pc.GracefulClose(); err != nil {
+			v.log.Debug("peer connection did not close cleanly", "error", err)
+		}
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+		v.log.Warn("peer connection does not close", "waited", closeTimeout)
+	}
+	v.engine.forget(v)
+	err := v.Err()
+	v.engine.metrics.ended.WithLabelValues(reason(err)).Inc()
+	v.log.Debug("viewer has ended", "reason", err)
+	v.stateMu.Lock()
+	v.setState(StateClosed)
+	v.stateMu.Unlock()
+	close(v.done)
+}
+
+// Done is closed when the viewer has ended; Err then tells why.
+func (v *Viewer) Done() <-chan struct{} { return v.done }
+
+// Err is why the viewer ended: ErrClosed after Close, ErrConnectTimeout,
+// ErrConnectionLost, ErrLeft, or what broke it. Nil while it lives.
+func (v *Viewer) Err() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.err
+}
+
+// Close ends the viewer and waits until its parts are released. Idempotent. It
+// must not be called from OnState or OnCandidate.
+func (v *Viewer) Close() error {
+	v.end(ErrClosed)
+	<-v.done
+	return nil
+}
+
+// Stats reads the viewer's counters.
+func (v *Viewer) Stats() Stats {
+	var s Stats
+	v.sendMu.Lock()
+	tracks := append([]*track(nil), v.tracks...)
+	for _, t := range tracks {
+		s.Packets += t.packets
+		s.Bytes += t.bytes
+		s.Retransmitted += t.again
+		s.Unsent += t.unsent
+	}
+	v.sendMu.Unlock()
+	var video bool
+	for _, t := range tracks {
+		s.Refused += t.refused.Load()
+		s.RTT = max(s.RTT, time.Duration(t.rtt.Load()))
+		t.mu.Lock()
+		s.NACKs += t.nacks
+		s.Nacked += t.asked
+		s.PLIs += t.plis
+		s.FIRs += t.firs
+		s.Loss = max(s.Loss, t.loss)
+		s.REMB = max(s.REMB, t.remb)
+		if !video {
+			s.Jitter = time.Duration(t.jitter) * time.Second / time.Duration(t.spec.Codec.ClockRate())
+			video = t.spec.Kind == media.Video
+		}
+		t.mu.Unlock()
+	}
+	v.mu.Lock()
+	s.Connected = v.connected
+	v.mu.Unlock()
+	s.State = v.current()
+	s.LocalCandidate, s.RemoteCandidate = v.pair()
+	return s
+}
+
+// pair is the types of the selected candidates.
+func (v *Viewer) pair() (local, remote string) {
+	p, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || p == nil {
+		return "", ""
+	}
+	return p.Local.Typ.String(), p.Remote.Typ.String()
+}
