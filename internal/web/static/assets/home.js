@@ -1,0 +1,209 @@
+/**
+ * The page of all streams: cards that follow /api/streams, with pictures of those that are live.
+ *
+ * @module
+ */
+import { bitrateText, codecName } from './stats.js';
+import { sentence, stateNames } from './words.js';
+
+/** @typedef {import('./viewer.js').Stream} Stream */
+
+const listEvery = 2_000;
+const pictureEvery = 4_000;
+const answerWithin = 5_000;
+/** A picture of a stream that rests is made by starting its capture once: that takes a while. */
+const pictureWithin = 12_000;
+
+const root = new URL(import.meta.url.replace(/assets\/[^]*$/, ''));
+const list = document.getElementById('streams');
+const empty = document.getElementById('empty');
+const outage = document.getElementById('outage');
+const problems = document.getElementById('problems');
+const summary = document.getElementById('summary');
+
+const svg = 'http://www.w3.org/2000/svg';
+const glyphs = {
+  picture: 'M6 34V20a14 14 0 0 1 28 0v14M16 19v12l10-6z',
+  gone: 'M15 10h13a4 4 0 0 1 4 4v12M29 31H8a4 4 0 0 1-4-4V14a4 4 0 0 1 2-3.4M32 18l5-3v11M5 5l30 30',
+};
+
+/** One stream's card; it stays the same element for as long as the stream is listed. */
+class Card {
+  /** @type {Stream} */
+  #stream;
+  #picture = { image: null, url: '', askedAt: -Infinity, busy: false, state: '' };
+
+  /** @param {Stream} stream */
+  constructor(stream) {
+    this.#stream = stream;
+    const make = (tag, name = '') => Object.assign(document.createElement(tag), { className: name });
+    this.element = document.createElement('li');
+    this.card = make('article');
+    this.screen = make('div', 'screen');
+    this.glyph = document.createElementNS(svg, 'svg');
+    this.glyph.setAttribute('viewBox', '0 0 40 40');
+    this.glyph.setAttribute('aria-hidden', 'true');
+    this.glyph.append(document.createElementNS(svg, 'path'));
+    this.state = make('span', 'state');
+    this.link = make('a');
+    this.link.href = new URL(`watch/${encodeURIComponent(stream.name)}`, root);
+    this.reason = make('p', 'reason');
+    const about = make('div', 'about');
+    const heading = make('h2');
+    this.numbers = make('p', 'numbers');
+    heading.append(this.link);
+    about.append(heading, this.reason, this.numbers);
+    this.screen.append(this.glyph, this.state);
+    this.card.append(this.screen, about);
+    this.element.append(this.card);
+    this.show(stream);
+  }
+
+  /** @param {Stream} stream */
+  show(stream) {
+    this.#stream = stream;
+    const { state } = stream;
+    this.card.className = `card ${{ live: 'live', absent: 'fault', starting: 'wait', restarting: 'wait' }[state] ?? 'rest'}`;
+    this.glyph.firstChild.setAttribute('d', state === 'absent' ? glyphs.gone : glyphs.picture);
+    text(this.state, stateNames[state] ?? state);
+    text(this.link, stream.title || stream.name);
+    text(this.reason, state === 'live' ? '' : sentence(stream.reason) || (state === 'idle' ? 'Starts when somebody watches.' : ''));
+    const parts = numbers(stream);
+    if (this.numbers.textContent === parts.join(' ')) return;
+    this.numbers.replaceChildren(...parts.flatMap((part, i) => {
+      const span = Object.assign(document.createElement('span'), { textContent: part });
+      return i ? [' ', span] : [span];
+    }));
+  }
+
+  /** Fetches a new picture where one can be had: of what is live again and again, of what rests once. @param {number} now */
+  async refresh(now) {
+    const picture = this.#picture;
+    const { name, state } = this.#stream;
+    const due = state === 'live' ? now - picture.askedAt >= pictureEvery : state === 'idle' && picture.state !== state && !picture.image;
+    if (!due || picture.busy) return;
+    Object.assign(picture, { askedAt: now, busy: true, state });
+    try {
+      const answer = await fetch(new URL(`api/streams/${encodeURIComponent(name)}/snapshot.jpg`, root), { cache: 'no-store', signal: AbortSignal.timeout(pictureWithin) });
+      if (!answer.ok) return;
+      const url = URL.createObjectURL(await answer.blob());
+      const image = Object.assign(new Image(), { src: url, alt: '' });
+      await image.decode(); // shown only when it is whole: no flicker
+      if (picture.image) picture.image.replaceWith(image);
+      else this.glyph.after(image);
+      this.glyph.toggleAttribute('hidden', true);
+      URL.revokeObjectURL(picture.url);
+      Object.assign(picture, { image, url });
+    } catch {
+      // the list's own request tells whether the gateway is gone; a picture may just be missing
+    } finally {
+      picture.busy = false;
+    }
+  }
+
+  remove() {
+    this.element.remove();
+    URL.revokeObjectURL(this.#picture.url);
+  }
+}
+
+/** What a card says in small. @param {Stream} stream @returns {string[]} */
+function numbers(stream) {
+  const video = stream.tracks?.find((track) => track.kind === 'video');
+  const audio = stream.tracks?.find((track) => track.kind === 'audio');
+  return [
+    video && codecName(video.codec),
+    video?.width && `${video.width} × ${video.height}`,
+    video?.fps && `${Math.round(video.fps * 10) / 10} fps`,
+    video?.bitrate && bitrateText(video.bitrate),
+    audio && codecName(audio.codec),
+    stream.viewers && `${stream.viewers} watching`,
+  ].filter(Boolean);
+}
+
+/** Sets text only where it differs, so that a screen reader hears changes and no repetitions. */
+function text(element, value) {
+  if (element.textContent !== value) element.textContent = value;
+}
+
+/** @type {Map<string, Card>} */
+const cards = new Map();
+
+/** @param {Stream[]} streams */
+function show(streams) {
+  const names = new Set(streams.map((stream) => stream.name));
+  for (const [name, card] of cards) {
+    if (names.has(name)) continue;
+    card.remove();
+    cards.delete(name);
+  }
+  streams.forEach((stream, i) => {
+    const card = cards.get(stream.name);
+    if (card) card.show(stream);
+    else cards.set(stream.name, new Card(stream));
+    const { element } = cards.get(stream.name);
+    if (list.children[i] !== element) list.insertBefore(element, list.children[i] ?? null);
+  });
+  const live = streams.filter((stream) => stream.state === 'live').length;
+  list.classList.toggle('few', streams.length < 4);
+  list.setAttribute('aria-busy', 'false');
+  empty.hidden = streams.length > 0;
+  text(summary, streams.length ? `${streams.length} ${streams.length === 1 ? 'stream' : 'streams'}, ${live} live` : '');
+}
+
+/** Says what is wrong, or that nothing is. @param {string} title @param {string} [detail] */
+function complain(title, detail = '') {
+  if (outage.dataset.title === title) return;
+  outage.dataset.title = title;
+  if (!title) return outage.replaceChildren();
+  const strong = document.createElement('strong');
+  strong.textContent = title;
+  outage.replaceChildren(strong, detail);
+}
+
+/** Lists the files that the gateway left out, with its reasons. @param {string[]} reasons */
+function tell(reasons) {
+  const all = problems.querySelector('ul');
+  if (all.textContent === reasons.join('')) return;
+  all.replaceChildren(...reasons.map((reason) => Object.assign(document.createElement('li'), { textContent: reason })));
+  problems.hidden = reasons.length === 0;
+}
+
+async function update() {
+  let answer, listed;
+  try {
+    answer = await fetch(new URL('api/streams', root), { cache: 'no-store', signal: AbortSignal.timeout(answerWithin) });
+    listed = answer.ok ? await answer.json() : null;
+  } catch {
+    if (navigator.onLine) complain('The gateway doesn’t answer', `${location.host} can’t be reached. This page keeps trying.`);
+    else complain('This device is offline', 'The streams come back with the network.');
+    return;
+  }
+  if (!listed) {
+    complain('The gateway can’t list its streams', `It answered ${answer.status}. This page keeps asking.`);
+    return;
+  }
+  complain('');
+  show(listed.streams ?? []);
+  tell(listed.problems ?? []);
+  const now = performance.now();
+  for (const card of cards.values()) card.refresh(now); // not awaited: a slow picture doesn't hold up the list
+}
+
+let running = false;
+
+/** Follows the list for as long as the page is seen: the next request goes out when the last was answered. */
+async function follow() {
+  if (running) return;
+  running = true;
+  while (!document.hidden) {
+    const started = performance.now();
+    await update();
+    await new Promise((done) => setTimeout(done, Math.max(500, listEvery - (performance.now() - started))));
+  }
+  running = false;
+}
+
+document.addEventListener('visibilitychange', follow);
+addEventListener('online', update);
+follow();

@@ -1,0 +1,149 @@
+/**
+ * The player's own style sheet: adopted by its shadow root, so that a page needs no stylesheet and no CSP exception for it.
+ *
+ * @module
+ */
+export const style = new CSSStyleSheet();
+
+style.replaceSync(`
+:host {
+  --gateway-accent: #4fd1ae;
+  --gateway-text: #f2f4f6;
+  --gateway-muted: #a9b2bb;
+  --gateway-surface: #15181cf2;
+  display: block;
+  position: relative;
+  overflow: hidden;
+  aspect-ratio: 16 / 9;
+  container-type: size;
+  background: #0b0d0f;
+  color: var(--gateway-text);
+  color-scheme: dark;
+  font: 400 1rem/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+  -webkit-text-size-adjust: 100%;
+}
+:host([hidden]) { display: none; }
+:host(:fullscreen) { aspect-ratio: auto; width: 100%; height: 100%; }
+*, *::before, *::after { box-sizing: border-box; }
+[hidden] { display: none !important; }
+
+/* text grows with the player, from a phone to a wall */
+.surface { position: absolute; inset: 0; outline: none; font-size: clamp(1rem, .6rem + .5cqw, 2rem); }
+.surface.idle.picture { cursor: none; }
+video, canvas { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; display: block; }
+canvas { pointer-events: none; }
+
+/* what goes on, in words */
+.notice {
+  position: absolute; inset: 0; display: grid; place-items: center; padding: 4em 1.25em;
+  pointer-events: none; transition: opacity .25s; background: #0b0d0f;
+}
+.picture .notice { background: #0b0d0f8c; }
+.picture .notice:not(.small) > div { padding: 1.5em 2em; border-radius: 1em; background: var(--gateway-surface); }
+.notice.quiet { opacity: 0; visibility: hidden; transition: none; }
+.notice.soon > div { animation: appear .3s .5s both; }
+@keyframes appear { from { opacity: 0; } }
+:host(:not([controls])) .bar { display: none; }
+.notice > div { display: grid; justify-items: center; gap: .5em; max-width: 34em; text-align: center; pointer-events: auto; }
+.mark { width: 2.5em; height: 2.5em; color: var(--gateway-muted); margin-bottom: .25em; }
+.ring { display: none; opacity: .2; }
+.busy .ring { display: inline; }
+.fault .mark { color: #f0a35e; }
+.busy .mark { color: var(--gateway-accent); animation: turn 1.1s linear infinite; }
+@keyframes turn { to { transform: rotate(1turn); } }
+.notice h2 { margin: 0; font-size: 1.25em; font-weight: 600; letter-spacing: -.01em; text-wrap: balance; }
+.notice p { margin: 0; color: #c6cdd4; text-wrap: pretty; overflow-wrap: anywhere; }
+.notice .next { font-size: .875em; color: var(--gateway-muted); font-variant-numeric: tabular-nums; }
+.notice p:empty { display: none; }
+.notice button { margin-top: .75em; }
+.notice.small { place-items: start center; padding: 4.25em 1em; background: none; }
+.notice.small > div { display: flex; align-items: baseline; gap: .4em; padding: .4em 1em; border-radius: 2em; background: var(--gateway-surface); }
+.notice.small .mark { display: none; }
+.notice.small h2 { font-size: 1em; }
+
+/* bars */
+.bar {
+  position: absolute; left: 0; right: 0; display: flex; align-items: center; gap: .25em; padding: .75em;
+  transition: opacity .25s, visibility .25s; pointer-events: none;
+}
+.bar > * { pointer-events: auto; }
+.top { top: 0; padding-bottom: 2.5em; gap: .75em; background: linear-gradient(#000a, #0000); }
+.bottom { bottom: 0; padding-top: 2.5em; background: linear-gradient(#0000, #000a); }
+.bar .space { flex: 1; }
+.idle .bar:not(:has(:focus-visible)) { opacity: 0; }
+.idle .bar.call { opacity: 1; background: none; }
+.idle .bar.call > :not(.mute) { opacity: 0; }
+.name { min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-weight: 600; text-shadow: 0 1px 2px #0008; padding: .35em 0; }
+.badge {
+  display: inline-flex; align-items: center; gap: .45em; flex: none; padding: .2em .7em; border-radius: 2em;
+  background: var(--gateway-surface); font-size: .8125em; font-weight: 600;
+}
+.badge::before { content: ""; width: .55em; height: .55em; border-radius: 50%; background: var(--gateway-muted); }
+.badge.live::before { background: var(--gateway-accent); }
+.badge.wait::before { background: #f0c05e; }
+.badge.fault::before { background: #f0805e; }
+
+button {
+  appearance: none; border: 0; margin: 0; font: inherit; color: inherit; cursor: pointer;
+  display: inline-flex; align-items: center; justify-content: center; gap: .5em;
+  min-width: 2.75em; min-height: 2.75em; padding: .5em; border-radius: .75em; background: transparent;
+}
+.bar button:hover { background: #fff2; }
+button:focus-visible { outline: 2px solid var(--gateway-accent); outline-offset: -2px; }
+button[aria-pressed="true"] { color: var(--gateway-accent); }
+button svg { width: 1.5em; height: 1.5em; flex: none; }
+.bar button { filter: drop-shadow(0 1px 2px #0008); }
+.solid, .bar.call .mute { background: #f2f4f6; color: #14171a; font-weight: 600; padding: .5em 1.1em; border-radius: 2em; filter: none; }
+.solid:hover, .bar.call .mute:hover { background: #fff; }
+.solid:focus-visible, .bar.call .mute:focus-visible { outline-color: var(--gateway-accent); outline-offset: 2px; }
+.mute span { display: none; }
+.bar.call .mute span { display: inline; }
+
+/* the numbers */
+.panel {
+  position: absolute; top: 4em; right: .75em; width: min(21em, 100% - 1.5em); max-height: calc(100% - 8.5em); overflow: auto;
+  padding: .75em 1em; border-radius: .875em; background: var(--gateway-surface); font-size: .8125em; scrollbar-width: thin;
+  font-variant-numeric: tabular-nums;
+}
+.panel:focus-visible { outline: 2px solid var(--gateway-accent); }
+.panel h2 { margin: 0 0 .35em; font-size: 1em; font-weight: 600; }
+.panel dl { margin: 0; }
+.panel div { display: grid; grid-template-columns: 7.5em 1fr auto; align-items: center; gap: .5em; min-height: 1.85em; border-top: 1px solid #ffffff14; }
+.panel dt { color: var(--gateway-muted); }
+.panel dd { margin: 0; overflow-wrap: anywhere; }
+.panel svg { width: 5em; height: 1.35em; overflow: visible; }
+.panel polyline { fill: none; stroke: var(--gateway-accent); stroke-width: 1.25; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+
+/* the keys */
+dialog {
+  border: 0; border-radius: .875em; padding: 1.25em 1.5em; max-width: min(24em, 100% - 2em); margin: auto;
+  background: #1b1f24; color: var(--gateway-text); box-shadow: 0 1em 4em #000a; font-size: 1em;
+}
+dialog::backdrop { background: #0009; }
+dialog h2 { margin: 0 0 .75em; font-size: 1.125em; font-weight: 600; }
+dialog dl { display: grid; grid-template-columns: auto 1fr; gap: .55em 1em; align-items: center; margin: 0 0 1.25em; }
+dialog dd { margin: 0; }
+kbd { display: inline-block; min-width: 1.9em; text-align: center; padding: .1em .45em; border: 1px solid #ffffff3d; border-radius: .4em; font: inherit; font-size: .875em; }
+dialog button { width: 100%; }
+
+.spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+
+@container (max-width: 34rem) {
+  .panel { top: auto; bottom: 5.75em; left: .75em; width: auto; max-height: min(62%, 30em); }
+  .bar { padding-left: .5em; padding-right: .5em; }
+}
+@container (max-height: 16rem) {
+  .notice { padding: .75em; font-size: .875em; }
+  .picture .notice:not(.small) > div { padding: .5em 1em; }
+  .mark { width: 1.5em; height: 1.5em; margin: 0; }
+  .panel { top: .5em; bottom: .5em; max-height: none; }
+}
+@media (prefers-reduced-motion: reduce) {
+  * { transition: none !important; }
+  .busy .mark { animation: none; }
+}
+@media (forced-colors: active) {
+  .badge, .panel, dialog, .solid { border: 1px solid; }
+  .panel polyline { stroke: CanvasText; }
+}
+`);

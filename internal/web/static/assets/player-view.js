@@ -1,0 +1,242 @@
+/**
+ * The player's elements: made once, then only shown, hidden and filled with text.
+ *
+ * @module
+ */
+import { bitrateText } from './stats.js';
+
+const svg = 'http://www.w3.org/2000/svg';
+
+/** Icons as paths in a box of 24, drawn as lines. */
+const icons = {
+  muted: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm12 0 5 5m0-5-5 5',
+  sound: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm11.5-.5a4.2 4.2 0 0 1 0 6M18 6.5a7.8 7.8 0 0 1 0 11',
+  stats: 'M4 19.5h16M6.5 16v-4m5.5 4V5m5.5 11V9',
+  pip: 'M20.5 10V6.5A1.5 1.5 0 0 0 19 5H5a1.5 1.5 0 0 0-1.5 1.5v10A1.5 1.5 0 0 0 5 18h4.5m3.5-4.5h7.5v6H13v-6Z',
+  fullscreen: 'M4 9V5.5A1.5 1.5 0 0 1 5.5 4H9m6 0h3.5A1.5 1.5 0 0 1 20 5.5V9m0 6v3.5a1.5 1.5 0 0 1-1.5 1.5H15m-6 0H5.5A1.5 1.5 0 0 1 4 18.5V15',
+  window: 'M9 4v3.5A1.5 1.5 0 0 1 7.5 9H4m16 0h-3.5A1.5 1.5 0 0 1 15 7.5V4m0 16v-3.5a1.5 1.5 0 0 1 1.5-1.5H20M4 15h3.5A1.5 1.5 0 0 1 9 16.5V20',
+  help: 'M9.2 9.3a2.9 2.9 0 1 1 4.3 2.5c-1 .6-1.5 1.1-1.5 2.2m0 2.9v.1M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0Z',
+  busy: 'M21 12a9 9 0 0 0-9-9',
+  calm: 'M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0ZM12 7v5l3.2 2',
+  fault: 'M12 9v4.2m0 3.3v.1M10.7 4.3 2.9 17.8a1.5 1.5 0 0 0 1.3 2.2h15.6a1.5 1.5 0 0 0 1.3-2.2L13.3 4.3a1.5 1.5 0 0 0-2.6 0Z',
+  play: 'M8 5.5v13l10.5-6.5L8 5.5Z',
+};
+
+/**
+ * An element with attributes and children; text goes in as text.
+ *
+ * @param {string} tag
+ * @param {Record<string, string>} [attributes]
+ * @param {...(Node|string)} children
+ * @returns {HTMLElement}
+ */
+export function element(tag, attributes = {}, ...children) {
+  const e = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
+  e.append(...children);
+  return e;
+}
+
+function icon(name) {
+  const e = document.createElementNS(svg, 'svg');
+  for (const [key, value] of Object.entries({
+    viewBox: '0 0 24 24', fill: 'none', stroke: 'currentColor', 'stroke-width': '1.75', 'stroke-linecap': 'round', 'stroke-linejoin': 'round', 'aria-hidden': 'true',
+  })) e.setAttribute(key, value);
+  const path = document.createElementNS(svg, 'path');
+  path.setAttribute('d', icons[name]);
+  e.append(path);
+  return e;
+}
+
+function setIcon(holder, name) {
+  if (holder.dataset.icon === name) return;
+  holder.dataset.icon = name;
+  holder.querySelector('path').setAttribute('d', icons[name]);
+}
+
+function button(name, label, key) {
+  return element('button', { type: 'button', class: name, 'aria-label': label, title: key ? `${label} (${key})` : label, ...(key ? { 'aria-keyshortcuts': key } : {}) }, icon(name));
+}
+
+function relabel(b, label, key) {
+  b.setAttribute('aria-label', label);
+  b.title = `${label} (${key})`;
+}
+
+const keys = [['m', 'Sound on or off'], ['f', 'Full screen'], ['p', 'Picture in picture'], ['s', 'Statistics'], ['?', 'This list']];
+
+/** Everything that the player shows. */
+export class View {
+  constructor() {
+    this.video = element('video', { playsinline: '', muted: '', disableremoteplayback: '', part: 'video' });
+    this.still = element('canvas', { hidden: '', 'aria-hidden': 'true' });
+
+    this.markBox = element('span', { 'aria-hidden': 'true' }, icon('busy'));
+    this.markBox.firstChild.classList.add('mark');
+    const ring = this.markBox.firstChild.firstChild.cloneNode();
+    ring.setAttribute('d', 'M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0Z');
+    ring.classList.add('ring');
+    this.markBox.firstChild.append(ring);
+    this.title = element('h2');
+    this.detail = element('p');
+    this.next = element('p', { class: 'next' });
+    this.act = element('button', { type: 'button', class: 'solid', hidden: '' });
+    this.notice = element('div', { class: 'notice quiet', part: 'notice' }, element('div', {}, this.markBox, this.title, this.detail, this.next, this.act));
+
+    this.name = element('span', { class: 'name' });
+    this.badge = element('span', { class: 'badge' }, 'Connecting');
+    this.top = element('div', { class: 'bar top' }, element('slot', { name: 'start' }), this.name, element('span', { class: 'space' }), this.badge);
+
+    this.mute = button('muted', 'Unmute', 'm');
+    this.mute.className = 'mute';
+    this.mute.append(element('span', { 'aria-hidden': 'true' }, 'Unmute'));
+    this.statsButton = button('stats', 'Statistics', 's');
+    this.pip = button('pip', 'Picture in picture', 'p');
+    this.full = button('fullscreen', 'Full screen', 'f');
+    this.help = button('help', 'Keys', '?');
+    this.bottom = element('div', { class: 'bar bottom' }, this.mute, element('span', { class: 'space' }), this.statsButton, this.pip, this.full, this.help);
+
+    this.panel = new Panel();
+    this.close = element('button', { type: 'button', class: 'solid' }, 'Close');
+    const list = element('dl');
+    for (const [key, what] of keys) list.append(element('dt', {}, element('kbd', {}, key)), element('dd', {}, what));
+    this.dialog = element('dialog', { 'aria-labelledby': 'keys' }, element('h2', { id: 'keys' }, 'Keys'), list, this.close);
+    this.spoken = element('div', { class: 'spoken', role: 'status', 'aria-live': 'polite' });
+
+    this.surface = element('div', { class: 'surface', tabindex: '-1' },
+      this.video, this.still, this.notice, this.top, this.panel.element, this.bottom, this.dialog, this.spoken);
+  }
+
+  /**
+   * Shows words over the picture or in its place; null clears them.
+   *
+   * @param {import('./words.js').Words?} words
+   * @param {{ small?: boolean }} [form] small: a line at the top that leaves the picture alone
+   */
+  say(words, { small = false } = {}) {
+    if (!words) {
+      this.notice.classList.add('quiet');
+      this.notice.inert = true;
+      this.#speak(this.#said ? 'Playing' : '');
+      this.#said = false;
+      return;
+    }
+    this.#said = true;
+    this.notice.inert = false;
+    this.notice.className = `notice ${words.tone}${small ? ' small' : ''}${words.detail ? '' : ' soon'}`;
+    setText(this.title, words.title);
+    setText(this.detail, words.detail);
+    setIcon(this.markBox, words.action === 'play' ? 'play' : words.tone);
+    this.act.hidden = !words.action;
+    setText(this.act, words.action === 'play' ? 'Play' : 'Try now');
+    this.#speak(small ? words.title : `${words.title}. ${words.detail}`);
+  }
+
+  #said = false;
+
+  /** When the next try comes, in words; not spoken, because it changes every second. @param {string} text */
+  count(text) {
+    setText(this.next, text);
+  }
+
+  #speak(text) {
+    setText(this.spoken, text);
+  }
+
+  /** @param {string} text @param {''|'live'|'wait'|'fault'} tone */
+  label(text, tone) {
+    setText(this.badge, text);
+    this.badge.className = `badge ${tone}`;
+  }
+
+  /** @param {boolean} muted @param {boolean} audible whether there is sound to hear @param {boolean} call whether to ask for the click */
+  sound(muted, audible, call) {
+    this.mute.hidden = !audible;
+    setIcon(this.mute, muted ? 'muted' : 'sound');
+    relabel(this.mute, muted ? 'Unmute' : 'Mute', 'm');
+    this.bottom.classList.toggle('call', audible && muted && call);
+  }
+
+  /** @param {boolean} on */
+  fullscreen(on) {
+    setIcon(this.full, on ? 'window' : 'fullscreen');
+    relabel(this.full, on ? 'Leave full screen' : 'Full screen', 'f');
+  }
+}
+
+function setText(e, text) {
+  if (e.textContent !== text) e.textContent = text;
+}
+
+/** How many values a curve shows: one a second. */
+const curveLength = 60;
+
+/** The numbers, each with its last minute where a curve helps. */
+class Panel {
+  #rows = new Map();
+
+  constructor() {
+    this.list = element('dl');
+    this.element = element('section', { class: 'panel', 'aria-label': 'Statistics', hidden: '', tabindex: '0' }, element('h2', { 'aria-hidden': 'true' }, 'Statistics'), this.list);
+    for (const [key, label, curve] of [
+      ['state', 'State'], ['codec', 'Codec'], ['size', 'Size'], ['fps', 'Frame rate', true], ['bitrate', 'Bitrate', true],
+      ['roundTrip', 'Round trip', true], ['loss', 'Loss', true], ['jitterBuffer', 'Jitter buffer', true], ['decodeTime', 'Decoding', true],
+      ['freezes', 'Freezes'], ['dropped', 'Dropped'], ['firstFrame', 'First frame'], ['path', 'Path'],
+    ]) {
+      const value = element('dd', {}, '–');
+      const row = { value, values: [], line: null };
+      const line = element('div', {}, element('dt', {}, label), value);
+      if (curve) {
+        const graph = document.createElementNS(svg, 'svg');
+        graph.setAttribute('viewBox', `0 0 ${curveLength - 1} 20`);
+        graph.setAttribute('preserveAspectRatio', 'none');
+        graph.setAttribute('aria-hidden', 'true');
+        row.line = document.createElementNS(svg, 'polyline');
+        graph.append(row.line);
+        value.after(element('dd', { 'aria-hidden': 'true' }, graph));
+      }
+      this.list.append(line);
+      this.#rows.set(key, row);
+    }
+  }
+
+  /**
+   * @param {import('./stats.js').Stats} s
+   * @param {string} state
+   */
+  show(s, state) {
+    const ms = (value) => (value === null ? '–' : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
+    const set = (key, text, value) => {
+      const row = this.#rows.get(key);
+      setText(row.value, text);
+      if (!row.line) return;
+      row.values.push(value ?? 0);
+      if (row.values.length > curveLength) row.values.shift();
+      if (!this.element.hidden) draw(row);
+    };
+    set('state', state);
+    set('codec', [s.codec, s.audioCodec].filter(Boolean).join(', ') || '–');
+    set('size', s.width ? `${s.width} × ${s.height}` : '–');
+    set('fps', s.fps === null ? '–' : `${s.fps.toFixed(s.fps < 10 ? 1 : 0)} fps`, s.fps);
+    set('bitrate', s.bitrate === null ? '–' : bitrateText(s.bitrate), s.bitrate);
+    set('roundTrip', ms(s.roundTrip), s.roundTrip);
+    set('loss', s.loss === null ? '–' : `${(s.loss * 100).toFixed(1)} %`, s.loss);
+    set('jitterBuffer', ms(s.jitterBuffer), s.jitterBuffer);
+    set('decodeTime', ms(s.decodeTime), s.decodeTime);
+    set('freezes', s.freezes ? `${s.freezes}, ${(s.frozen / 1000).toFixed(1)} s in all` : '0');
+    set('dropped', `${s.framesDropped} frames, ${s.packetsLost} packets`);
+    set('firstFrame', s.firstFrame === null ? '–' : `${Math.round(s.firstFrame)} ms`);
+    set('path', s.local ? `${s.local} to ${s.remote}, ${s.transport.toUpperCase()}` : '–');
+  }
+
+  /** Begins the curves anew. */
+  clear() {
+    for (const row of this.#rows.values()) row.values = [];
+  }
+}
+
+function draw({ line, values }) {
+  const top = Math.max(...values) || 1;
+  const offset = curveLength - values.length;
+  line.setAttribute('points', values.map((v, i) => `${offset + i},${(19 - (v / top) * 18).toFixed(1)}`).join(' '));
+}

@@ -1,0 +1,398 @@
+/**
+ * <gateway-player src="NAME or /watch/NAME or https://box/watch/NAME">: a live stream in any page. docs/player.md describes it.
+ *
+ * @module
+ */
+import { View } from './player-view.js';
+import { style } from './player-style.js';
+import { Meter } from './stats.js';
+import { Viewer } from './viewer.js';
+import * as words from './words.js';
+
+/** How long the controls stay without a move, and how long the button for the sound stays after them. */
+const idleAfter = 3_000;
+const callFor = 12_000;
+/** How long frames may be missing before somebody is told. */
+const frozenAfter = 2_000;
+/** How long media may come in without becoming a picture. */
+const decodeWithin = 5_000;
+
+/** The gateway that this module was loaded from; the page's own address for a copy of it elsewhere. */
+const home = new URL(import.meta.url.includes('/assets/') ? import.meta.url.replace(/assets\/[^]*$/, '') : document.baseURI);
+
+/**
+ * What a src means.
+ *
+ * @param {string} src a stream's name or the address of its page
+ * @returns {{ url: string, room: string, host: string }} the WebSocket, the room, the gateway's host and port
+ * @throws {TypeError} when it names no stream
+ */
+export function resolveSource(src) {
+  const address = /[/:]/.test(src) ? new URL(src, home) : new URL(`watch/${encodeURIComponent(src)}`, home);
+  const [, prefix, room] = /^(.*)\/watch\/([^/]+)\/?$/.exec(address.pathname) ?? [];
+  if (!room) throw new TypeError(`src "${src}" names no stream`);
+  const scheme = /^(https|wss):$/.test(address.protocol) ? 'wss' : 'ws';
+  return { url: `${scheme}://${address.host}${prefix}/ws`, room: decodeURIComponent(room), host: address.host };
+}
+
+/**
+ * The element. Attributes: src, muted, controls, stats, ice-transport-policy.
+ *
+ * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `error` (detail: {code, message, traceId}),
+ * `stats` (detail: Stats, once a second).
+ */
+export class GatewayPlayer extends HTMLElement {
+  static observedAttributes = ['src', 'muted', 'stats', 'ice-transport-policy'];
+
+  /** From when the first frame is timed, on the clock of performance.now(); a page that is only a player says 0. @type {number|undefined} */
+  startedAt;
+
+  #view = new View();
+  /** @type {Viewer?} */
+  #viewer = null;
+  #host = '';
+  /** @type {Meter?} */
+  #meter = null;
+  /** @type {import('./stats.js').Stats?} */
+  #stats = null;
+  #state = 'closed';
+  #title = '';
+  #blocked = false;
+  /** Whether a frame of the running session was rendered, and when frames were last seen to go on. */
+  #playing = false;
+  #movedAt = 0;
+  #mediaAt = 0;
+  #firstFrame = null;
+  #idleTimer = 0;
+  #callUntil = 0;
+  #tick = 0;
+
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: 'open' });
+    root.adoptedStyleSheets = [style];
+    root.append(this.#view.surface);
+    this.#listen();
+  }
+
+  /** The last reading, or null. @returns {import('./stats.js').Stats?} */
+  get stats() {
+    return this.#stats;
+  }
+
+  /** The connection of the running session, or null. @returns {RTCPeerConnection?} */
+  get peerConnection() {
+    return this.#viewer?.peerConnection ?? null;
+  }
+
+  /** The video element inside, to read pixels from. @returns {HTMLVideoElement} */
+  get video() {
+    return this.#view.video;
+  }
+
+  /** The stream as the gateway last described it, or null. @returns {import('./viewer.js').Stream?} */
+  get stream() {
+    return this.#viewer?.stream ?? null;
+  }
+
+  /** One of closed, connecting, waiting, playing, frozen, reconnecting, refused, blocked. */
+  get state() {
+    return this.#state;
+  }
+
+  /** Whether the sound is off now; the attribute only says how it starts. */
+  get muted() {
+    return this.#view.video.muted;
+  }
+
+  set muted(muted) {
+    this.#view.video.muted = muted;
+    if (!muted) this.#play();
+  }
+
+  connectedCallback() {
+    this.#view.video.muted = this.hasAttribute('muted');
+    this.#open();
+    this.#wake();
+  }
+
+  disconnectedCallback() {
+    this.#close();
+    clearTimeout(this.#idleTimer);
+  }
+
+  attributeChangedCallback(name, before, after) {
+    if (before === after) return;
+    if (name === 'stats') this.#showStats(after !== null);
+    else if (!this.isConnected) return;
+    else if (name === 'muted') this.#view.video.muted = after !== null;
+    else if (this.#viewer || name === 'src') this.#open();
+  }
+
+  /** Shows the player's picture on the whole screen, or ends that. */
+  async toggleFullscreen() {
+    if (this.matches(':fullscreen')) return document.exitFullscreen();
+    if (this.requestFullscreen) return this.requestFullscreen();
+    this.#view.video.webkitEnterFullscreen?.(); // iPhones know it for videos only
+  }
+
+  /** Shows the picture in a window of its own, or ends that. */
+  async togglePictureInPicture() {
+    if (document.pictureInPictureElement) return document.exitPictureInPicture();
+    return this.#view.video.requestPictureInPicture?.();
+  }
+
+  /**
+   * Does what a key means: m, f, p, s, ?. The player listens for keys itself while the focus is in it; a page that is all player passes
+   * every key on.
+   *
+   * @param {KeyboardEvent} event
+   */
+  handleKey(event) {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !this.hasAttribute('controls')) return;
+    if (this.#view.dialog.open) return;
+    const act = {
+      m: () => (this.muted = !this.muted),
+      f: () => this.toggleFullscreen(),
+      p: () => this.togglePictureInPicture(),
+      s: () => this.toggleAttribute('stats'),
+      '?': () => this.#view.dialog.showModal(),
+    }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act) return;
+    event.preventDefault();
+    this.#wake();
+    Promise.resolve(act()).catch((err) => console.warn('gateway:', err.message)); // a browser may refuse what it was asked for
+  }
+
+  // ---- the session
+
+  #open() {
+    this.#close();
+    const src = this.getAttribute('src');
+    if (!src) return;
+    const v = this.#view;
+    if (!('RTCPeerConnection' in window)) return this.#say('refused', words.noWebRTC);
+    let source;
+    try {
+      source = resolveSource(src);
+    } catch (err) {
+      return this.#say('refused', { title: 'No stream to play', detail: words.sentence(err.message), tone: 'fault' });
+    }
+    this.#host = source.host;
+    this.#sound();
+    this.#callUntil = 0;
+    v.name.textContent = source.room;
+    const policy = this.getAttribute('ice-transport-policy') === 'relay' ? 'relay' : 'all';
+    const viewer = new Viewer({ url: source.url, room: source.room, iceTransportPolicy: policy, startedAt: this.startedAt });
+    this.#viewer = viewer;
+    viewer.addEventListener('state', () => this.#render());
+    viewer.addEventListener('stream', () => this.#render());
+    viewer.addEventListener('media', (event) => this.#attach(event.detail));
+    viewer.addEventListener('error', (event) => this.dispatchEvent(new CustomEvent('error', { detail: event.detail })));
+    viewer.open();
+    this.#tick = setInterval(() => this.#measure(), 1000);
+    this.#render();
+  }
+
+  #close() {
+    clearInterval(this.#tick);
+    const viewer = this.#viewer;
+    this.#viewer = null;
+    viewer?.close();
+    this.#meter = this.#stats = this.#firstFrame = null;
+    this.#playing = this.#blocked = false;
+    this.#view.video.srcObject = null;
+    this.#view.still.hidden = true;
+    this.#view.surface.classList.remove('picture');
+    this.#view.panel.clear();
+    this.#state = 'closed';
+  }
+
+  /** Plays a session's media; the last frame of the session before stays until the first one of this. */
+  #attach(media) {
+    const { video, still, surface } = this.#view;
+    if (video.srcObject !== media) {
+      if (surface.classList.contains('picture') && still.hidden && video.videoWidth) {
+        still.width = video.videoWidth;
+        still.height = video.videoHeight;
+        still.getContext('2d').drawImage(video, 0, 0);
+        still.hidden = false;
+      }
+      this.#playing = false;
+      this.#mediaAt = performance.now();
+      video.srcObject = media;
+      this.#awaitFrame(media);
+    }
+    this.#play();
+    this.#sound();
+  }
+
+  #awaitFrame(media) {
+    const { video } = this.#view;
+    const shown = () => {
+      if (video.srcObject === media && !this.#playing) this.#begin();
+    };
+    if (media.getVideoTracks().length && video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
+    else video.addEventListener('playing', shown, { once: true });
+  }
+
+  #begin() {
+    const now = performance.now();
+    this.#playing = true;
+    this.#movedAt = now;
+    this.#firstFrame = this.#viewer.firstFrame(now);
+    this.#view.surface.classList.add('picture');
+    this.#view.still.hidden = true;
+    if (!this.#callUntil) {
+      this.#callUntil = now + callFor;
+      setTimeout(() => this.#sound(), callFor);
+    }
+    this.#render();
+    this.#sound();
+    this.dispatchEvent(new CustomEvent('playing', { detail: { firstFrameMs: this.#firstFrame } }));
+  }
+
+  async #play() {
+    const { video } = this.#view;
+    try {
+      await video.play();
+      this.#blocked = false;
+    } catch (err) {
+      if (err.name !== 'NotAllowedError') return; // new media came while it was about to play
+      if (!video.muted) {
+        video.muted = true; // without sound a browser allows more
+        return this.#play();
+      }
+      this.#blocked = true;
+    }
+    this.#render();
+  }
+
+  // ---- what is shown
+
+  async #measure() {
+    const pc = this.peerConnection;
+    if (!pc) return;
+    if (this.#meter?.pc !== pc) {
+      this.#meter = Object.assign(new Meter(pc), { pc });
+      this.#stats = null;
+    }
+    const before = this.#stats?.framesDecoded ?? 0;
+    const stats = await this.#meter.read();
+    if (pc !== this.peerConnection) return;
+    stats.firstFrame = this.#firstFrame;
+    this.#stats = stats;
+    if (stats.framesDecoded !== before || document.hidden || !this.#view.video.srcObject?.getVideoTracks().length) this.#movedAt = performance.now();
+    this.#render();
+    this.#view.panel.show(stats, [this.#view.badge.textContent, stats.connection].join(', ').toLowerCase());
+    this.dispatchEvent(new CustomEvent('stats', { detail: stats }));
+  }
+
+  /** Decides from everything known what to say; it is called whenever something of that changes. */
+  #render() {
+    const viewer = this.#viewer;
+    if (!viewer) return;
+    const { state, code, retryAt } = viewer.status;
+    const stream = viewer.stream;
+    const still = performance.now() - this.#movedAt;
+    this.#view.name.textContent = stream?.title || viewer.room;
+
+    if (!['joined', 'connected'].includes(state)) {
+      const said = words.viewerWords(viewer.status, viewer.room, this.#host);
+      const name = state === 'refused' || code in { 'not-found': 1, 'codec-unsupported': 1 } ? 'refused' : code || state === 'interrupted' ? 'reconnecting' : 'connecting';
+      this.#say(name, said, { small: this.#playing && still < frozenAfter });
+      this.#count(said.countdown ? retryAt : 0);
+      this.#view.label(name === 'refused' ? 'Not available' : name === 'connecting' ? 'Connecting' : 'Reconnecting', said.tone === 'fault' ? 'fault' : 'wait');
+      return;
+    }
+    this.#count(0);
+    const notLive = stream && words.streamWords(stream);
+    this.#view.label(words.stateNames[stream?.state] ?? 'Connecting', stream?.state === 'live' ? 'live' : stream?.state === 'absent' ? 'fault' : 'wait');
+    if (this.#blocked) return this.#say('blocked', words.blocked);
+    if (this.#playing && still < frozenAfter) return this.#say('playing', null);
+    if (notLive) return this.#say('waiting', notLive);
+    if (this.#playing) return this.#say('frozen', words.frozen(Math.floor(still / 1000)), { small: true });
+    const comes = (this.#stats?.framesReceived ?? 0) > 0 && !this.#stats.framesDecoded;
+    if (comes && performance.now() - this.#mediaAt > decodeWithin) return this.#say('refused', words.undecodable(this.#stats.codec));
+    this.#say(state === 'connected' ? 'waiting' : 'connecting', { title: 'Connecting', detail: '', tone: 'busy' });
+  }
+
+  #say(state, said, form) {
+    this.#view.say(said, form);
+    const title = said?.title ?? '';
+    if (state === this.#state && title === this.#title) return;
+    this.#state = state;
+    this.#title = title;
+    this.dispatchEvent(new CustomEvent('state', { detail: { state, title, detail: said?.detail ?? '' } }));
+  }
+
+  #retryAt = 0;
+  #countTimer = 0;
+
+  /** Counts down to the next try. @param {number} retryAt 0: nothing to count */
+  #count(retryAt) {
+    this.#retryAt = retryAt;
+    clearInterval(this.#countTimer);
+    this.#countTimer = 0;
+    if (!retryAt) {
+      this.#view.count(this.#view.notice.classList.contains('small') || !this.#viewer?.status.code ? '' : 'Trying …');
+      return;
+    }
+    const show = () => {
+      const seconds = Math.ceil((this.#retryAt - performance.now()) / 1000);
+      this.#view.count(seconds > 0 ? `Next try in ${seconds} s` : 'Trying …');
+    };
+    show();
+    this.#countTimer = setInterval(show, 250);
+  }
+
+  #sound() {
+    const { video } = this.#view;
+    const audible = Boolean(video.srcObject?.getAudioTracks().length);
+    this.#view.sound(video.muted, audible, this.#playing && performance.now() < this.#callUntil);
+  }
+
+  #showStats(open) {
+    this.#view.panel.element.hidden = !open;
+    this.#view.statsButton.setAttribute('aria-pressed', String(open));
+  }
+
+  // ---- hands
+
+  #listen() {
+    const v = this.#view;
+    const attempt = (act) => () => Promise.resolve(act()).catch((err) => console.warn('gateway:', err.message));
+    v.mute.onclick = () => (this.muted = !this.muted);
+    v.statsButton.onclick = () => this.toggleAttribute('stats');
+    v.full.onclick = attempt(() => this.toggleFullscreen());
+    v.pip.onclick = attempt(() => this.togglePictureInPicture());
+    v.pip.hidden = !document.pictureInPictureEnabled;
+    v.help.onclick = () => v.dialog.showModal();
+    v.close.onclick = () => v.dialog.close();
+    v.act.onclick = () => (this.#blocked ? this.#play() : this.#viewer?.retryNow());
+    v.video.ondblclick = attempt(() => this.toggleFullscreen());
+    v.video.onvolumechange = () => this.#sound();
+    // a browser pauses what it takes out of sight (picture in picture closed, a phone locked); live media only ever plays
+    v.video.onpause = () => {
+      if (this.#viewer && !document.hidden && v.video.srcObject?.active) this.#play();
+    };
+    this.#showStats(this.hasAttribute('stats'));
+    this.addEventListener('fullscreenchange', () => v.fullscreen(this.matches(':fullscreen')));
+    this.addEventListener('keydown', (event) => this.handleKey(event));
+    for (const type of ['pointermove', 'pointerdown', 'keydown', 'focusin']) this.addEventListener(type, () => this.#wake(), { passive: true });
+    this.addEventListener('pointerleave', () => this.#rest());
+  }
+
+  /** Shows the controls and lets them go after a while. */
+  #wake() {
+    this.#view.surface.classList.remove('idle');
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.#rest(), idleAfter);
+  }
+
+  #rest() {
+    if (this.#playing) this.#view.surface.classList.add('idle');
+  }
+}
+
+if (!customElements.get('gateway-player')) customElements.define('gateway-player', GatewayPlayer);

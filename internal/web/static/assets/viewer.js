@@ -1,0 +1,395 @@
+/**
+ * One stream being watched: signaling and the RTCPeerConnection together, kept alive over lost sockets, changed networks and restarted
+ * gateways. It draws nothing; <gateway-player> is one user of it.
+ *
+ * @module
+ */
+import { Signaling } from './signaling.js';
+
+/** How long ICE may be "disconnected" before it is restarted. */
+const restartAfter = 3_000;
+/** How long a negotiation may take until media can flow; then the viewer joins again. */
+const connectWithin = 15_000;
+
+/** When to try again after a refusal, in milliseconds. Other refusals are retried like a lost link; null is not retried. */
+const retryAfter = {
+  'not-found': 5_000,
+  'too-many-viewers': 5_000,
+  'rate-limited': 10_000,
+  'codec-unsupported': 15_000,
+  'unsupported-version': null,
+};
+
+/**
+ * A track as the gateway describes it; see docs/protocol.md.
+ *
+ * @typedef {{ name: string, kind: 'video'|'audio', codec: string, width?: number, height?: number, fps?: number, bitrate?: number }} Track
+ */
+
+/**
+ * A stream as the gateway describes it; see docs/protocol.md.
+ *
+ * @typedef {{ name: string, title?: string, state: string, reason?: string, tracks?: Track[], viewers?: number }} Stream
+ */
+
+/**
+ * What a viewer is doing.
+ *
+ * - "connecting": the socket opens and the stream is joined
+ * - "joined": the gateway has let the viewer in, media is being negotiated or the stream isn't there yet
+ * - "connected": media can flow
+ * - "interrupted": the media path broke, ICE restarts
+ * - "reconnecting": the link is lost; it is tried again at retryAt
+ * - "refused": the gateway said no (code, message); it is tried again at retryAt, or never when that is 0
+ * - "closed"
+ *
+ * @typedef {{ state: string, code: string, message: string, retryAt: number }} ViewerState retryAt is on the clock of performance.now()
+ */
+
+/**
+ * The codecs that this browser receives, best first, as the join message lists them.
+ *
+ * @returns {{ video: string[], audio: string[] }}
+ */
+export function receivableCodecs() {
+  const list = (kind) => {
+    const types = (RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType);
+    return [...new Set(types)].filter((type) => !/\/(rtx|red|ulpfec|flexfec.*|cn|telephone-event)$/i.test(type));
+  };
+  return { video: list('video'), audio: list('audio') };
+}
+
+/**
+ * Watches one stream.
+ *
+ * Its steps are marks in the browser's performance timeline, gateway:connecting, open, joined, offer, answer, connected, first-frame.
+ *
+ * Events: `state` (detail: ViewerState), `stream` (detail: Stream), `media` (detail: MediaStream, a new one for each session and also
+ * when its tracks changed), `error` (detail: {code, message, traceId, fatal}).
+ */
+export class Viewer extends EventTarget {
+  #signaling;
+  #room;
+  #policy;
+  /** @type {RTCPeerConnection?} */
+  #pc = null;
+  #media = new MediaStream();
+  #session = '';
+  /** @type {Stream?} */
+  #stream = null;
+  /** @type {ViewerState} */
+  #status = { state: 'closed', code: '', message: '', retryAt: 0 };
+  #restartTimer = 0;
+  #connectTimer = 0;
+  #startedAt = 0;
+  #reported = false;
+  /** Whether the socket of this try has opened. */
+  #opened = false;
+  /** Whether the page was hidden since the session began, or the stream absent before its first offer: neither is our delay. */
+  #hidden = false;
+  #waited = false;
+  /** @type {{code: string, message: string}?} why the session that is about to end ends */
+  #reason = null;
+  /** @type {Promise<void>} negotiation steps, one after the other */
+  #steps = Promise.resolve();
+  /** Counts sessions: a step of an older one does nothing. */
+  #epoch = 0;
+
+  /**
+   * @param {object} options
+   * @param {string} options.url the gateway's WebSocket, such as "ws://box:8080/ws"
+   * @param {string} options.room the room; every stream is a room of its own name
+   * @param {string} [options.token] what the gateway asks for where it is closed
+   * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" uses TURN only
+   * @param {number} [options.startedAt] from when the first frame is timed, on the clock of performance.now(); otherwise from open
+   */
+  constructor({ url, room, token, iceTransportPolicy = 'all', startedAt }) {
+    super();
+    this.#room = room;
+    this.#policy = iceTransportPolicy;
+    this.#startedAt = startedAt ?? -1;
+    this.#signaling = new Signaling(url, () => ({
+      roomId: room,
+      version: 1,
+      codecs: receivableCodecs(),
+      ...(token ? { token } : {}),
+    }));
+    this.#signaling.addEventListener('state', (event) => this.#follow(event.detail));
+    this.#signaling.addEventListener('message', (event) => this.#receive(event.detail));
+  }
+
+  /** The connection of the running session; null before open and after close. */
+  get peerConnection() {
+    return this.#pc;
+  }
+
+  /** The stream as the gateway last described it, or null. */
+  get stream() {
+    return this.#stream;
+  }
+
+  /** The room that is watched. */
+  get room() {
+    return this.#room;
+  }
+
+  /** What the viewer is doing. @returns {ViewerState} */
+  get status() {
+    return this.#status;
+  }
+
+  /** Begins to watch. */
+  open() {
+    if (this.#startedAt < 0) this.#startedAt = performance.now();
+    addEventListener('pagehide', this.#leave);
+    addEventListener('pageshow', this.#return);
+    document.addEventListener('visibilitychange', this.#hide);
+    this.#signaling.open(); // first: the socket opens while the connection is being made
+    this.#renew();
+  }
+
+  /** Stops watching and frees the connection. */
+  close() {
+    removeEventListener('pagehide', this.#leave);
+    removeEventListener('pageshow', this.#return);
+    document.removeEventListener('visibilitychange', this.#hide);
+    this.#signaling.close();
+    this.#drop();
+    this.#enter('closed');
+  }
+
+  /** Tries again at once, if the viewer waits to do so. */
+  retryNow() {
+    this.#signaling.retryNow();
+  }
+
+  /**
+   * Tells the gateway that the first frame of this session was rendered: once a session, and not where the page was hidden meanwhile,
+   * because a browser then draws nothing.
+   *
+   * @param {number} now on the clock of performance.now()
+   * @returns {number} milliseconds from the beginning to the first frame
+   */
+  firstFrame(now) {
+    const ms = Math.max(0, now - this.#startedAt);
+    performance.mark('gateway:first-frame', { startTime: now });
+    if (!this.#reported && !this.#hidden) this.#signaling.send('report', { firstFrameMs: Math.round(ms * 10) / 10 });
+    this.#reported = true;
+    return ms;
+  }
+
+  #enter(state, { code = '', message = '', retryAt = 0 } = {}) {
+    this.#status = { state, code, message, retryAt };
+    this.dispatchEvent(new CustomEvent('state', { detail: this.#status }));
+  }
+
+  /** Gives up this session and joins again, with the reason to show meanwhile. */
+  #lose(code, message = '', delay = undefined) {
+    this.#reason = { code, message };
+    this.#signaling.rejoin(delay);
+  }
+
+  #follow({ state, retryAt }) {
+    if (state === 'connecting') this.#enter('connecting', { ...this.#status, retryAt: 0 });
+    if (state === 'connecting' || state === 'open') performance.mark(`gateway:${state}`);
+    if (state === 'open') this.#opened = true;
+    if (state !== 'waiting') return;
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#restartTimer);
+    const { code, message } = this.#reason ?? { code: this.#opened ? 'connection-lost' : 'unreachable', message: '' };
+    this.#reason = null;
+    this.#opened = false;
+    this.#enter(code in retryAfter ? 'refused' : 'reconnecting', { code, message, retryAt });
+  }
+
+  #receive(message) {
+    if (message.session && this.#session && message.session !== this.#session && message.type !== 'joined') return;
+    if (message.type === 'joined' || message.type === 'offer') performance.mark(`gateway:${message.type}`);
+    switch (message.type) {
+      case 'joined':
+        this.#begin(message);
+        break;
+      case 'stream':
+        this.#describe(message.stream);
+        break;
+      case 'offer':
+        this.#step((pc) => this.#answer(pc, message.sdp));
+        break;
+      case 'ice-candidate':
+        this.#step((pc) => pc.addIceCandidate(message.candidate ?? undefined).catch(() => {}));
+        break;
+      case 'left':
+        this.#lose(message.reason || 'left');
+        break;
+      case 'error':
+        this.#refuse(message);
+        break;
+    }
+  }
+
+  #refuse({ code = 'internal', message = '', traceId = '', fatal = false }) {
+    this.dispatchEvent(new CustomEvent('error', { detail: { code, message, traceId, fatal } }));
+    if (!fatal) return;
+    if (retryAfter[code] === null) {
+      this.#signaling.close();
+      this.#enter('refused', { code, message });
+      return;
+    }
+    this.#lose(code, message, retryAfter[code]);
+  }
+
+  #begin({ session, iceServers, stream }) {
+    if (this.#session) {
+      // media of the old session may have gone on without its socket until here
+      this.#startedAt = performance.now();
+      this.#renew();
+    }
+    this.#session = session;
+    if (iceServers?.length) this.#pc?.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+    this.#enter('joined');
+    this.#describe(stream);
+  }
+
+  #describe(stream) {
+    if (!stream) return;
+    this.#stream = stream;
+    if (stream.state === 'absent') this.#waited = true;
+    this.dispatchEvent(new CustomEvent('stream', { detail: stream }));
+  }
+
+  /** Makes the connection of the next session. */
+  #renew() {
+    this.#drop();
+    const pc = new RTCPeerConnection({ iceTransportPolicy: this.#policy, bundlePolicy: 'max-bundle' });
+    this.#pc = pc;
+    this.#media = new MediaStream();
+    pc.onicecandidate = ({ candidate }) => {
+      // an empty candidate string is a browser's other way to say that there are no more
+      this.#signaling.send('ice-candidate', { candidate: candidate?.candidate ? candidate.toJSON() : null, session: this.#session });
+    };
+    pc.ontrack = ({ receiver }) => {
+      lowerDelay(receiver);
+      this.#gather();
+    };
+    pc.onconnectionstatechange = () => this.#watch(pc);
+  }
+
+  #drop() {
+    this.#epoch++;
+    this.#session = '';
+    this.#reported = false;
+    this.#hidden = document.hidden;
+    this.#waited = false;
+    clearTimeout(this.#connectTimer);
+    clearTimeout(this.#restartTimer);
+    const pc = this.#pc;
+    this.#pc = null;
+    if (pc) {
+      pc.onicecandidate = pc.ontrack = pc.onconnectionstatechange = null;
+      pc.close();
+    }
+  }
+
+  /** @param {(pc: RTCPeerConnection) => Promise<unknown>} step */
+  #step(step) {
+    const epoch = this.#epoch;
+    this.#steps = this.#steps.then(async () => {
+      if (epoch !== this.#epoch || !this.#pc) return;
+      try {
+        await step(this.#pc);
+      } catch (err) {
+        if (epoch !== this.#epoch) return;
+        console.error('gateway: negotiation:', err);
+        this.dispatchEvent(new CustomEvent('error', { detail: { code: 'negotiation', message: String(err), traceId: '', fatal: false } }));
+        this.#lose('negotiation', String(err));
+      }
+    });
+  }
+
+  async #answer(pc, sdp) {
+    const first = !pc.remoteDescription;
+    if (first && this.#waited) this.#startedAt = performance.now();
+    clearTimeout(this.#connectTimer);
+    this.#connectTimer = setTimeout(() => this.#lose('no-path'), connectWithin);
+    await pc.setRemoteDescription({ type: 'offer', sdp });
+    await pc.setLocalDescription();
+    if (pc !== this.#pc) return;
+    performance.mark('gateway:answer');
+    this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
+    this.#gather();
+    if (pc.connectionState === 'connected' && pc.iceConnectionState !== 'disconnected') clearTimeout(this.#connectTimer);
+    const refused = /^m=video 0 /m.test(pc.localDescription.sdp) && !/^m=video 0 /m.test(sdp);
+    if (refused) {
+      const codec = this.#stream?.tracks?.find((track) => track.kind === 'video')?.codec ?? 'its codec';
+      this.#lose('codec-unsupported', `this browser can't decode ${codec}`, retryAfter['codec-unsupported']);
+    }
+  }
+
+  /** Brings the MediaStream in line with what is received, and tells when that changed. */
+  #gather() {
+    const media = this.#media;
+    const receiving = this.#pc.getTransceivers().filter((t) => !t.stopped && /recv/.test(t.currentDirection ?? t.direction));
+    // before the answer a transceiver that was just offered counts too: the first frame should not wait for a round trip
+    const tracks = new Set(receiving.map((t) => t.receiver.track));
+    let changed = false;
+    for (const track of media.getTracks()) {
+      if (tracks.has(track)) continue;
+      media.removeTrack(track);
+      changed = true;
+    }
+    for (const track of tracks) {
+      if (media.getTracks().includes(track)) continue;
+      media.addTrack(track);
+      changed = true;
+    }
+    if (changed) this.dispatchEvent(new CustomEvent('media', { detail: media }));
+  }
+
+  /** Answers changes of the connection's state. @param {RTCPeerConnection} pc */
+  #watch(pc) {
+    clearTimeout(this.#restartTimer);
+    switch (pc.connectionState) {
+      case 'connected':
+        clearTimeout(this.#connectTimer);
+        performance.mark('gateway:connected');
+        this.#enter('connected');
+        break;
+      case 'disconnected':
+        this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
+        break;
+      case 'failed':
+        this.#lose('connection-lost');
+        break;
+    }
+  }
+
+  #restart() {
+    if (!this.#signaling.send('restart-ice')) return;
+    this.#enter('interrupted');
+    clearTimeout(this.#connectTimer);
+    this.#connectTimer = setTimeout(() => this.#lose('connection-lost'), connectWithin);
+  }
+
+  #hide = () => {
+    this.#hidden ||= document.hidden;
+  };
+
+  /** A page that goes away frees its place at once; one that comes back out of the browser's cache watches again. */
+  #leave = () => {
+    this.#signaling.close();
+    this.#drop();
+  };
+
+  #return = (event) => {
+    if (!event.persisted) return;
+    this.#startedAt = performance.now();
+    this.#signaling.open();
+    this.#renew();
+  };
+}
+
+/** Asks for the shortest jitter buffer that the browser has. @param {RTCRtpReceiver} receiver */
+function lowerDelay(receiver) {
+  if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
+  else if ('playoutDelayHint' in receiver) receiver.playoutDelayHint = 0;
+}

@@ -1,0 +1,22 @@
+/**
+ * The page of one stream: it is all player, so that every key is the player's, and its first frame is timed from the navigation.
+ *
+ * @module
+ */
+import './player.js';
+
+const player = /** @type {import('./player.js').GatewayPlayer} */ (document.querySelector('gateway-player'));
+const name = location.pathname.replace(/\/+$/, '').replace(/^.*\//, '');
+const options = new URLSearchParams(location.search);
+
+player.toggleAttribute('controls', options.get('controls') !== '0');
+player.toggleAttribute('muted', options.get('muted') !== '0');
+player.toggleAttribute('stats', options.has('stats'));
+if (options.has('relay')) player.setAttribute('ice-transport-policy', 'relay');
+player.startedAt = 0;
+player.setAttribute('src', location.origin + location.pathname);
+
+player.addEventListener('state', () => {
+  document.title = `${player.stream?.title || decodeURIComponent(name)} · gateway`;
+});
+document.addEventListener('keydown', (event) => player.handleKey(event));
