@@ -1,0 +1,340 @@
+package signal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"gateway/internal/config"
+	"gateway/internal/rtc"
+	"gateway/internal/stream"
+)
+
+const (
+	protocolVersion = 1
+	maxMessage      = 64 << 10 // bytes of one message, or of one HTTP body
+	maxCandidates   = 100      // from a client, for one negotiation
+)
+
+// request is a client's message, checked: only the fields that its type has
+// are set.
+type request struct {
+	Type      string
+	RequestID string
+	RoomID    string
+	UserID    string
+	Target    string
+
+	Version      int
+	Stream       string
+	Token        string
+	Resume       string
+	Session      string
+	Codecs       *codecs
+	SDP          string
+	Candidate    *rtc.Candidate // nil: the client has no more
+	FirstFrameMs float64
+}
+
+// requests lists what a client may say: for each type the fields that it must
+// and may have, beside those of common.
+var requests = map[string]struct{ must, may []string }{
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs"}},
+	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
+	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
+	"restart-ice":   {},
+	"report":        {must: []string{"firstFrameMs"}},
+	"ping":          {},
+	"leave":         {},
+}
+
+var common = []string{"type", "requestId", "roomId", "userId", "target", "timestamp"}
+
+// fields reads each field into a request. Lengths are in bytes.
+var fields = map[string]func(*request, json.RawMessage) error{
+	"type":      func(*request, json.RawMessage) error { return nil }, // read first
+	"requestId": func(r *request, v json.RawMessage) error { return text(&r.RequestID, v, 64) },
+	"roomId":    func(r *request, v json.RawMessage) error { return text(&r.RoomID, v, 128) },
+	"userId":    func(r *request, v json.RawMessage) error { return text(&r.UserID, v, 128) },
+	"target":    func(r *request, v json.RawMessage) error { return text(&r.Target, v, 128) },
+	"timestamp": func(_ *request, v json.RawMessage) error { return number(new(float64), v, 1<<53) },
+	"version":   func(r *request, v json.RawMessage) error { return integer(&r.Version, v) },
+	"stream":    func(r *request, v json.RawMessage) error { return text(&r.Stream, v, 128) },
+	"token":     func(r *request, v json.RawMessage) error { return text(&r.Token, v, 8192) },
+	"resume":    func(r *request, v json.RawMessage) error { return text(&r.Resume, v, 128) },
+	"session":   func(r *request, v json.RawMessage) error { return text(&r.Session, v, 128) },
+	"sdp":       func(r *request, v json.RawMessage) error { return text(&r.SDP, v, maxMessage) },
+	"codecs":    func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
+	"candidate": func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
+	"firstFrameMs": func(r *request, v json.RawMessage) error {
+		return number(&r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
+	},
+}
+
+// decode reads one message of a client, strictly: one JSON object, no field
+// twice, none that its type doesn't have, each of its own JSON type and within
+// its length, in exactly the documented spelling. With an error the request
+// still has its RequestID where that could be read.
+func decode(data []byte) (request, error) {
+	var r request
+	if len(data) > maxMessage {
+		return r, refuse(messageTooLarge, "a message has at most %d bytes", maxMessage)
+	}
+	if !utf8.Valid(data) {
+		return r, refuse(badMessage, "a message is UTF-8 text")
+	}
+	object, err := readObject(data)
+	if err != nil {
+		return r, refuse(badMessage, "%v", err)
+	}
+	if v, ok := object["requestId"]; ok {
+		if err := fields["requestId"](&r, v); err != nil {
+			return r, refuse(badMessage, "requestId: %v", err)
+		}
+	}
+	var kind string
+	if err := text(&kind, object["type"], 64); err != nil {
+		return r, refuse(badMessage, "type: %v", err)
+	}
+	allowed, ok := requests[kind]
+	if !ok {
+		return r, refuse(badMessage, "type %q is unknown", kind)
+	}
+	r.Type = kind
+	for _, name := range allowed.must {
+		if _, ok := object[name]; !ok {
+			return r, refuse(badMessage, "%s: %s is missing", kind, name)
+		}
+	}
+	for name, v := range object {
+		if !slices.Contains(common, name) && !slices.Contains(allowed.must, name) && !slices.Contains(allowed.may, name) {
+			return r, refuse(badMessage, "%s: field %.64q is unknown", kind, name)
+		}
+		if err := fields[name](&r, v); err != nil {
+			return r, refuse(badMessage, "%s: %s: %v", kind, name, err)
+		}
+	}
+	return r, nil
+}
+
+// readObject takes one JSON object apart, one level deep: encoding/json alone
+// would take the last of two equal names, and any spelling of their case.
+func readObject(data []byte) (map[string]json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if t, err := dec.Token(); err != nil {
+		return nil, errors.New("not JSON")
+	} else if t != json.Delim('{') {
+		return nil, errors.New("not a JSON object")
+	}
+	object := make(map[string]json.RawMessage)
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, errors.New("not JSON")
+		}
+		key, _ := name.(string) // More within an object: the decoder takes only strings
+		if _, twice := object[key]; twice {
+			return nil, fmt.Errorf("field %.64q comes twice", key)
+		}
+		var v json.RawMessage
+		if err := dec.Decode(&v); err != nil {
+			return nil, errors.New("not JSON")
+		}
+		object[key] = v
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, errors.New("not JSON")
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("something follows the object")
+	}
+	return object, nil
+}
+
+func text(dst *string, v json.RawMessage, limit int) error {
+	if len(v) == 0 || v[0] != '"' || json.Unmarshal(v, dst) != nil {
+		return errors.New("not a string")
+	}
+	if len(*dst) > limit {
+		return fmt.Errorf("longer than %d bytes", limit)
+	}
+	return nil
+}
+
+func number(dst *float64, v json.RawMessage, limit float64) error {
+	if isNull(v) || json.Unmarshal(v, dst) != nil {
+		return errors.New("not a number")
+	}
+	if *dst < 0 || *dst > limit {
+		return fmt.Errorf("not between 0 and %.0f", limit)
+	}
+	return nil
+}
+
+func integer(dst *int, v json.RawMessage) error {
+	if isNull(v) || json.Unmarshal(v, dst) != nil {
+		return errors.New("not an integer")
+	}
+	return nil
+}
+
+func isNull(v json.RawMessage) bool { return string(v) == "null" }
+
+// readCandidate reads an RTCIceCandidateInit. Null means that no more come, and
+// so does an empty candidate string, which browsers send at the end of each
+// generation (W3C WebRTC §4.4.1.3).
+func readCandidate(v json.RawMessage) (*rtc.Candidate, error) {
+	if isNull(v) {
+		return nil, nil
+	}
+	object, err := readObject(v)
+	if err != nil {
+		return nil, err
+	}
+	c := new(rtc.Candidate)
+	if err := text(&c.Candidate, object["candidate"], 1024); err != nil {
+		return nil, fmt.Errorf("candidate: %w", err)
+	}
+	for name, v := range object {
+		var err error
+		switch {
+		case name == "candidate":
+		case isNull(v) && (name == "sdpMid" || name == "sdpMLineIndex" || name == "usernameFragment"):
+		case name == "sdpMid":
+			c.SDPMid = new(string)
+			err = text(c.SDPMid, v, 64)
+		case name == "usernameFragment":
+			c.UsernameFragment = new(string)
+			err = text(c.UsernameFragment, v, 256) // RFC 8839 §5.4
+		case name == "sdpMLineIndex":
+			c.SDPMLineIndex = new(uint16)
+			if json.Unmarshal(v, c.SDPMLineIndex) != nil {
+				err = errors.New("not an integer from 0 to 65535")
+			}
+		default:
+			err = errors.New("unknown")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%.64s: %w", name, err)
+		}
+	}
+	if c.Candidate == "" {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// message is one of the gateway's own messages.
+type message interface {
+	envelope() *header
+}
+
+// header is what every message of the gateway has.
+type header struct {
+	Type      string `json:"type"`
+	RequestID string `json:"requestId,omitempty"`
+	RoomID    string `json:"roomId,omitempty"`
+	UserID    string `json:"userId,omitempty"`
+	Timestamp int64  `json:"timestamp"` // Unix milliseconds
+}
+
+func (h *header) envelope() *header { return h }
+
+type joinedMessage struct {
+	header
+	Session    string      `json:"session"`
+	TraceID    string      `json:"traceId"`
+	Version    int         `json:"version"`
+	ICEServers []iceServer `json:"iceServers"`
+	Stream     streamState `json:"stream"`
+}
+
+type offerMessage struct {
+	header
+	Session string `json:"session"`
+	SDP     string `json:"sdp"`
+}
+
+type candidateMessage struct {
+	header
+	Session   string         `json:"session"`
+	Candidate *rtc.Candidate `json:"candidate"` // null at the end
+}
+
+type streamMessage struct {
+	header
+	Stream streamState `json:"stream"`
+}
+
+type pongMessage struct{ header }
+
+type leftMessage struct {
+	header
+	Reason departure `json:"reason"`
+}
+
+type errorReply struct {
+	header
+	Code    code   `json:"code"`
+	Message string `json:"message"`
+	TraceID string `json:"traceId"`
+	Fatal   bool   `json:"fatal"`
+}
+
+func errorMessage(r *refusal, trace, requestID string) *errorReply {
+	return &errorReply{
+		header: header{Type: "error", RequestID: requestID},
+		Code:   r.code, Message: r.message, TraceID: trace, Fatal: r.fatal,
+	}
+}
+
+// encode stamps a message and writes it.
+func encode(m message) ([]byte, error) {
+	m.envelope().Timestamp = time.Now().UnixMilli()
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("message %q: %w", m.envelope().Type, err)
+	}
+	return data, nil
+}
+
+// iceServer is an RTCIceServer.
+type iceServer struct {
+	URLs       []string `json:"urls"`
+	Username   string   `json:"username,omitempty"`
+	Credential string   `json:"credential,omitempty"`
+}
+
+func iceServers(conf config.ICE) []iceServer {
+	list := []iceServer{} // [], not null
+	for _, s := range conf.Servers {
+		list = append(list, iceServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
+	}
+	return list
+}
+
+// streamState is a stream as clients see it.
+type streamState struct {
+	Name   string             `json:"name"`
+	Title  string             `json:"title"`
+	State  stream.State       `json:"state"`
+	Reason string             `json:"reason,omitempty"`
+	Tracks []stream.TrackInfo `json:"tracks"`
+}
+
+func stateOf(i stream.Info) streamState {
+	tracks := i.Tracks
+	if tracks == nil {
+		tracks = []stream.TrackInfo{}
+	}
+	return streamState{Name: i.Name, Title: i.Title, State: i.State, Reason: i.Reason, Tracks: tracks}
+}
+
+func (a streamState) equal(b streamState) bool {
+	return a.Name == b.Name && a.Title == b.Title && a.State == b.State && a.Reason == b.Reason && slices.Equal(a.Tracks, b.Tracks)
+}

@@ -1,0 +1,58 @@
+package signal
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// metrics counts the conversation. Label values are codes, kinds and message
+// types of ours, never what a client sent.
+type metrics struct {
+	sessions    *prometheus.GaugeVec   // kind
+	joins       *prometheus.CounterVec // kind
+	ends        *prometheus.CounterVec // kind, reason
+	timeouts    *prometheus.CounterVec // kind
+	refusals    *prometheus.CounterVec // code
+	messages    *prometheus.CounterVec // direction, type
+	sockets     prometheus.Gauge
+	slowSockets prometheus.Counter
+	connect     *prometheus.HistogramVec // kind
+	firstFrame  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	auto := promauto.With(r) // makes them without registering when r is nil
+	buckets := []float64{.02, .05, .1, .15, .2, .3, .5, .75, 1, 1.5, 2, 3, 5, 10, 30}
+	return &metrics{
+		sessions: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "gateway_sessions", Help: "Watching sessions now, by how they signal.",
+		}, []string{"kind"}),
+		joins: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_joins_total", Help: "Sessions that were admitted.",
+		}, []string{"kind"}),
+		ends: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_session_ends_total", Help: "Sessions that ended, by reason.",
+		}, []string{"kind", "reason"}),
+		timeouts: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_negotiation_timeouts_total", Help: "Sessions that were not connected within their deadline.",
+		}, []string{"kind"}),
+		refusals: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_refusals_total", Help: "Messages and requests that were refused, by code.",
+		}, []string{"code"}),
+		messages: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_messages_total", Help: "WebSocket messages, by direction and type.",
+		}, []string{"direction", "type"}),
+		sockets: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "gateway_sockets", Help: "WebSockets open now, joined or not.",
+		}),
+		slowSockets: auto.NewCounter(prometheus.CounterOpts{
+			Name: "gateway_slow_sockets_total", Help: "WebSockets cut because they didn't read.",
+		}),
+		connect: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gateway_connect_seconds", Help: "From join to a connected transport.", Buckets: buckets,
+		}, []string{"kind"}),
+		firstFrame: auto.NewHistogram(prometheus.HistogramOpts{
+			Name: "gateway_first_frame_seconds", Help: "From the page's connecting to its first rendered frame, as pages report it.", Buckets: buckets,
+		}),
+	}
+}

@@ -1,0 +1,205 @@
+// Package signal is the conversation with those who watch: the WebSocket
+// protocol and WHEP, both as docs/protocol.md has them.
+//
+// It hides who speaks how. A session (session.go) is one participant who watches
+// one stream; it is the same whether a browser talks to it over a WebSocket
+// (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
+// is decoded strictly (message.go, sdp.go) before anything acts on it, and what
+// is refused is refused with a code (refusal.go).
+//
+// Goroutines: each session has one, which owns its state; each WebSocket has a
+// reader (the HTTP handler's own) and a writer. [Server.Close] waits for all.
+package signal
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gateway/internal/config"
+	"gateway/internal/rtc"
+	"gateway/internal/stream"
+)
+
+// Streams finds the streams that can be watched.
+type Streams interface {
+	Stream(name string) (*stream.Stream, bool)
+}
+
+// Options are what a server is made of.
+type Options struct {
+	Streams    Streams
+	RTC        *rtc.Engine
+	Config     *config.Gateway
+	Logger     *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // nil: metrics are not exported
+}
+
+// timing is how long the server waits for a peer. Tests shorten it.
+type timing struct {
+	join      time.Duration // from the socket's opening to its join
+	negotiate time.Duration // from an offer to a connection
+	ping      time.Duration // between WebSocket pings
+	silence   time.Duration // after which a socket counts as dead
+	write     time.Duration // for one message to be taken by the kernel
+	linger    time.Duration // for the peer to answer a close frame
+	body      time.Duration // for an HTTP body to arrive
+	tracks    time.Duration // that a WHEP request waits for a stream's tracks
+}
+
+// Server serves /ws and /whep/. Its methods may be called from any goroutine.
+type Server struct {
+	streams Streams
+	rtc     *rtc.Engine
+	conf    *config.Gateway
+	log     *slog.Logger
+	metrics *metrics
+	timing  timing
+
+	handlers sync.WaitGroup // sockets and sessions
+
+	mu       sync.Mutex // guards below; held to look up and to enter only
+	closing  bool
+	sockets  map[*socket]struct{}
+	sessions map[string]*session // by id
+}
+
+// New makes a server. [Server.Close] ends it.
+func New(o Options) *Server {
+	return &Server{
+		streams: o.Streams,
+		rtc:     o.RTC,
+		conf:    o.Config,
+		log:     cmp.Or(o.Logger, slog.Default()),
+		metrics: newMetrics(o.Registerer),
+		timing: timing{
+			join:      10 * time.Second,
+			negotiate: 30 * time.Second,
+			ping:      15 * time.Second,
+			silence:   40 * time.Second,
+			write:     10 * time.Second,
+			linger:    time.Second,
+			body:      10 * time.Second,
+			tracks:    5 * time.Second,
+		},
+		sockets:  make(map[*socket]struct{}),
+		sessions: make(map[string]*session),
+	}
+}
+
+// Close tells every client that the gateway stops, ends all sessions and
+// sockets, and waits for them. When ctx is done first, the sockets are cut and
+// ctx's error is returned. Idempotent.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	sockets := make([]*socket, 0, len(s.sockets))
+	for c := range s.sockets {
+		sockets = append(sockets, c)
+	}
+	sessions := make([]*session, 0, len(s.sessions))
+	for _, x := range s.sessions {
+		sessions = append(sessions, x)
+	}
+	s.mu.Unlock()
+
+	for _, x := range sessions {
+		x.end(errShuttingDown)
+	}
+	for _, c := range sockets { // those that haven't joined; the others have been told
+		c.send(errorMessage(errShuttingDown, c.trace, ""))
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.handlers.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		for _, c := range sockets {
+			c.conn.Close()
+		}
+		return ctx.Err()
+	}
+}
+
+// enterSocket counts a socket that Close must wait for.
+func (s *Server) enterSocket(c *socket) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return errShuttingDown
+	case len(s.sockets) >= s.conf.Limits.Viewers+unjoined:
+		return refuse(tooManyViewers, "%d sockets are open, which is the limit", len(s.sockets))
+	}
+	s.sockets[c] = struct{}{}
+	s.handlers.Add(1)
+	return nil
+}
+
+func (s *Server) leaveSocket(c *socket) {
+	s.mu.Lock()
+	delete(s.sockets, c)
+	s.mu.Unlock()
+	s.handlers.Done()
+}
+
+// enterSession admits a session, if the gateway has room for it.
+func (s *Server) enterSession(x *session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return errShuttingDown
+	case len(s.sessions) >= s.conf.Limits.Viewers:
+		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
+	}
+	s.sessions[x.id] = x
+	s.handlers.Add(1)
+	return nil
+}
+
+// forget gives a session's place to others. The session may still be at its end.
+func (s *Server) forget(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, x.id)
+}
+
+func (s *Server) session(id string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[id]
+}
+
+// checkOrigin refuses a browser's request that comes from a page of another
+// origin, unless the operator listed it. While access is open to whoever reaches
+// the port, this is what keeps a foreign page in the operator's own browser from
+// watching a loopback gateway. A client that isn't a browser sends no Origin.
+func (s *Server) checkOrigin(r *http.Request) error {
+	origins := r.Header["Origin"]
+	if len(origins) == 0 {
+		return nil
+	}
+	if len(origins) == 1 {
+		for _, allowed := range s.conf.HTTP.AllowedOrigins {
+			if strings.EqualFold(allowed, origins[0]) || allowed == "*" {
+				return nil
+			}
+		}
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
+			return nil
+		}
+	}
+	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))
+}

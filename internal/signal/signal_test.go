@@ -1,0 +1,455 @@
+package signal
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/pion/webrtc/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"gateway/internal/config"
+	"gateway/internal/media"
+	"gateway/internal/rtc"
+	"gateway/internal/stream"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 10 * time.Second
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// gateway is a server with real streams and a real rtc engine, fed by pipelines
+// that make up their packets.
+type gateway struct {
+	*Server
+	http    *httptest.Server
+	streams map[string]*stream.Stream
+	sources map[string]*source
+	metrics *prometheus.Registry
+}
+
+// newGateway starts one with the streams test (VP8 and Opus), h264 and away
+// (absent until its source comes).
+func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
+	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}}
+	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
+	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+
+	for name, tracks := range map[string][]media.Track{
+		"test": {{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 30}, {Name: "audio", Kind: media.Audio, Codec: media.Opus}},
+		"h264": {{Name: "video", Kind: media.Video, Codec: media.H264, Fmtp: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}},
+		"away": {{Name: "video", Kind: media.Video, Codec: media.VP8}},
+	} {
+		src := &source{tracks: tracks, absent: name == "away"}
+		s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true}, src, log)
+		g.sources[name], g.streams[name] = src, s
+		t.Cleanup(func() { s.Close() })
+	}
+	engine, err := rtc.New(rtc.Options{Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { engine.Close() })
+
+	g.Server = New(Options{Streams: g, RTC: engine, Config: conf, Logger: log, Registerer: g.metrics})
+	for _, f := range change {
+		f(conf, &g.timing)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/ws", g.WebSocket())
+	mux.Handle("/whep/", g.WHEP())
+	g.http = httptest.NewServer(Trace(mux, log))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := g.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		g.http.Close()
+	})
+	return g
+}
+
+func (g *gateway) Stream(name string) (*stream.Stream, bool) {
+	s, ok := g.streams[name]
+	return s, ok
+}
+
+// count reads a counter or gauge, summed over all series that have the labels.
+func (g *gateway) count(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := g.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.Metric {
+			var has []string
+			for _, l := range m.Label {
+				has = append(has, l.GetValue())
+			}
+			if !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(has, l) }) {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
+}
+
+// source launches pipelines that yield a small frame of each track every 20 ms,
+// each a keyframe.
+type source struct {
+	mu     sync.Mutex
+	tracks []media.Track
+	absent bool
+	sink   stream.Sink // of the pipeline that runs
+}
+
+func (s *source) Compile(*config.Stream) (*config.Plan, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.absent {
+		return nil, fmt.Errorf("the cable isn't plugged in: %w", media.ErrAbsent)
+	}
+	return &config.Plan{Launch: "fake", Tracks: slices.Clone(s.tracks)}, nil
+}
+
+func (s *source) appear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.absent = false
+}
+
+// describe says that the running pipeline's video has other format parameters.
+func (s *source) describe(fmtp string) {
+	s.mu.Lock()
+	s.tracks[0].Fmtp = fmtp
+	track, sink := s.tracks[0], s.sink
+	s.mu.Unlock()
+	sink.Describe(track)
+}
+
+func (s *source) Launch(_ context.Context, _ string, plan *config.Plan, sink stream.Sink) (stream.Pipeline, error) {
+	s.mu.Lock()
+	s.sink = sink
+	s.mu.Unlock()
+	p := &pipeline{stop: make(chan struct{}), stopped: make(chan struct{})}
+	go func() {
+		defer close(p.stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			for _, t := range plan.Tracks {
+				b := media.NewBuffer(100)
+				b.Capture, b.Arrived = media.Now(), media.Now()
+				b.Start, b.End, b.Keyframe = true, true, true
+				b.Append(append([]byte{0x10, 0x00}, make([]byte, 90)...))
+				sink.Deliver(t.Name, b)
+			}
+			select {
+			case <-p.stop:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return p, nil
+}
+
+type pipeline struct {
+	stop, stopped chan struct{}
+}
+
+func (p *pipeline) RequestKeyframe(string) {}
+
+func (p *pipeline) Close() error {
+	close(p.stop)
+	<-p.stopped
+	return nil
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(b []byte) (int, error) {
+	if testing.Verbose() {
+		l.t.Log(strings.TrimSpace(string(b)))
+	}
+	return len(b), nil
+}
+
+// conversation is a WebSocket client.
+type conversation struct {
+	t    *testing.T
+	conn *websocket.Conn
+	got  chan map[string]any // closed when the socket is
+	end  error               // what closed it; read after got is closed
+
+	writing sync.Mutex
+}
+
+func (g *gateway) dial(t *testing.T) *conversation {
+	t.Helper()
+	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(g.http.URL, "http")+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &conversation{t: t, conn: conn, got: make(chan map[string]any, 1000)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer close(c.got)
+		for {
+			var m map[string]any
+			if c.end = conn.ReadJSON(&m); c.end != nil {
+				return
+			}
+			c.got <- m
+		}
+	}()
+	t.Cleanup(func() { conn.Close(); <-done })
+	return c
+}
+
+func (c *conversation) say(m map[string]any) {
+	c.t.Helper()
+	if err := c.try(m); err != nil {
+		c.t.Fatalf("say %v: %v", m["type"], err)
+	}
+}
+
+func (c *conversation) try(m map[string]any) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.conn.WriteJSON(m)
+}
+
+// hear waits for a message of a type and passes over the others.
+func (c *conversation) hear(kind string) map[string]any {
+	c.t.Helper()
+	deadline := time.After(patience)
+	var before []string
+	for {
+		select {
+		case m, ok := <-c.got:
+			if !ok {
+				c.t.Fatalf("no %q before the end (%v), only %v", kind, c.end, before)
+			}
+			if m["type"] == kind {
+				return m
+			}
+			before = append(before, fmt.Sprint(m["type"], " ", cmp.Or(m["code"], m["reason"])))
+		case <-deadline:
+			c.t.Fatalf("no %q, only %v", kind, before)
+		}
+	}
+}
+
+// closed waits for the close frame and returns its code and reason.
+func (c *conversation) closed() (int, string) {
+	c.t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case _, ok := <-c.got:
+			if ok {
+				continue
+			}
+			var e *websocket.CloseError
+			if !errors.As(c.end, &e) {
+				c.t.Fatalf("socket ended without a close frame: %v", c.end)
+			}
+			return e.Code, e.Text
+		case <-deadline:
+			c.t.Fatal("socket stays open")
+		}
+	}
+}
+
+// join joins and returns joined.
+func (c *conversation) join(room string) map[string]any {
+	c.t.Helper()
+	c.say(map[string]any{"type": "join", "roomId": room, "version": 1})
+	return c.hear("joined")
+}
+
+// peer is a real PeerConnection that counts what it receives.
+type peer struct {
+	t       *testing.T
+	pc      *webrtc.PeerConnection
+	started chan struct{} // ICE has begun
+	packets map[webrtc.RTPCodecType]chan struct{}
+}
+
+func newPeer(t *testing.T) *peer {
+	t.Helper()
+	var settings webrtc.SettingEngine
+	settings.SetIncludeLoopbackCandidate(true)
+	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecsOfBrowsers(t))).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{t: t, pc: pc, started: make(chan struct{}), packets: map[webrtc.RTPCodecType]chan struct{}{
+		webrtc.RTPCodecTypeVideo: make(chan struct{}, 1), webrtc.RTPCodecTypeAudio: make(chan struct{}, 1),
+	}}
+	var begun sync.Once
+	pc.OnICEConnectionStateChange(func(webrtc.ICEConnectionState) { begun.Do(func() { close(p.started) }) })
+	var readers sync.WaitGroup
+	pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+		readers.Add(1)
+		defer readers.Done()
+		for {
+			if _, _, err := track.ReadRTP(); err != nil {
+				return
+			}
+			poke(p.packets[track.Kind()])
+		}
+	})
+	t.Cleanup(func() { pc.GracefulClose(); readers.Wait() })
+	return p
+}
+
+func codecsOfBrowsers(t *testing.T) *webrtc.MediaEngine {
+	m := &webrtc.MediaEngine{}
+	if err := m.RegisterDefaultCodecs(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// answer takes an offer and returns the answer with all candidates.
+func (p *peer) answer(offer string) string {
+	p.t.Helper()
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
+		p.t.Fatalf("offer: %v\n%s", err, offer)
+	}
+	answer, err := p.pc.CreateAnswer(nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.pc.SetLocalDescription(answer); err != nil {
+		p.t.Fatal(err)
+	}
+	return answer.SDP
+}
+
+// offer makes an offer that receives, with all its candidates.
+func (p *peer) offer(kinds ...webrtc.RTPCodecType) string {
+	p.t.Helper()
+	for _, k := range kinds {
+		if _, err := p.pc.AddTransceiverFromKind(k, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	offer, err := p.pc.CreateOffer(nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(p.pc)
+	if err := p.pc.SetLocalDescription(offer); err != nil {
+		p.t.Fatal(err)
+	}
+	p.await(gathered, "candidates")
+	return p.pc.LocalDescription().SDP
+}
+
+// accept takes the answer to its offer.
+func (p *peer) accept(answer string) {
+	p.t.Helper()
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		p.t.Fatalf("answer: %v\n%s", err, answer)
+	}
+}
+
+// sees waits for a packet of a kind that comes from now on.
+func (p *peer) sees(kind webrtc.RTPCodecType) {
+	p.t.Helper()
+	select { // one that came earlier
+	case <-p.packets[kind]:
+	default:
+	}
+	p.await(p.packets[kind], kind.String())
+}
+
+func (p *peer) await(c <-chan struct{}, what string) {
+	p.t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		p.t.Fatalf("no %s", what)
+	}
+}
+
+// watch joins a room over a WebSocket and stays until media comes.
+func (g *gateway) watch(t *testing.T, room string) (*conversation, *peer) {
+	t.Helper()
+	c, p := g.dial(t), newPeer(t)
+	c.join(room)
+	p.negotiate(c, c.hear("offer"))
+	p.sees(webrtc.RTPCodecTypeVideo)
+	return c, p
+}
+
+// negotiate answers an offer and trickles both ways.
+func (p *peer) negotiate(c *conversation, offer map[string]any) {
+	p.t.Helper()
+	var early []webrtc.ICECandidateInit
+	var mu sync.Mutex
+	answered := false
+	say := func(i webrtc.ICECandidateInit) {
+		c.try(map[string]any{"type": "ice-candidate", "candidate": i, "session": offer["session"]}) // the test may be over
+	}
+	p.pc.OnICECandidate(func(i *webrtc.ICECandidate) {
+		if i == nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !answered {
+			early = append(early, i.ToJSON())
+			return
+		}
+		say(i.ToJSON())
+	})
+	sdp := p.answer(offer["sdp"].(string))
+	mu.Lock()
+	c.say(map[string]any{"type": "answer", "sdp": sdp, "session": offer["session"]})
+	for _, i := range early {
+		say(i)
+	}
+	answered = true
+	mu.Unlock()
+	for {
+		m := c.hear("ice-candidate")
+		if m["candidate"] == nil {
+			return
+		}
+		data, _ := json.Marshal(m["candidate"])
+		var init webrtc.ICECandidateInit
+		if err := json.Unmarshal(data, &init); err != nil {
+			p.t.Fatal(err)
+		}
+		if err := p.pc.AddICECandidate(init); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}

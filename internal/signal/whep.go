@@ -1,0 +1,340 @@
+package signal
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"gateway/internal/config"
+	"gateway/internal/media"
+	"gateway/internal/stream"
+)
+
+const (
+	sdpType      = "application/sdp"
+	fragmentType = "application/trickle-ice-sdpfrag"
+)
+
+// resource is what a WHEP session is over HTTP, beside what every session is.
+type resource struct {
+	offer   string // the client's, as it was last accepted
+	etag    string // of the ICE session: a restart changes it
+	limiter *rate.Limiter
+}
+
+// WHEP serves /whep/NAME and /whep/NAME/SESSION, as draft-ietf-wish-whep-03
+// has it. Where that follows WHIP, so does this (RFC 9725).
+func (s *Server) WHEP() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = s.traced(w, r)
+		err := s.serveWHEP(w, r)
+		if err != nil && !errors.Is(err, context.Canceled) { // the client went away and waits for no answer
+			s.writeProblem(w, r, err)
+		}
+	})
+}
+
+func (s *Server) serveWHEP(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Origin")
+	if err := s.checkOrigin(r); err != nil {
+		return err
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Expose-Headers", "Location, Link, ETag, Accept-Patch, Retry-After, X-Trace-ID")
+	}
+	name, id, isSession := strings.Cut(strings.TrimPrefix(r.URL.Path, "/whep/"), "/")
+	if !isSession {
+		return s.serveEndpoint(w, r, name)
+	}
+	return s.serveResource(w, r, name, id)
+}
+
+// serveEndpoint answers for /whep/NAME.
+func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name string) error {
+	const allow = "OPTIONS, POST"
+	switch r.Method {
+	case http.MethodOptions:
+		w.Header().Set("Accept-Post", sdpType)
+		preflight(w, allow)
+		return nil
+	case http.MethodPost:
+	default:
+		w.Header().Set("Allow", allow)
+		return refuse(methodNotAllowed, "a viewer comes by POST")
+	}
+	st, ok := s.streams.Stream(name)
+	if !ok {
+		return refuse(notFound, "no stream %.128q", name)
+	}
+	if !isType(r, sdpType) {
+		w.Header().Set("Accept-Post", sdpType)
+		return refuse(unsupportedType, "an offer is of type %s", sdpType)
+	}
+	offer, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	return s.watch(w, r, st, offer)
+}
+
+// watch begins a session for an offer and answers it.
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream, offer string) error {
+	if !strings.HasPrefix(offer, "v=0") {
+		return refuse(badSDP, "the offer is not SDP")
+	}
+	receives := receiving(offer)
+	if len(receives) == 0 {
+		return refuse(notReceiving, "the offer receives neither video nor audio")
+	}
+	if err := s.awaitTracks(r.Context(), st); err != nil {
+		return err
+	}
+	x := s.newSession(r.Context(), overWHEP, st, nobody{})
+	x.whep = resource{offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
+	etag := x.whep.etag
+	if err := x.start(r.Context()); err != nil {
+		return err
+	}
+	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
+		return x.accept(ctx, offer, receives)
+	})
+	if err != nil {
+		x.end(wasRefused)
+		<-x.done
+		if errors.Is(err, errGone) {
+			return errShuttingDown
+		}
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", sdpType)
+	h.Set("Location", "/whep/"+url.PathEscape(st.Name())+"/"+x.id)
+	h.Set("ETag", etag)
+	h.Set("Accept-Patch", fragmentType)
+	for _, link := range iceLinks(s.conf.ICE) {
+		h.Add("Link", link)
+	}
+	w.WriteHeader(http.StatusCreated)
+	io.WriteString(w, answer)
+	return nil
+}
+
+// accept answers a client's offer (WHEP), with the tracks of the kinds and codecs
+// that it receives.
+func (x *session) accept(ctx context.Context, offer string, receives map[media.Kind][]media.Codec) (string, error) {
+	tracks, err := x.stream.Tracks(ctx) // known: doesn't wait
+	if err != nil {
+		return "", err
+	}
+	tracks = slices.DeleteFunc(tracks, func(t media.Track) bool { return receives[t.Kind] == nil })
+	if len(tracks) == 0 {
+		return "", refuse(notReceiving, "the offer receives no kind of media that the stream has")
+	}
+	x.codecs = &codecs{video: receives[media.Video], audio: receives[media.Audio]}
+	if err := x.open(tracks); err != nil {
+		return "", err
+	}
+	answer, err := x.viewer.Answer(ctx, offer)
+	if err != nil {
+		return "", fmt.Errorf("offer: %w", err)
+	}
+	return answer, nil
+}
+
+// awaitTracks waits a moment for the tracks of a stream that has just come. One
+// that is absent is refused with its reason.
+func (s *Server) awaitTracks(ctx context.Context, st *stream.Stream) error {
+	if i := st.Info(); i.State == stream.Absent {
+		return refuse(streamAbsent, "%s", i.Reason)
+	}
+	waiting, cancel := context.WithTimeout(ctx, s.timing.tracks)
+	defer cancel()
+	if _, err := st.Tracks(waiting); err != nil {
+		if ctx.Err() == nil && waiting.Err() != nil {
+			return refuse(streamAbsent, "the stream isn't ready: %s", st.Info().Reason)
+		}
+		return err
+	}
+	return nil
+}
+
+// serveResource answers for /whep/NAME/SESSION.
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, name, id string) error {
+	const allow = "DELETE, OPTIONS, PATCH"
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Accept-Patch", fragmentType)
+		preflight(w, allow)
+		return nil
+	}
+	x := s.session(id)
+	if x == nil || x.kind != overWHEP || x.stream.Name() != name {
+		return refuse(notFound, "no such session")
+	}
+	switch r.Method {
+	case http.MethodDelete:
+		x.end(leaves)
+		select {
+		case <-x.done:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(http.StatusOK)
+		return nil
+	case http.MethodPatch:
+		return s.patch(w, r, x)
+	}
+	w.Header().Set("Allow", allow)
+	return refuse(methodNotAllowed, "a session takes PATCH and DELETE")
+}
+
+// patch takes a client's candidates, or restarts ICE (RFC 9725 §4.3).
+func (s *Server) patch(w http.ResponseWriter, r *http.Request, x *session) error {
+	if !isType(r, fragmentType) {
+		w.Header().Set("Accept-Patch", fragmentType)
+		return refuse(unsupportedType, "a fragment is of type %s", fragmentType)
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	f, err := parseFragment(body)
+	if err != nil {
+		return refuse(badSDP, "fragment: %v", err)
+	}
+	match := strings.Join(r.Header.Values("If-Match"), ",")
+	done, err := call(r.Context(), x, func(ctx context.Context) (patched, error) {
+		return x.patch(ctx, f, match)
+	})
+	switch {
+	case errors.Is(err, errGone):
+		return refuse(notFound, "no such session")
+	case err != nil:
+		return err
+	}
+	w.Header().Set("ETag", done.etag)
+	if done.fragment == "" {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	w.Header().Set("Content-Type", fragmentType)
+	io.WriteString(w, done.fragment)
+	return nil
+}
+
+// patched is the outcome of a PATCH. The fragment is the gateway's side of an
+// ICE restart.
+type patched struct {
+	etag     string
+	fragment string
+}
+
+// patch is Server.patch on the session's goroutine.
+func (x *session) patch(ctx context.Context, f fragment, match string) (patched, error) {
+	restart := f.ufrag != "" && f.ufrag != remoteUfrag(x.whep.offer)
+	cost := 1
+	if restart {
+		cost = restartCost
+	}
+	switch {
+	case !x.whep.limiter.AllowN(time.Now(), cost):
+		return patched{}, tooFast
+	case match == "" && restart:
+		return patched{}, refuse(preconditionRequired, "an ICE restart needs If-Match: *")
+	case match == "*" && !restart:
+		return patched{}, refuse(preconditionFailed, "If-Match: * is for an ICE restart, which has a new ice-ufrag")
+	case match != "" && match != "*" && !slices.Contains(strings.FieldsFunc(match, func(r rune) bool { return r == ',' || r == ' ' }), x.whep.etag):
+		return patched{}, refuse(preconditionFailed, "the ETag is another's")
+	case restart && f.pwd == "":
+		return patched{}, refuse(badSDP, "an ICE restart has an ice-pwd")
+	}
+	done := patched{etag: x.whep.etag}
+	if restart {
+		offer := restartedOffer(x.whep.offer, f)
+		answer, err := x.viewer.Answer(ctx, offer)
+		if err != nil {
+			return patched{}, err
+		}
+		x.whep.offer, x.whep.etag, x.trickled = offer, newETag(), 0
+		done = patched{etag: x.whep.etag, fragment: answerFragment(answer)}
+	}
+	for _, c := range f.candidates {
+		if err := x.candidate(c); err != nil {
+			return patched{}, err
+		}
+	}
+	if f.end {
+		if err := x.candidate(nil); err != nil {
+			return patched{}, err
+		}
+	}
+	return done, nil
+}
+
+// readBody reads a request's body, bounded in size and time.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (string, error) {
+	// not every ResponseWriter has deadlines; those of real connections do
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.timing.body))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return "", refuse(messageTooLarge, "a body has at most %d bytes", maxMessage)
+	case err != nil:
+		return "", refuse(timedOut, "the body didn't arrive: %v", err)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	return string(body), nil
+}
+
+// preflight answers an OPTIONS request, also a browser's before the real one.
+func preflight(w http.ResponseWriter, methods string) {
+	h := w.Header()
+	h.Set("Allow", methods)
+	if h.Get("Access-Control-Allow-Origin") != "" {
+		h.Set("Access-Control-Allow-Methods", methods)
+		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, Traceparent, X-Trace-ID")
+		h.Set("Access-Control-Max-Age", "600")
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func isType(r *http.Request, want string) bool {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && t == want
+}
+
+// newETag makes a strong entity tag.
+func newETag() string { return `"` + rand.Text() + `"` }
+
+// iceLinks are the ICE servers as Link headers (RFC 9725 §4.6).
+func iceLinks(conf config.ICE) []string {
+	var links []string
+	for _, server := range conf.Servers {
+		for _, u := range server.URLs {
+			link := "<" + u + `>; rel="ice-server"`
+			if server.Username != "" {
+				link += "; username=" + quoted(server.Username) +
+					"; credential=" + quoted(server.Credential) + `; credential-type="password"`
+			}
+			links = append(links, link)
+		}
+	}
+	return links
+}
+
+// quoted writes a quoted-string (RFC 9110 §5.6.4).
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\r", "", "\n", "").Replace(s) + `"`
+}

@@ -1,0 +1,377 @@
+package signal
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+)
+
+const (
+	messageRate  = 50 // messages a second from one client
+	messageBurst = 100
+	restartCost  = 25  // messages that a restart-ice counts for: it gathers candidates anew
+	maxStrikes   = 10  // refused messages until the socket is closed
+	outgoing     = 128 // messages that wait for a client that doesn't read
+	unjoined     = 256 // sockets that may be open beside the viewers'
+)
+
+var tooFast = refuse(rateLimited, "more than %d messages a second", messageRate)
+
+// WebSocket serves the signaling protocol, for GET /ws.
+func (s *Server) WebSocket() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = s.traced(w, r)
+		if err := s.serveWebSocket(w, r); err != nil {
+			s.writeProblem(w, r, err)
+		}
+	})
+}
+
+// traced gives a request a trace id if it hasn't come through [Trace].
+func (s *Server) traced(w http.ResponseWriter, r *http.Request) *http.Request {
+	if TraceID(r.Context()) != "" {
+		return r
+	}
+	id := traceOf(r.Header)
+	w.Header().Set("X-Trace-ID", id)
+	return r.WithContext(context.WithValue(r.Context(), traceKey{}, id))
+}
+
+// serveWebSocket upgrades a request and stays until its socket has ended. An
+// error means that the request still waits for its answer.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
+	if err := s.checkOrigin(r); err != nil {
+		return err
+	}
+	var refused *refusal // what gorilla found wrong with the handshake
+	upgrader := websocket.Upgrader{
+		HandshakeTimeout: s.timing.write,
+		CheckOrigin:      func(*http.Request) bool { return true }, // done above
+		Error: func(_ http.ResponseWriter, _ *http.Request, status int, reason error) {
+			switch status {
+			case http.StatusMethodNotAllowed:
+				refused = refuse(methodNotAllowed, "%v", reason)
+				w.Header().Set("Allow", http.MethodGet)
+			case http.StatusInternalServerError:
+				refused = refusalOf(reason)
+			default:
+				refused = refuse(badMessage, "%v", reason)
+			}
+		},
+	}
+	trace := TraceID(r.Context())
+	conn, err := upgrader.Upgrade(w, r, http.Header{"X-Trace-Id": {trace}})
+	if refused != nil {
+		return refused
+	}
+	if err != nil {
+		return nil // hijacked and gone: nobody to answer
+	}
+	c := &socket{
+		server:  s,
+		conn:    conn,
+		trace:   trace,
+		log:     s.log.With("trace_id", trace),
+		limiter: rate.NewLimiter(messageRate, messageBurst),
+		out:     make(chan frame, outgoing),
+		done:    make(chan struct{}),
+	}
+	if err := s.enterSocket(c); err != nil {
+		c.refuse("", err)
+		c.write() // returns after the close frame
+		conn.Close()
+		return nil
+	}
+	defer s.leaveSocket(c)
+	s.metrics.sockets.Inc()
+	defer s.metrics.sockets.Dec()
+	c.serve(r.Context())
+	return nil
+}
+
+// frame is what the writer writes: a message, and the close frame after it if
+// the message was the last.
+type frame struct {
+	data  []byte
+	close []byte
+}
+
+// socket is one WebSocket: how the messages of a session travel, and the rules
+// of the road. It knows nothing of media.
+type socket struct {
+	server  *Server
+	conn    *websocket.Conn
+	trace   string
+	log     *slog.Logger
+	limiter *rate.Limiter
+	out     chan frame    // to the writer
+	done    chan struct{} // closed when the reader has ended
+	slow    sync.Once     // to cut it
+
+	// below: touched only by the reader
+	session *session
+	strikes int
+
+	mu     sync.Mutex // guards below; held to enqueue and to set a deadline
+	last   bool       // the last message is enqueued: nothing follows it
+	closed bool       // the close frame was sent: the peer has the linger time
+}
+
+// serve reads until the socket ends, and then ends its session.
+func (c *socket) serve(ctx context.Context) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.write()
+	}()
+	overdue := time.AfterFunc(c.server.timing.join, func() {
+		c.refuse("", refuse(timedOut, "no join within %v", c.server.timing.join))
+	})
+	c.read(ctx, overdue)
+	overdue.Stop()
+	if c.session != nil {
+		c.session.end(errGone)
+		<-c.session.done
+	}
+	close(c.done)
+	c.conn.Close()
+	<-written
+}
+
+// read is the reader: it takes messages until the peer is gone, or has had its
+// time to answer our close frame.
+func (c *socket) read(ctx context.Context, overdue *time.Timer) {
+	c.alive()
+	c.conn.SetPongHandler(func(string) error { c.alive(); return nil })
+	answerPing := c.conn.PingHandler()
+	c.conn.SetPingHandler(func(data string) error {
+		c.alive()
+		if !c.limiter.Allow() {
+			c.refuse("", tooFast)
+			return nil
+		}
+		return answerPing(data)
+	})
+	for {
+		kind, r, err := c.conn.NextReader()
+		if err != nil {
+			return
+		}
+		data, err := io.ReadAll(io.LimitReader(r, maxMessage+1))
+		if err != nil {
+			return
+		}
+		c.alive()
+		if c.ending() {
+			continue // what comes after our last message is only drained
+		}
+		m, err := c.take(kind, data)
+		if err == nil {
+			err = c.receive(ctx, m, overdue)
+		}
+		if err != nil {
+			c.refuse(m.RequestID, err)
+		}
+		if c.ending() && c.session != nil {
+			c.session.end(wasRefused)
+		}
+	}
+}
+
+// take counts and decodes one message.
+func (c *socket) take(kind int, data []byte) (request, error) {
+	messages := c.server.metrics.messages
+	if !c.limiter.Allow() {
+		messages.WithLabelValues("in", "refused").Inc()
+		return request{}, tooFast
+	}
+	if kind != websocket.TextMessage {
+		messages.WithLabelValues("in", "refused").Inc()
+		return request{}, c.strike(refuse(badMessage, "a message is a text frame"))
+	}
+	m, err := decode(data)
+	if err != nil {
+		messages.WithLabelValues("in", "refused").Inc()
+		return m, c.strike(err)
+	}
+	messages.WithLabelValues("in", m.Type).Inc()
+	if m.Type == "restart-ice" && !c.limiter.AllowN(time.Now(), restartCost-1) {
+		return m, tooFast
+	}
+	return m, nil
+}
+
+// strike counts a refused message; the last that is borne is fatal.
+func (c *socket) strike(err error) error {
+	r := *refusalOf(err)
+	switch r.code {
+	case badMessage, badState, badSDP:
+		if c.strikes++; c.strikes >= maxStrikes {
+			r.fatal = true
+		}
+	}
+	return &r
+}
+
+// receive acts on one message.
+func (c *socket) receive(ctx context.Context, m request, overdue *time.Timer) error {
+	switch {
+	case m.Type == "ping":
+		c.send(&pongMessage{header{Type: "pong", RequestID: m.RequestID}})
+		return nil
+	case c.session != nil:
+		if err := c.session.receive(ctx, m); err != nil {
+			return c.strike(err)
+		}
+		return nil
+	case m.Type == "leave":
+		c.send(&leftMessage{header{Type: "left", RequestID: m.RequestID}, leaves})
+		return nil
+	case m.Type != "join":
+		return c.strike(refuse(badState, "%s comes after join", m.Type))
+	case !overdue.Stop():
+		return nil // too late: the refusal is on its way
+	}
+	session, err := c.server.join(ctx, m, c)
+	if err != nil {
+		return err
+	}
+	c.session = session
+	return nil
+}
+
+// refuse tells the client what was refused. It doesn't block.
+func (c *socket) refuse(requestID string, err error) {
+	r := refusalOf(err)
+	if errors.Is(err, errGone) || c.ending() {
+		return // the session ended meanwhile and has said why
+	}
+	c.server.metrics.refusals.WithLabelValues(string(r.code)).Inc()
+	if r.code == internal {
+		c.log.Error("message failed", "err", r.cause)
+	} else {
+		c.log.Debug("message refused", "code", r.code, "err", r.message)
+	}
+	c.send(errorMessage(r, c.trace, requestID))
+}
+
+// send hands a message to the writer. After a left or a fatal error the socket
+// is closed and further messages are dropped. It doesn't block: a client that
+// doesn't read is cut off.
+func (c *socket) send(m message) {
+	data, err := encode(m)
+	if err != nil {
+		c.log.Error("message dropped", "err", err)
+		return
+	}
+	f := frame{data: data, close: closing(m)}
+	c.mu.Lock()
+	if c.last {
+		c.mu.Unlock()
+		return
+	}
+	queued := true
+	select {
+	case c.out <- f:
+	default:
+		queued = false
+	}
+	c.last = !queued || f.close != nil
+	c.mu.Unlock()
+
+	if !queued {
+		c.cut()
+		return
+	}
+	c.server.metrics.messages.WithLabelValues("out", m.envelope().Type).Inc()
+}
+
+// cut ends the socket of a client that doesn't read.
+func (c *socket) cut() {
+	c.slow.Do(func() {
+		c.server.metrics.slowSockets.Inc()
+		c.log.Info("socket cut", "reason", "the client doesn't read")
+		c.conn.NetConn().Close()
+	})
+}
+
+// closing is the close frame that follows a message, nil if more may come.
+func closing(m message) []byte {
+	switch m := m.(type) {
+	case *leftMessage:
+		return websocket.FormatCloseMessage(websocket.CloseNormalClosure, string(m.Reason))
+	case *errorReply:
+		if m.Fatal {
+			return websocket.FormatCloseMessage(codes[m.Code].close, string(m.Code))
+		}
+	}
+	return nil
+}
+
+// write is the writer: it writes messages and pings until the last message, a
+// fault, or the reader's end.
+func (c *socket) write() {
+	ping := time.NewTicker(c.server.timing.ping)
+	defer ping.Stop()
+	for {
+		var f frame
+		select {
+		case <-c.done:
+			return
+		case <-ping.C:
+			if c.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.server.timing.write)) != nil {
+				c.conn.NetConn().Close()
+				return
+			}
+			continue
+		case f = <-c.out:
+		}
+		c.conn.SetWriteDeadline(time.Now().Add(c.server.timing.write))
+		if err := c.conn.WriteMessage(websocket.TextMessage, f.data); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.cut()
+			}
+			c.conn.NetConn().Close()
+			return
+		}
+		if f.close != nil {
+			c.conn.WriteControl(websocket.CloseMessage, f.close, time.Now().Add(c.server.timing.write))
+			c.hangUp()
+			return
+		}
+	}
+}
+
+// alive notes that the peer was heard.
+func (c *socket) alive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.conn.SetReadDeadline(time.Now().Add(c.server.timing.silence))
+	}
+}
+
+// hangUp leaves the peer a moment to answer the close frame (RFC 6455 §7.1.1):
+// to close at once, with something unread, would reset the connection and take
+// our last message with it.
+func (c *socket) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.conn.SetReadDeadline(time.Now().Add(c.server.timing.linger))
+}
+
+// ending tells whether the last message is on its way.
+func (c *socket) ending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
