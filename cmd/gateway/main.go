@@ -1,0 +1,131 @@
+// Command gateway captures a camera or a desktop, encodes it once and streams it
+// to browsers over WebRTC. docs/ tells how it is used; `gateway help` is the short of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"gateway/internal/gateway"
+)
+
+// version is set at build time from the repository's tags.
+var version = "unknown"
+
+const usage = `usage: gateway [COMMAND] [FLAGS]
+
+commands
+  run             serve the streams of the pipelines folder (the default)
+  check [FILE…]   look for faults in pipeline files, without starting them
+  explain NAME    print what a pipeline file compiles to on this machine
+  healthcheck     ask a running gateway whether it is ready; for container health checks
+  version         print versions
+  help            print this
+
+flags
+  -config FILE    the gateway's own configuration   (default configs/gateway.yaml)
+  -pipelines DIR  the pipeline files                (default from the configuration: pipelines/)
+  -listen ADDR    where to serve                    (default from the configuration: 127.0.0.1:8080)
+
+exit status: 0 fine, 1 a fault that is printed, 2 wrong usage
+`
+
+// errUsage is a fault of the command line; what to print was printed.
+var errUsage = errors.New("wrong usage")
+
+func main() {
+	err := run(os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "gateway:", err)
+		os.Exit(1)
+	}
+}
+
+// run carries out one command line.
+func run(args []string, stdout, stderr io.Writer) error {
+	command := "run"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	configPath := flags.String("config", gateway.DefaultConfig, "")
+	pipelines := flags.String("pipelines", "", "")
+	listen := flags.String("listen", "", "")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return errUsage
+	}
+
+	switch command {
+	case "help":
+		fmt.Fprint(stdout, usage)
+		return nil
+	case "version":
+		fmt.Fprintf(stdout, "gateway %s\nGStreamer %s\n", version, gateway.GStreamerVersion())
+		return nil
+	}
+	settings, err := gateway.Load(*configPath, *pipelines, *listen, os.Environ())
+	if err != nil {
+		return err
+	}
+	switch command {
+	case "run":
+		if flags.NArg() > 0 {
+			fmt.Fprintf(stderr, "gateway: run takes no argument %q\n", flags.Arg(0))
+			return errUsage
+		}
+		return serve(settings, stderr)
+	case "check":
+		return settings.Check(flags.Args(), stdout)
+	case "explain":
+		if flags.NArg() != 1 {
+			fmt.Fprintln(stderr, "gateway: explain takes the name of one stream")
+			return errUsage
+		}
+		return settings.Explain(flags.Arg(0), stdout)
+	case "healthcheck":
+		return settings.Healthcheck()
+	}
+	fmt.Fprintf(stderr, "gateway: unknown command %q\n\n%s", command, usage)
+	return errUsage
+}
+
+// serve runs the gateway until SIGINT or SIGTERM; a second signal ends it at once.
+func serve(settings gateway.Settings, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr)})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "gateway: open http://%s\n", browsable(g.Addr()))
+	return g.Serve(ctx)
+}
+
+// browsable is the address as one types it into a browser on this machine.
+func browsable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}

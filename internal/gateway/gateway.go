@@ -1,0 +1,154 @@
+// Package gateway wires the whole product together: streams from the pipelines
+// folder, the WebRTC engine, signaling, pages, API and metrics on one port. It
+// runs in process, so that tests can start the product as it is.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"gateway/internal/config"
+	"gateway/internal/gst"
+	"gateway/internal/rtc"
+	"gateway/internal/signal"
+	"gateway/internal/stream"
+)
+
+// Options are what a gateway is started with.
+type Options struct {
+	Settings Settings
+	Version  string // of the program, for logs and metrics
+	Logger   *slog.Logger
+}
+
+// Gateway is a running gateway.
+type Gateway struct {
+	conf     *config.Gateway
+	log      *slog.Logger
+	version  string
+	listener net.Listener
+	server   *http.Server
+	registry *prometheus.Registry
+	engine   *rtc.Engine
+	signal   *signal.Server
+	streams  *streams
+	cameras  snapshots
+	ready    atomic.Bool
+}
+
+// New opens the ports and loads the streams; Serve then answers. Files that don't
+// hold a good stream are logged and left out. The caller calls Serve or Close.
+func New(o Options) (*Gateway, error) {
+	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version}
+	gst.Debug(g.log, g.conf.Log.GST)
+
+	var err error
+	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
+		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
+	}
+	g.registry = prometheus.NewRegistry()
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	port := g.conf.ICE.UDPPort
+	if port == 0 {
+		port = g.listener.Addr().(*net.TCPAddr).Port
+	}
+	g.engine, err = rtc.New(rtc.Options{UDPPort: port, ICE: g.conf.ICE, Logger: g.log, Registerer: g.registry})
+	if err != nil {
+		g.listener.Close()
+		return nil, err
+	}
+
+	g.streams = loadStreams(g.conf.Pipelines, g.log)
+	g.registry.MustRegister(collector{g.streams}, buildInfo(g.version))
+	g.signal = signal.New(signal.Options{
+		Streams: g.streams, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
+	})
+	g.server = &http.Server{
+		Handler:           g.routes(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+	return g, nil
+}
+
+// Addr is the address that HTTP listens on.
+func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
+
+// Serve answers until ctx is done, then shuts down: streams are closed, viewers
+// told, all within the configured time. It returns the fault that ended it, if any.
+func (g *Gateway) Serve(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- g.server.Serve(g.listener) }()
+	g.ready.Store(true)
+	g.log.Info("gateway serves", "address", "http://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
+		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
+	select {
+	case err := <-served:
+		return errors.Join(err, g.Close())
+	case <-ctx.Done():
+	}
+	err := g.Close()
+	<-served
+	return err
+}
+
+// Close ends everything, in the configured time at most.
+func (g *Gateway) Close() error {
+	g.ready.Store(false)
+	ctx, cancel := context.WithTimeout(context.Background(), g.conf.Limits.ShutdownTimeout)
+	defer cancel()
+	g.log.Info("gateway stops")
+	done := make(chan error, 1)
+	go func() {
+		err := g.signal.Close(ctx)
+		if e := g.server.Shutdown(ctx); e != nil {
+			err = errors.Join(err, e, g.server.Close())
+		}
+		err = errors.Join(err, g.engine.Close(), g.streams.close())
+		done <- errors.Join(err, g.listenerClosed())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errors.New("shutdown: not everything stopped in time")
+	}
+}
+
+// listenerClosed closes the listener where Serve was never called.
+func (g *Gateway) listenerClosed() error {
+	if err := g.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// launcher runs pipelines in this process.
+type launcher struct {
+	registry gst.Registry
+	log      *slog.Logger
+}
+
+func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
+	return config.Compile(c, l.registry)
+}
+
+func (l launcher) Launch(ctx context.Context, name string, plan *config.Plan, sink stream.Sink) (stream.Pipeline, error) {
+	p, err := gst.Launch(ctx, name, plan, sink, l.log.With("stream", name))
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}

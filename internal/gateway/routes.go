@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gateway/internal/signal"
+	"gateway/internal/stream"
+	"gateway/internal/web"
+)
+
+// routes is everything that the gateway answers over HTTP.
+func (g *Gateway) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /ws", g.signal.WebSocket())
+	mux.Handle("/whep/", g.signal.WHEP())
+	mux.HandleFunc("GET /api/streams", g.listStreams)
+	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
+	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
+	mux.Handle("/api/", http.HandlerFunc(notFound))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /readyz", g.readyz)
+	mux.Handle("/", web.Handler())
+
+	outer := http.NewServeMux()
+	outer.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	outer.Handle("/", g.knownHost(mux))
+	return signal.Trace(outer, g.log)
+}
+
+func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {
+	if !g.ready.Load() {
+		http.Error(w, "not ready", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+func (g *Gateway) listStreams(w http.ResponseWriter, _ *http.Request) {
+	answer := struct {
+		Streams  []stream.Info `json:"streams"`
+		Problems []string      `json:"problems,omitempty"` // files that were left out, and why
+	}{Streams: []stream.Info{}, Problems: g.streams.problems}
+	for _, s := range g.streams.list() {
+		i := s.Info()
+		i.Launch, i.Notes = "", nil
+		answer.Streams = append(answer.Streams, i)
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+func (g *Gateway) oneStream(w http.ResponseWriter, r *http.Request) {
+	s, ok := g.streams.Stream(r.PathValue("name"))
+	if !ok {
+		notFound(w, r)
+		return
+	}
+	writeJSON(w, http.StatusOK, s.Info())
+}
+
+// problem is an error as RFC 9457 has it.
+type problem struct {
+	Title   string `json:"title"`
+	Detail  string `json:"detail,omitempty"`
+	Code    string `json:"code"`
+	TraceID string `json:"traceId"`
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	writeProblem(w, r, http.StatusNotFound, "not-found", "there is nothing at "+r.URL.Path)
+}
+
+func writeProblem(w http.ResponseWriter, r *http.Request, status int, code, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(problem{Title: http.StatusText(status), Detail: detail, Code: code, TraceID: signal.TraceID(r.Context())})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+// knownHost refuses requests whose Host is a name that isn't this gateway's: a
+// page elsewhere could otherwise have its own name resolved to this address (DNS
+// rebinding) and read streams as if it came from here.
+func (g *Gateway) knownHost(next http.Handler) http.Handler {
+	names := []string{"localhost"}
+	if name, err := os.Hostname(); err == nil {
+		short, _, _ := strings.Cut(strings.ToLower(name), ".")
+		names = append(names, strings.ToLower(name), short, short+".local")
+	}
+	for _, origin := range g.conf.HTTP.AllowedOrigins {
+		if u, err := url.Parse(origin); err == nil && u.Hostname() != "" {
+			names = append(names, strings.ToLower(u.Hostname()))
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.ToLower(strings.Trim(strings.TrimSuffix(host, "."), "[]"))
+		_, err := netip.ParseAddr(host)
+		if err != nil && !slices.Contains(names, host) {
+			writeProblem(w, r, http.StatusMisdirectedRequest, "unknown-host",
+				fmt.Sprintf("this gateway isn't known as %q; if it should be, list http://%s under http.allowed_origins", host, host))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
