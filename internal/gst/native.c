@@ -93,6 +93,9 @@ gboolean element_is(GstElement *e, const char *factory) {
   return f && strcmp(GST_OBJECT_NAME(f), factory) == 0;
 }
 
+// no_preroll lets the pipeline play without waiting for this sink's first frame.
+void no_preroll(GstElement *appsink) { g_object_set(appsink, "async", FALSE, NULL); }
+
 // pad_force_keyframe sends an upstream GstForceKeyUnit out of the appsink: it
 // reaches the encoder of this branch alone.
 gboolean pad_force_keyframe(GstElement *appsink) {

@@ -42,6 +42,7 @@ gsize pulled_copy_raw(pulled *p, guint8 *dst, gsize room);
 void pulled_drop(pulled *p);
 
 gboolean element_is(GstElement *e, const char *factory);
+void no_preroll(GstElement *appsink);
 gboolean pad_force_keyframe(GstElement *appsink);
 gboolean pad_upstream_size(GstElement *appsink, int *width, int *height, double *fps);
 int caps_formats(GstElement *sink, source_format *out, int room);
@@ -49,3 +50,4 @@ gboolean push_only(GstElement *appsrc, const guint8 *data, gsize size);
 void use_system_clock(GstElement *pipeline);
 char *factory_of(GstObject *object);
 void set_threshold(const char *categories);
+int x_servers_lost(void);

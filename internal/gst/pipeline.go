@@ -57,6 +57,7 @@ type Pipeline struct {
 	log      *slog.Logger
 
 	closing atomic.Bool
+	desktop bool // captures from an X server
 	failed  sync.Once
 	wants   chan string // tracks whose encoder should make a keyframe
 	quit    chan struct{}
@@ -65,8 +66,8 @@ type Pipeline struct {
 	err     error
 }
 
-// Launch starts the plan's pipeline and returns once it plays, at the latest when
-// ctx is done. What it yields goes to sink, until Close has returned. An error is
+// Launch starts the plan's pipeline and returns once its elements have started, at
+// the latest when ctx is done. What it yields goes to sink, until Close has returned. An error is
 // an *Error where an element gave a reason.
 func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log *slog.Logger) (*Pipeline, error) {
 	Init()
@@ -77,6 +78,7 @@ func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log 
 	p := &Pipeline{
 		name: name, pipeline: native, bus: native.GetPipelineBus(), sink: sink, log: log,
 		wants: make(chan string, 16), quit: make(chan struct{}),
+		desktop: strings.Contains(plan.Launch, "ximagesrc"),
 	}
 	C.use_system_clock(element(native.Element))
 	for _, t := range plan.Tracks {
@@ -90,8 +92,9 @@ func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log 
 			p.Close()
 			return nil, fmt.Errorf("element %q is no appsink", t.Name)
 		}
+		C.no_preroll(element(appsink))
 	}
-	if err := p.setState(gst.StatePlaying, ctx.Done()); err != nil {
+	if err := p.setState(ctx, gst.StatePlaying); err != nil {
 		cause := p.cause(err)
 		p.Close()
 		return nil, cause
@@ -121,7 +124,9 @@ func (p *Pipeline) Close() error {
 	p.once.Do(func() {
 		p.closing.Store(true)
 		close(p.quit)
-		p.err = p.setState(gst.StateNull, time.After(stopTimeout))
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		p.err = p.setState(ctx, gst.StateNull)
 		if p.err != nil {
 			return // the taps may hang in it too
 		}
@@ -135,53 +140,35 @@ func (p *Pipeline) Close() error {
 	return p.err
 }
 
-// setState changes the state, and for PLAYING waits until it is reached, in a
-// goroutine of its own: GStreamer may never return.
-func (p *Pipeline) setState(state gst.State, deadline any) error {
+// setState changes the state, in a goroutine of its own: GStreamer may never
+// return. It doesn't wait for the first frame.
+func (p *Pipeline) setState(ctx context.Context, state gst.State) error {
 	result := make(chan error, 1)
-	go func() {
-		result <- p.changeState(state)
-	}()
-	switch d := deadline.(type) {
-	case <-chan struct{}:
-		select {
-		case err := <-result:
-			return err
-		case <-d:
-		}
-	case <-chan time.Time:
-		select {
-		case err := <-result:
-			return err
-		case <-d:
-		}
+	go func() { result <- p.changeState(state) }()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ErrStuck
 	}
-	return ErrStuck
 }
 
 func (p *Pipeline) changeState(state gst.State) error {
-	e := element(p.pipeline.Element)
-	switch C.gst_element_set_state(e, C.GstState(state)) {
-	case C.GST_STATE_CHANGE_FAILURE:
+	if C.gst_element_set_state(element(p.pipeline.Element), C.GstState(state)) == C.GST_STATE_CHANGE_FAILURE {
 		return errors.New("the pipeline doesn't start")
-	case C.GST_STATE_CHANGE_ASYNC: // some source takes its time
-		for !p.closing.Load() || state == gst.StateNull {
-			switch C.gst_element_get_state(e, nil, nil, C.GstClockTime(busTimeout)) {
-			case C.GST_STATE_CHANGE_FAILURE:
-				return errors.New("the pipeline doesn't start")
-			case C.GST_STATE_CHANGE_ASYNC:
-				continue
-			}
-			return nil
-		}
 	}
-	return nil
+	return nil // what still goes on in other threads fails on the bus, if it does
 }
 
-// cause looks on the bus for the reason why the pipeline didn't start.
+// cause looks on the bus for the reason why the pipeline didn't start. When there
+// must be one (err isn't nil) it waits a little: another thread may still post it.
 func (p *Pipeline) cause(err error) error {
 	for {
-		m := p.bus.Pop()
+		wait := gst.ClockTime(0)
+		if err != nil {
+			wait = gst.ClockTime(busTimeout)
+		}
+		m := p.bus.TimedPop(wait)
 		if m == nil {
 			return err
 		}
@@ -204,8 +191,12 @@ func (p *Pipeline) fail(err error) {
 // watchBus reads the pipeline's messages until Close.
 func (p *Pipeline) watchBus() {
 	defer p.wait.Done()
+	lost := C.x_servers_lost()
 	for !p.closing.Load() {
 		m := p.bus.TimedPop(gst.ClockTime(busTimeout))
+		if p.desktop && C.x_servers_lost() != lost {
+			p.fail(errors.New("the X server went away")) // ximagesrc would repeat its last picture for ever
+		}
 		if m == nil {
 			continue
 		}

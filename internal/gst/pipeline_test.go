@@ -284,7 +284,7 @@ func TestFormatsOfSources(t *testing.T) {
 
 // A display is looked for every few seconds while a stream is idle.
 func TestLookingForADisplayLeavesNoDescriptors(t *testing.T) {
-	display := startXvfb(t)
+	display, _ := startXvfb(t)
 	descriptors := func() int {
 		runtime.GC()
 		all, err := os.ReadDir("/proc/self/fd")
@@ -308,8 +308,26 @@ func TestLookingForADisplayLeavesNoDescriptors(t *testing.T) {
 	}
 }
 
-// startXvfb runs an X server of 640x480 for the test and returns its display.
-func startXvfb(t *testing.T) string {
+// Xlib would end the whole process.
+func TestXServerThatDiesEndsItsPipelineOnly(t *testing.T) {
+	display, kill := startXvfb(t)
+	_, c := launch(t, "ximagesrc use-damage=false display-name="+display+
+		" ! video/x-raw,framerate=30/1 ! videoconvert ! "+x264+sink, media.H264)
+	next(t, c).Release()
+	kill()
+	select {
+	case err := <-c.failure:
+		if !strings.Contains(err.Error(), "X server") {
+			t.Errorf("reported %v", err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("nothing was reported")
+	}
+}
+
+// startXvfb runs an X server of 640x480 for the test and returns its display and
+// what kills it.
+func startXvfb(t *testing.T) (display string, kill func()) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -322,12 +340,13 @@ func startXvfb(t *testing.T) string {
 		t.Fatal("Xvfb (package xvfb): ", err)
 	}
 	w.Close()
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	kill = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(kill)
 	var number int
 	if _, err := fmt.Fscan(r, &number); err != nil {
 		t.Fatal("Xvfb: ", err)
 	}
-	return fmt.Sprintf(":%d", number)
+	return fmt.Sprintf(":%d", number), kill
 }
 
 func TestSnapshotIsAPictureOfTheKeyframe(t *testing.T) {

@@ -6,6 +6,7 @@ package gst
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -58,7 +59,9 @@ func (Registry) Formats(source string) ([]config.Format, error) {
 	}
 	p := &Pipeline{name: "probe", pipeline: native, bus: native.GetPipelineBus(), quit: make(chan struct{})}
 	defer p.Close()
-	if err := p.setState(gst.StateReady, time.After(probeTimeout)); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	if err := p.setState(ctx, gst.StateReady); err != nil {
 		if errors.Is(err, ErrStuck) {
 			return nil, fmt.Errorf("%s: can't be opened within %v", factory, probeTimeout)
 		}
@@ -69,7 +72,7 @@ func (Registry) Formats(source string) ([]config.Format, error) {
 		return nil, err
 	}
 	defer dispose(probe.Object.InitiallyUnowned.Object)
-	var found [64]C.source_format
+	var found [256]C.source_format
 	n := C.caps_formats(element(probe), &found[0], C.int(len(found)))
 	if err := p.cause(nil); err != nil {
 		return nil, plain(source, err) // ximagesrc opens its display when asked for caps
