@@ -124,6 +124,8 @@ func settings(o config.ICE, mux ice.UDPMux, log pionLog) (webrtc.SettingEngine, 
 	s.SetSrflxAcceptanceMinWait(0)
 	s.SetRelayAcceptanceMinWait(300 * time.Millisecond)
 
+	s.SetICEMaxBindingRequests(maxBindingRequests)
+
 	// As DTLS server the gateway's order of profiles decides. AES-GCM costs half
 	// of what AES-CM with HMAC-SHA1 does.
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {

@@ -265,6 +265,9 @@ func (v *Viewer) decline(t *track) {
 
 // applied follows a remote description that pion has taken.
 func (v *Viewer) applied() {
+	if !v.described {
+		v.hurry()
+	}
 	v.described = true
 	held := v.held
 	v.held, v.candidates = nil, 0

@@ -9,6 +9,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -32,9 +33,9 @@ var types = map[string]string{
 }
 
 // policy is what every page may do: its own scripts, styles and requests,
-// nothing inline, nothing from elsewhere.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; " +
-	"media-src 'self' blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors "
+// nothing from elsewhere, and of inline scripts only the one whose hash is given.
+const policy = "default-src 'none'; script-src 'self'%s; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; " +
+	"media-src 'self' blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors %s"
 
 const (
 	nobody    = "'none'" // may frame the list of streams
@@ -123,6 +124,7 @@ type site struct {
 	assets   map[string]*file // by name below assets/
 	index    *file
 	watch    *file
+	early    string // the watch page's inline script as a policy names it: " 'sha256-…'"
 	notFound []byte // a page with {root} and {assets} still in it: it is shown at any depth
 	version  string // hash of all assets: pages name them by it, so that browsers may keep them
 }
@@ -145,7 +147,11 @@ var load = sync.OnceValue(func() *site {
 	}
 	s.version = "v-" + hex.EncodeToString(all.Sum(nil)[:6])
 	s.index = newFile("index.html", s.fill(read("index.html"), "./"))
-	s.watch = newFile("watch.html", s.fill(read("watch.html"), "../"))
+	early := bytes.TrimSpace(read("early.js"))
+	sum := sha256.Sum256(early)
+	s.early = " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	watch := bytes.Replace(read("watch.html"), []byte("{early}"), early, 1)
+	s.watch = newFile("watch.html", s.fill(watch, "../"))
 	s.notFound = read("notfound.html")
 	return s
 })
@@ -177,8 +183,8 @@ func (s *site) fill(page []byte, root string) []byte {
 func Handler() http.Handler {
 	s := load()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.index, nobody) })
-	mux.HandleFunc("GET /watch/{name}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.watch, everybody) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.index, "", nobody) })
+	mux.HandleFunc("GET /watch/{name}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.watch, s.early, everybody) })
 	mux.HandleFunc("GET /assets/{file}", s.asset)
 	mux.HandleFunc("GET /assets/{version}/{file}", s.asset)
 	mux.HandleFunc("/", s.missing)
@@ -186,14 +192,14 @@ func Handler() http.Handler {
 }
 
 // page answers with a page that the given ancestors may frame.
-func (s *site) page(w http.ResponseWriter, r *http.Request, f *file, ancestors string) {
-	protect(w.Header(), ancestors)
+func (s *site) page(w http.ResponseWriter, r *http.Request, f *file, inline, ancestors string) {
+	protect(w.Header(), inline, ancestors)
 	w.Header().Set("Cache-Control", "no-cache")
 	f.serve(w, r, http.StatusOK)
 }
 
-func protect(h http.Header, ancestors string) {
-	h.Set("Content-Security-Policy", policy+ancestors)
+func protect(h http.Header, inline, ancestors string) {
+	h.Set("Content-Security-Policy", fmt.Sprintf(policy, inline, ancestors))
 	h.Set("Permissions-Policy", "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()")
 }
 
@@ -216,7 +222,7 @@ func (s *site) asset(w http.ResponseWriter, r *http.Request) {
 
 // missing answers what isn't there: 404, or 405 where only the method is wrong.
 func (s *site) missing(w http.ResponseWriter, r *http.Request) {
-	protect(w.Header(), nobody)
+	protect(w.Header(), "", nobody)
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")

@@ -2,6 +2,8 @@ package web
 
 import (
 	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"io/fs"
 	"net/http"
@@ -50,7 +52,7 @@ func TestPagesAllowOnlyTheirOwnScriptsAndStyles(t *testing.T) {
 		}
 		directives := strings.Split(res.Header.Get("Content-Security-Policy"), "; ")
 		for _, want := range []string{
-			"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "img-src 'self' data: blob:",
+			"default-src 'none'", "script-src 'self'" + inlineScript(t, res), "style-src 'self'", "connect-src 'self'", "img-src 'self' data: blob:",
 			"base-uri 'none'", "form-action 'none'", "frame-ancestors " + c.ancestors,
 		} {
 			if !slices.Contains(directives, want) {
@@ -72,9 +74,19 @@ func TestPagesAllowOnlyTheirOwnScriptsAndStyles(t *testing.T) {
 	}
 }
 
+// inlineScript is how a policy names the page's inline script, empty without one.
+func inlineScript(t *testing.T, res *http.Response) string {
+	script := regexp.MustCompile(`(?s)<script>(.*?)</script>`).FindStringSubmatch(body(t, res))
+	if script == nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(script[1]))
+	return " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
 // The policy would refuse it, and a refusal shows only in a browser's console.
-func TestNothingIsInline(t *testing.T) {
-	inline := regexp.MustCompile(`(?i)<style|\sstyle=|\son[a-z]+=|<script(?:[^>]*)>[^<]`)
+func TestNothingElseIsInline(t *testing.T) {
+	inline := regexp.MustCompile(`(?i)<style|\sstyle=|\son[a-z]+=|<script(?:[^>]*)>(?:[^<{]|\{[^e])`)
 	data := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|setAttribute\('style'|\beval\(`)
 	err := fs.WalkDir(static, "static", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

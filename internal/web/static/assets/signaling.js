@@ -28,6 +28,24 @@ export function retryDelay(attempt, visible, random = Math.random()) {
 }
 
 /**
+ * What the page began before its modules were there (early.js): a socket on which it joins, and the messages that came. It is taken
+ * once, if it is the same conversation and still lives.
+ *
+ * @param {string} url
+ * @param {{roomId: string, token?: string}} join
+ * @returns {{socket: WebSocket, messages: MessageEvent[]}|undefined}
+ */
+function begun(url, join) {
+  const early = globalThis.gatewayEarly;
+  if (!early?.socket) return;
+  const { socket, messages } = early;
+  early.socket = null;
+  if (socket.url === url && early.join.roomId === join.roomId && !join.token && socket.readyState <= WebSocket.OPEN) return { socket, messages };
+  socket.onopen = null;
+  socket.close();
+}
+
+/**
  * The state of a conversation: "connecting", "open", "waiting" (it dials again at retryAt) or "closed".
  *
  * @typedef {{ state: 'connecting'|'open'|'waiting'|'closed', retryAt: number }} SignalingState retryAt is on the clock of performance.now()
@@ -123,9 +141,11 @@ export class Signaling extends EventTarget {
 
   #dial() {
     this.#hangUp();
+    const join = this.#join();
+    const early = begun(this.#url, join);
     let socket;
     try {
-      socket = new WebSocket(this.#url);
+      socket = early?.socket ?? new WebSocket(this.#url);
     } catch (err) {
       // a page of https may not open ws:, and nothing but a reload changes that
       console.error('gateway: the WebSocket cannot be opened:', err);
@@ -135,15 +155,16 @@ export class Signaling extends EventTarget {
     this.#socket = socket;
     this.#expect(openWithin);
     this.#enter('connecting');
-    const join = this.#join(); // while the socket opens: asking a browser for its codecs takes time
 
-    socket.onopen = () => {
-      this.send('join', join);
+    const opened = () => {
+      if (!joined) this.send('join', join);
       this.#expect(pongWithin);
       this.#pingTimer = setInterval(() => this.#ping(pongWithin), pingEvery);
       this.#openedAt = performance.now();
       this.#enter('open');
     };
+    const joined = socket.readyState === WebSocket.OPEN; // an early socket that is open has joined
+    socket.onopen = opened;
     socket.onmessage = (event) => {
       clearTimeout(this.#deadline);
       this.#deadline = 0;
@@ -158,6 +179,9 @@ export class Signaling extends EventTarget {
     socket.onclose = () => {
       if (socket === this.#socket) this.rejoin();
     };
+    if (joined) opened();
+    // when whoever opened this is ready for answers
+    if (early) queueMicrotask(() => early.messages.forEach((event) => socket.onmessage?.(event)));
   }
 
   #ping(within) {

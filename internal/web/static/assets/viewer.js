@@ -53,10 +53,31 @@ const retryAfter = {
  */
 export function receivableCodecs() {
   const list = (kind) => {
-    const types = (RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType);
+    // asking takes a browser time; the page may have asked already
+    const types = globalThis.gatewayEarly?.join.codecs[kind] ?? (RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType);
     return [...new Set(types)].filter((type) => !/\/(rtx|red|ulpfec|flexfec.*|cn|telephone-event)$/i.test(type));
   };
   return { video: list('video'), audio: list('audio') };
+}
+
+/**
+ * An answer that asks for both channels: Chromium plays Opus in mono otherwise
+ * (RFC 7587 §6.1, stereo).
+ * @param {string} sdp
+ * @returns {string}
+ */
+function inStereo(sdp) {
+  const opus = /^a=rtpmap:(\d+) opus\//im.exec(sdp)?.[1];
+  if (!opus) return sdp;
+  return sdp.replace(new RegExp(`^(a=fmtp:${opus} (?!(?:.*;)?stereo=1).*)$`, 'im'), '$1;stereo=1');
+}
+
+/** The connection that the page made before its modules were there (early.js), once. */
+function begun() {
+  const early = globalThis.gatewayEarly;
+  const pc = early?.pc;
+  if (early) early.pc = null;
+  return pc ?? undefined;
 }
 
 /**
@@ -144,7 +165,7 @@ export class Viewer extends EventTarget {
     addEventListener('pagehide', this.#leave);
     addEventListener('pageshow', this.#return);
     document.addEventListener('visibilitychange', this.#hide);
-    this.#signaling.open(); // first: the socket opens while the connection is being made
+    this.#signaling.open(); // the socket opens while the connection is being made
     this.#renew();
   }
 
@@ -260,7 +281,8 @@ export class Viewer extends EventTarget {
   /** Makes the connection of the next session. */
   #renew() {
     this.#drop();
-    const pc = new RTCPeerConnection({ iceTransportPolicy: this.#policy, bundlePolicy: 'max-bundle' });
+    const pc = begun() ?? new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    if (this.#policy !== 'all') pc.setConfiguration({ ...pc.getConfiguration(), iceTransportPolicy: this.#policy });
     this.#pc = pc;
     this.#media = new MediaStream();
     pc.onicecandidate = ({ candidate }) => {
@@ -312,7 +334,8 @@ export class Viewer extends EventTarget {
     clearTimeout(this.#connectTimer);
     this.#connectTimer = setTimeout(() => this.#lose('no-path'), connectWithin);
     await pc.setRemoteDescription({ type: 'offer', sdp });
-    await pc.setLocalDescription();
+    const answer = await pc.createAnswer();
+    await pc.setLocalDescription({ type: 'answer', sdp: inStereo(answer.sdp) });
     if (pc !== this.#pc) return;
     performance.mark('gateway:answer');
     this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
