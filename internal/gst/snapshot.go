@@ -98,7 +98,17 @@ func depacketize(codec media.Codec, payloads [][]byte) ([]byte, error) {
 		return nil, fmt.Errorf("no pictures of %s", codec)
 	}
 	var unit []byte
+	sliced := false // a slice has been seen
 	for _, p := range payloads {
+		if codec == media.H264 && len(p) > 0 {
+			if sliced && media.H264SPS(p) != nil {
+				continue // repeated before a later slice, where it would begin another access unit (ITU-T H.264 §7.4.1.2.3)
+			}
+			switch p[0] & 0x1f {
+			case 1, 5, 28: // slices, and what is fragmented (RFC 6184 §5.2)
+				sliced = true
+			}
+		}
 		part, err := d.Unmarshal(p)
 		if err != nil {
 			return nil, fmt.Errorf("%s payload: %w", codec, err)
