@@ -369,7 +369,7 @@ func TestSnapshotIsAPictureOfTheKeyframe(t *testing.T) {
 			if size := picture.Bounds().Size(); size.X != 320 || size.Y != 240 {
 				t.Errorf("size %v", size)
 			}
-			if r, g, b, _ := picture.At(160, 120).RGBA(); r>>8 < 200 || g>>8 > 60 || b>>8 > 60 {
+			if r, g, b, _ := picture.At(160, 120).RGBA(); r>>8 < 240 || g>>8 > 16 || b>>8 > 16 {
 				t.Errorf("colour %d %d %d, want red", r>>8, g>>8, b>>8)
 			}
 		})

@@ -35,8 +35,10 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 	snapshots.Lock()
 	defer snapshots.Unlock()
 	native, err := gst.NewPipelineFromString(fmt.Sprintf(
-		`appsrc name=in format=time caps="%s" ! decodebin ! videoconvert ! videoscale`+
-			` ! video/x-raw,width=[1,%d],pixel-aspect-ratio=1/1 ! jpegenc quality=80 ! appsink name=out sync=false`,
+		// by RGB: jpegenc takes YUV of any matrix and range, and converts none to JFIF
+		`appsrc name=in format=time caps="%s" ! decodebin ! videoscale ! videoconvert`+
+			` ! video/x-raw,format=RGB,width=[1,%d],pixel-aspect-ratio=1/1`+
+			` ! jpegenc quality=80 ! appsink name=out sync=false`,
 		bitstreamCaps[codec], width))
 	if err != nil {
 		return nil, err
