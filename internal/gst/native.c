@@ -96,6 +96,30 @@ gboolean element_is(GstElement *e, const char *factory) {
 // no_preroll lets the pipeline play without waiting for this sink's first frame.
 void no_preroll(GstElement *appsink) { g_object_set(appsink, "async", FALSE, NULL); }
 
+// branch_is_live walks up to the source that feeds the appsink: 1 it captures, 0 it
+// yields as fast as it is taken from, -1 it doesn't say.
+int branch_is_live(GstElement *appsink) {
+  int answer = -1;
+  GstElement *e = gst_object_ref(appsink);
+  for (int i = 0; e && i < 64; i++) {
+    GstPad *pad = gst_element_get_static_pad(e, "sink");
+    if (!pad) {
+      if (GST_IS_BASE_SRC(e)) answer = gst_base_src_is_live(GST_BASE_SRC(e));
+      break;
+    }
+    GstPad *peer = gst_pad_get_peer(pad);
+    gst_object_unref(pad);
+    gst_object_unref(e);
+    e = peer ? gst_pad_get_parent_element(peer) : NULL;
+    if (peer) gst_object_unref(peer);
+  }
+  if (e) gst_object_unref(e);
+  return answer;
+}
+
+// keep_pace makes the appsink hold each buffer until its time has come.
+void keep_pace(GstElement *appsink) { g_object_set(appsink, "sync", TRUE, "drop", FALSE, NULL); }
+
 // pad_force_keyframe sends an upstream GstForceKeyUnit out of the appsink: it
 // reaches the encoder of this branch alone.
 gboolean pad_force_keyframe(GstElement *appsink) {

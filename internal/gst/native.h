@@ -5,6 +5,7 @@
 #include <gst/gst.h>
 #include <gst/app/gstappsink.h>
 #include <gst/app/gstappsrc.h>
+#include <gst/base/gstbasesrc.h>
 #include <gst/video/video.h>
 
 // pulled is one sample taken out of an appsink, as a run of packets.
@@ -43,6 +44,8 @@ void pulled_drop(pulled *p);
 
 gboolean element_is(GstElement *e, const char *factory);
 void no_preroll(GstElement *appsink);
+int branch_is_live(GstElement *appsink);
+void keep_pace(GstElement *appsink);
 gboolean pad_force_keyframe(GstElement *appsink);
 gboolean pad_upstream_size(GstElement *appsink, int *width, int *height, double *fps);
 int caps_formats(GstElement *sink, source_format *out, int room);

@@ -23,9 +23,10 @@ import (
 	"gateway/internal/media"
 )
 
-// ErrStuck says that a state change didn't end in time. The pipeline is given
-// up: its threads and memory are lost to this process.
-var ErrStuck = errors.New("pipeline is stuck in a state change")
+// ErrStuck says that a call into GStreamer didn't end in time: a driver or a
+// server that doesn't answer. The pipeline is given up; its threads are lost to
+// this process until the call returns.
+var ErrStuck = errors.New("the source or an element doesn't answer")
 
 // ErrEnded says that the source came to its end.
 var ErrEnded = errors.New("the source has ended")
@@ -49,7 +50,7 @@ type Sink interface {
 
 // Pipeline is a running pipeline. Close ends it.
 type Pipeline struct {
-	name     string
+	about    string // the launch text, by which a hung one is known
 	pipeline *gst.Pipeline
 	bus      *gst.Bus
 	taps     []*tap
@@ -71,33 +72,18 @@ type Pipeline struct {
 // an *Error where an element gave a reason.
 func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log *slog.Logger) (*Pipeline, error) {
 	Init()
-	native, err := gst.NewPipelineFromString(plan.Launch)
-	if err != nil {
-		return nil, err
-	}
 	p := &Pipeline{
-		name: name, pipeline: native, bus: native.GetPipelineBus(), sink: sink, log: log,
+		about: plan.Launch, sink: sink, log: log,
 		wants: make(chan string, 16), quit: make(chan struct{}),
 		desktop: strings.Contains(plan.Launch, "ximagesrc"),
 	}
-	C.use_system_clock(element(native.Element))
-	for _, t := range plan.Tracks {
-		appsink, err := native.GetElementByName(t.Name)
-		if err != nil {
-			p.Close()
-			return nil, fmt.Errorf("no element is named %q: each track needs an appsink of its name", t.Name)
-		}
-		p.taps = append(p.taps, newTap(p, t, appsink))
-		if C.element_is(element(appsink), cstrings.appsink) == 0 {
-			p.Close()
-			return nil, fmt.Errorf("element %q is no appsink", t.Name)
-		}
-		C.no_preroll(element(appsink))
+	err := bounded(ctx, p.about, func() error { return p.launch(plan) }, func() { p.Close() })
+	if errors.Is(err, ErrStuck) {
+		return nil, err
 	}
-	if err := p.setState(ctx, gst.StatePlaying); err != nil {
-		cause := p.cause(err)
+	if err != nil {
 		p.Close()
-		return nil, cause
+		return nil, err
 	}
 	p.wait.Add(2 + len(p.taps))
 	go p.watchBus()
@@ -106,6 +92,48 @@ func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log 
 		go t.run()
 	}
 	return p, nil
+}
+
+// launch makes the pipeline and starts it.
+func (p *Pipeline) launch(plan *config.Plan) error {
+	if err := p.parse(plan.Launch); err != nil {
+		return err
+	}
+	C.use_system_clock(element(p.pipeline.Element))
+	for _, t := range plan.Tracks {
+		appsink, err := p.pipeline.GetElementByName(t.Name)
+		if err != nil {
+			return fmt.Errorf("no element is named %q: each track needs an appsink of its name", t.Name)
+		}
+		p.taps = append(p.taps, newTap(p, t, appsink))
+		if C.element_is(element(appsink), cstrings.appsink) == 0 {
+			return fmt.Errorf("element %q is no appsink", t.Name)
+		}
+		C.no_preroll(element(appsink))
+	}
+	if err := p.changeState(gst.StatePaused); err != nil {
+		return p.cause(err)
+	}
+	for _, t := range p.taps {
+		if C.branch_is_live(element(t.appsink)) == 0 {
+			p.log.Info("the source isn't live: its own timestamps set the pace", "track", t.track.Name)
+			C.keep_pace(element(t.appsink))
+		}
+	}
+	if err := p.changeState(gst.StatePlaying); err != nil {
+		return p.cause(err)
+	}
+	return nil
+}
+
+// parse makes the elements.
+func (p *Pipeline) parse(text string) error {
+	native, err := gst.NewPipelineFromString(text)
+	if err != nil {
+		return err
+	}
+	p.pipeline, p.bus = native, native.GetPipelineBus()
+	return nil
 }
 
 // RequestKeyframe asks the encoder that feeds a track for a keyframe: an upstream
@@ -124,35 +152,31 @@ func (p *Pipeline) Close() error {
 	p.once.Do(func() {
 		p.closing.Store(true)
 		close(p.quit)
+		if p.pipeline == nil {
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
-		p.err = p.setState(ctx, gst.StateNull)
-		if p.err != nil {
-			return // the taps may hang in it too
+		p.err = bounded(ctx, p.about, func() error { return p.changeState(gst.StateNull) }, p.release)
+		if p.err == nil {
+			p.release()
 		}
-		p.wait.Wait()
-		for _, t := range p.taps {
-			dispose(t.appsink.Object.InitiallyUnowned.Object)
-		}
-		dispose(p.bus.Object.InitiallyUnowned.Object)
-		dispose(p.pipeline.Object.InitiallyUnowned.Object)
 	})
 	return p.err
 }
 
-// setState changes the state, in a goroutine of its own: GStreamer may never
-// return. It doesn't wait for the first frame.
-func (p *Pipeline) setState(ctx context.Context, state gst.State) error {
-	result := make(chan error, 1)
-	go func() { result <- p.changeState(state) }()
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return ErrStuck
+// release gives back a pipeline that has stopped.
+func (p *Pipeline) release() {
+	p.wait.Wait()
+	for _, t := range p.taps {
+		dispose(t.appsink.Object.InitiallyUnowned.Object)
 	}
+	dispose(p.bus.Object.InitiallyUnowned.Object)
+	dispose(p.pipeline.Object.InitiallyUnowned.Object)
 }
 
+// changeState changes the state. It may never return: see bounded. It doesn't
+// wait for the first frame.
 func (p *Pipeline) changeState(state gst.State) error {
 	if C.gst_element_set_state(element(p.pipeline.Element), C.GstState(state)) == C.GST_STATE_CHANGE_FAILURE {
 		return errors.New("the pipeline doesn't start")

@@ -8,6 +8,7 @@ import (
 	"image/jpeg"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -266,6 +267,86 @@ func TestStuckStateChangeIsGivenUp(t *testing.T) {
 	w.Close()
 }
 
+// An X server that accepts and never answers hangs the client library. It is asked
+// once, not again and again: each time would cost a thread.
+func TestHungSourceIsAskedOnce(t *testing.T) {
+	x, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan net.Conn, 10)
+	go func() {
+		defer close(held)
+		for {
+			c, err := x.Accept()
+			if err != nil {
+				return
+			}
+			held <- c
+		}
+	}()
+	port := x.Addr().(*net.TCPAddr).Port
+	source := fmt.Sprintf("ximagesrc display-name=127.0.0.1:%d", port-6000)
+	began := time.Now()
+	if _, err := (Registry{}).Formats(source); !errors.Is(err, ErrStuck) {
+		t.Errorf("said %v", err)
+	}
+	if took := time.Since(began); took > probeTimeout+2*time.Second {
+		t.Errorf("took %v", took)
+	}
+	began = time.Now()
+	if _, err := (Registry{}).Formats(source); !errors.Is(err, ErrStuck) || time.Since(began) > time.Second {
+		t.Errorf("the second time it took %v and said %v", time.Since(began), err)
+	}
+	x.Close()
+	for c := range held {
+		c.Close()
+	}
+	for end := time.Now().Add(deadline); ; {
+		_, err := Registry{}.Formats(source)
+		if err != nil && !errors.Is(err, ErrStuck) {
+			return // it is asked again
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is not asked again:", err)
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestSourceThatIsNotLiveKeepsItsOwnPace(t *testing.T) {
+	_, c := launch(t, strings.Replace(camera, "is-live=true", "", 1)+
+		"x264enc tune=zerolatency speed-preset=ultrafast threads=2 bitrate=8000 ! h264parse ! rtph264pay mtu=1200"+sink, media.H264)
+	began := time.Now()
+	var last time.Duration
+	for frames := 0; frames < 31; {
+		b := next(t, c)
+		if !b.Start && b.Capture != last {
+			t.Fatalf("frame %d: captured at %v and at %v", frames, last, b.Capture)
+		}
+		last = b.Capture
+		if b.End {
+			frames++
+		}
+		b.Release()
+	}
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("a second of it took %v", took)
+	}
+}
+
+func TestMissingPayloaderIsSaid(t *testing.T) {
+	_, c := launch(t, camera+"x264enc tune=zerolatency ! h264parse"+sink, media.H264)
+	select {
+	case err := <-c.failure:
+		if !errors.Is(err, errNotPackets) {
+			t.Fatalf("reported %v", err)
+		}
+	case <-time.After(deadline):
+		t.Fatal("nothing was reported")
+	}
+}
+
 func TestFormatsOfSources(t *testing.T) {
 	formats, err := Registry{}.Formats("videotestsrc")
 	if err != nil || len(formats) == 0 || formats[0].MediaType != "video/x-raw" {
@@ -505,7 +586,7 @@ func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
 		}
 		b.Release()
 	}}
-	text := "videotestsrc ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! " + x264 + " ! appsink name=video sync=false buffer-list=true max-buffers=20"
+	text := "videotestsrc ! video/x-raw,format=I420,width=160,height=120,framerate=1000/1 ! " + x264 + " ! appsink name=video sync=false buffer-list=true max-buffers=20"
 	p, err := Launch(t.Context(), "test", plan(text, media.H264), c, quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -53,29 +53,41 @@ func (Registry) Formats(source string) ([]config.Format, error) {
 	if !known {
 		return nil, nil
 	}
-	native, err := gst.NewPipelineFromString(source + " ! fakesink name=probe")
-	if err != nil {
-		return nil, err
-	}
-	p := &Pipeline{name: "probe", pipeline: native, bus: native.GetPipelineBus(), quit: make(chan struct{})}
-	defer p.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	if err := p.setState(ctx, gst.StateReady); err != nil {
-		if errors.Is(err, ErrStuck) {
-			return nil, fmt.Errorf("%s: can't be opened within %v", factory, probeTimeout)
-		}
-		return nil, plain(source, p.cause(err))
+	var formats []config.Format
+	err := bounded(ctx, source, func() (err error) {
+		formats, err = probe(source)
+		return err
+	}, nil)
+	if errors.Is(err, ErrStuck) {
+		return nil, fmt.Errorf("%s: %w", factory, err)
 	}
-	probe, err := native.GetElementByName("probe")
+	if err != nil {
+		return nil, plain(source, err)
+	}
+	return formats, nil
+}
+
+// probe is Formats without a bound in time.
+func probe(source string) ([]config.Format, error) {
+	p := &Pipeline{about: source + " ! probe", quit: make(chan struct{})}
+	defer p.Close()
+	if err := p.parse(source + " ! fakesink name=probe"); err != nil {
+		return nil, err
+	}
+	if err := p.changeState(gst.StateReady); err != nil {
+		return nil, p.cause(err)
+	}
+	sink, err := p.pipeline.GetElementByName("probe")
 	if err != nil {
 		return nil, err
 	}
-	defer dispose(probe.Object.InitiallyUnowned.Object)
+	defer dispose(sink.Object.InitiallyUnowned.Object)
 	var found [256]C.source_format
-	n := C.caps_formats(element(probe), &found[0], C.int(len(found)))
+	n := C.caps_formats(element(sink), &found[0], C.int(len(found)))
 	if err := p.cause(nil); err != nil {
-		return nil, plain(source, err) // ximagesrc opens its display when asked for caps
+		return nil, err // ximagesrc opens its display when asked for caps
 	}
 	formats := make([]config.Format, 0, int(n))
 	for i := range int(n) {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"unsafe"
 
 	"github.com/go-gst/go-gst/gst"
@@ -21,7 +20,7 @@ import (
 
 // snapshots admits one decoder at a time: a picture for a page must not take a
 // core from the encoders.
-var snapshots sync.Mutex
+var snapshots = make(chan struct{}, 1)
 
 // Snapshot decodes one keyframe, given as the RTP payloads of its packets, and
 // returns it as a JPEG at most width pixels wide. It blocks until that is done
@@ -32,36 +31,26 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 	if err != nil {
 		return nil, err
 	}
-	snapshots.Lock()
-	defer snapshots.Unlock()
-	native, err := gst.NewPipelineFromString(fmt.Sprintf(
-		// by RGB: jpegenc takes YUV of any matrix and range, and converts none to JFIF
-		`appsrc name=in format=time caps="%s" ! decodebin ! videoscale ! videoconvert`+
-			` ! video/x-raw,format=RGB,width=[1,%d],pixel-aspect-ratio=1/1`+
-			` ! jpegenc quality=80 ! appsink name=out sync=false`,
-		bitstreamCaps[codec], width))
-	if err != nil {
-		return nil, err
+	select {
+	case snapshots <- struct{}{}:
+		defer func() { <-snapshots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	p := &Pipeline{name: "snapshot", pipeline: native, bus: native.GetPipelineBus(), quit: make(chan struct{})}
+	p := &Pipeline{about: "snapshot of " + string(codec), quit: make(chan struct{})}
+	var out *gst.Element
+	err = bounded(ctx, p.about, func() (err error) {
+		out, err = p.decode(codec, unit, width)
+		return err
+	}, func() { p.Close() })
+	if errors.Is(err, ErrStuck) {
+		return nil, fmt.Errorf("decoder: %w", err)
+	}
 	defer p.Close()
-	in, err := native.GetElementByName("in")
-	if err != nil {
-		return nil, err
-	}
-	defer dispose(in.Object.InitiallyUnowned.Object)
-	out, err := native.GetElementByName("out")
 	if err != nil {
 		return nil, err
 	}
 	defer dispose(out.Object.InitiallyUnowned.Object)
-
-	if C.gst_element_set_state(element(native.Element), C.GST_STATE_PLAYING) == C.GST_STATE_CHANGE_FAILURE {
-		return nil, p.cause(errors.New("the decoder doesn't start"))
-	}
-	if C.push_only(element(in), (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit))) == 0 {
-		return nil, p.cause(errors.New("the decoder takes no data"))
-	}
 	for ctx.Err() == nil {
 		var sample C.pulled
 		if C.pulled_take(element(out), C.GstClockTime(busTimeout), &sample) != 0 {
@@ -74,6 +63,32 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 		}
 	}
 	return nil, ctx.Err()
+}
+
+// decode starts to decode one keyframe to a JPEG, which comes out of the appsink
+// that it returns.
+func (p *Pipeline) decode(codec media.Codec, unit []byte, width int) (*gst.Element, error) {
+	err := p.parse(fmt.Sprintf(
+		// by RGB: jpegenc takes YUV of any matrix and range, and converts none to JFIF
+		`appsrc name=in format=time caps="%s" ! decodebin ! videoscale ! videoconvert`+
+			` ! video/x-raw,format=RGB,width=[1,%d],pixel-aspect-ratio=1/1`+
+			` ! jpegenc quality=80 ! appsink name=out sync=false`,
+		bitstreamCaps[codec], width))
+	if err != nil {
+		return nil, err
+	}
+	in, err := p.pipeline.GetElementByName("in")
+	if err != nil {
+		return nil, err
+	}
+	defer dispose(in.Object.InitiallyUnowned.Object)
+	if err := p.changeState(gst.StatePlaying); err != nil {
+		return nil, p.cause(err)
+	}
+	if C.push_only(element(in), (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit))) == 0 {
+		return nil, p.cause(errors.New("the decoder takes no data"))
+	}
+	return p.pipeline.GetElementByName("out")
 }
 
 // bitstreamCaps describes what depacketize returns.

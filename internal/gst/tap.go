@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"errors"
+	"fmt"
 	"time"
 	"unsafe"
 
@@ -24,6 +25,12 @@ const (
 	maxSample = 16 << 20 // bytes; a larger sample is dropped and counted as a gap
 )
 
+// maxRefused is how many samples in a row may be unusable before the pipeline
+// counts as failed.
+const maxRefused = 30
+
+var errNotPackets = errors.New("the appsink is given neither RTP nor AV1: put a payloader before it, such as rtph264pay")
+
 // tap takes the samples out of one appsink and hands them on as buffers of
 // packets. All its state belongs to its goroutine.
 type tap struct {
@@ -35,10 +42,12 @@ type tap struct {
 	av1     codecs.AV1Payloader
 	seq     uint16 // of the last packet
 	begun   bool
-	open    bool   // the frame of the last packet goes on
-	rtpTime uint32 // of the last packet, as the payloader has it
-	lost    bool   // the next buffer follows a loss
-	sps     string // the one that the track's description is true of
+	open    bool          // the frame of the last packet goes on
+	rtpTime uint32        // of the last packet, as the payloader has it
+	capture time.Duration // of the frame that goes on
+	refused int           // samples in a row that couldn't be used
+	lost    bool          // the next buffer follows a loss
+	sps     string        // the one that the track's description is true of
 	sized   bool
 }
 
@@ -66,11 +75,17 @@ func (t *tap) run() {
 		b, err := t.take(&p)
 		if err != nil {
 			t.lost = true
-			t.pipeline.log.Debug("sample dropped", "track", t.track.Name, "err", err)
+			if t.refused++; errors.Is(err, errNotPackets) || t.refused == maxRefused {
+				t.pipeline.fail(fmt.Errorf("track %q: %w", t.track.Name, err))
+			}
 			continue
 		}
+		t.refused = 0
 		b.Arrived = media.Now()
-		b.Capture = min(base+time.Duration(p.running), b.Arrived)
+		if b.Start { // one time for all of a frame, also if its PTS is ahead of the clock
+			t.capture = min(base+time.Duration(p.running), b.Arrived)
+		}
+		b.Capture = t.capture
 		b.Gap, t.lost = t.lost, false
 		if b.Keyframe {
 			t.describe(b)
@@ -84,17 +99,17 @@ func (t *tap) take(p *C.pulled) (*media.Buffer, error) {
 	switch {
 	case p.running == C.GST_CLOCK_TIME_NONE:
 		C.pulled_drop(p)
-		return nil, errors.New("no timestamp")
+		return nil, errors.New("samples without a timestamp")
 	case p.packets == 0 || p.bytes == 0 || p.bytes > maxSample:
 		C.pulled_drop(p)
-		return nil, errors.New("empty or too large")
+		return nil, errors.New("samples that are empty or too large")
 	case p.rtp != 0:
 		return t.takePackets(p)
 	case t.track.Codec == media.AV1:
 		return t.takeAV1(p)
 	}
 	C.pulled_drop(p)
-	return nil, errors.New("neither RTP nor AV1: the appsink needs a payloader before it")
+	return nil, errNotPackets
 }
 
 // takePackets copies the payloads of RTP packets.

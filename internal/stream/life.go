@@ -59,6 +59,9 @@ func (s *Stream) live(ctx context.Context) {
 			}
 		case <-timer.C:
 		}
+		if ctx.Err() != nil {
+			continue
+		}
 
 		if plan == nil || !s.wanted() || time.Since(planned) > planFresh {
 			var err error
@@ -186,6 +189,7 @@ func (s *Stream) attend(ctx context.Context, run *run, pipeline Pipeline) error 
 	defer linger.Stop()
 	defer keyframe.Stop()
 	leaving := false
+	s.askKeyframes(pipeline, keyframe) // what was wished for while there was no pipeline
 	for {
 		if wanted := s.wanted(); !wanted && !leaving {
 			leaving = true

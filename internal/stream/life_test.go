@@ -242,6 +242,23 @@ func TestKeyframeRequestReachesThePipelineOnce(t *testing.T) {
 	}
 }
 
+// A pipeline that passes a camera's own H.264 through doesn't begin with a keyframe.
+func TestKeyframeWishOutlivesThePipeline(t *testing.T) {
+	b := newBench()
+	s := start(t, b, nil)
+	sub := subscribe(t, s)
+	first := receive(t, b.launched, "pipeline")
+	first.frame(true)
+	waitState(t, s, Live)
+	read(sub)
+	first.sink.Fail(errors.New("cable cut"))
+	waitState(t, s, Restarting)
+	sub.RequestKeyframe()
+	second := receive(t, b.launched, "second pipeline")
+	second.frame(false)
+	receive(t, second.keyframes, "keyframe request")
+}
+
 func TestDescribedTrackIsTold(t *testing.T) {
 	b := newBench()
 	s := start(t, b, nil)

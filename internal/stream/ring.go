@@ -33,6 +33,7 @@ type ring struct {
 	head     uint64 // number of the next packet
 	frame    uint64 // first packet of the newest frame
 	open     bool   // the newest frame hasn't ended
+	torn     bool   // the newest frame's beginning was lost
 	key      uint64 // first packet of the newest keyframe
 	hasKey   bool
 	keyAt    time.Duration // when the newest keyframe began to arrive
@@ -76,10 +77,10 @@ func (r *ring) push(b *media.Buffer) {
 		r.count.Gaps++
 	}
 	if b.Start || !r.open {
-		r.frame = r.head
+		r.frame, r.torn = r.head, !b.Start
 		r.count.Frames++
 	}
-	if b.Keyframe && (!r.hasKey || r.key != r.frame) {
+	if b.Keyframe && !r.torn && (!r.hasKey || r.key != r.frame) {
 		r.key, r.hasKey, r.keyAt = r.frame, true, now
 		r.wanted = false
 		r.count.Keyframes++

@@ -188,6 +188,24 @@ func TestLossInThePipelineClosesTheGate(t *testing.T) {
 	expect(t, read(s), 9, 2) // a keyframe needs nothing that was lost
 }
 
+// What is left of a keyframe after a loss within it starts nobody.
+func TestHalfAKeyframeDoesNotOpenTheGate(t *testing.T) {
+	baseline(t)
+	f := newFeed()
+	defer f.clear()
+	s := f.subscribe()
+	read(s)
+	f.push(buffer(2, func(b *media.Buffer) { b.Gap, b.Keyframe, b.End = true, true, true }))
+	if got := read(s); len(got) != 0 {
+		t.Fatalf("read %v", got)
+	}
+	if ask, _ := f.ask(media.Now()); !ask {
+		t.Error("the wish for a keyframe was taken as fulfilled")
+	}
+	f.frame(2, true)
+	expect(t, read(s), 2, 2)
+}
+
 func TestKeyframeRequestsAreSharedAndSpaced(t *testing.T) {
 	baseline(t)
 	f := newFeed()
