@@ -260,11 +260,25 @@ func TestStuckStateChangeIsGivenUp(t *testing.T) {
 	if took := time.Since(began); took > stopTimeout+2*time.Second {
 		t.Errorf("took %v", took)
 	}
-	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // lets the threads go
-	if err != nil {
-		t.Fatal(err)
+	_, err = Launch(t.Context(), "test", plan("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
+	if !errors.Is(err, ErrStuck) {
+		t.Errorf("the second time it said %v", err)
 	}
-	w.Close()
+	for end := time.Now().Add(deadline); ; runtime.Gosched() {
+		w, err := os.OpenFile(fifo, os.O_WRONLY|syscall.O_NONBLOCK, 0) // lets the threads go, each time one opens it
+		if err == nil {
+			w.Close()
+		}
+		hung.mu.Lock()
+		n := len(hung.since)
+		hung.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("it hangs although the FIFO has a writer")
+		}
+	}
 }
 
 // An X server that accepts and never answers hangs the client library. It is asked
