@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ type Gateway struct {
 	engine   *rtc.Engine
 	signal   *signal.Server
 	streams  *streams
-	cameras  snapshots
+	pictures snapshots
 	ready    atomic.Bool
 }
 
@@ -76,6 +77,8 @@ func New(o Options) (*Gateway, error) {
 	g.server = &http.Server{
 		Handler:           g.routes(),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       20 * time.Second, // neither holds for a WebSocket: it sets its own
+		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
@@ -113,11 +116,13 @@ func (g *Gateway) Close() error {
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
-		if e := g.server.Shutdown(ctx); e != nil {
-			err = errors.Join(err, e, g.server.Close())
-		}
-		err = errors.Join(err, g.engine.Close(), g.streams.close())
-		done <- errors.Join(err, g.listenerClosed())
+		var wait sync.WaitGroup
+		var http, engine, streams error
+		wait.Go(func() { http = g.closeHTTP(ctx) })
+		wait.Go(func() { engine = g.engine.Close() })
+		wait.Go(func() { streams = g.streams.close() })
+		wait.Wait()
+		done <- errors.Join(err, http, engine, streams)
 	}()
 	select {
 	case err := <-done:
@@ -127,12 +132,18 @@ func (g *Gateway) Close() error {
 	}
 }
 
-// listenerClosed closes the listener where Serve was never called.
-func (g *Gateway) listenerClosed() error {
-	if err := g.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
+// closeHTTP lets requests end for a while, then cuts them off.
+func (g *Gateway) closeHTTP(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := g.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = g.server.Close()
 	}
-	return nil
+	if e := g.listener.Close(); e != nil && !errors.Is(e, net.ErrClosed) { // where Serve was never called
+		err = errors.Join(err, e)
+	}
+	return err
 }
 
 // launcher runs pipelines in this process.

@@ -23,10 +23,7 @@ func (g *Gateway) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /ws", g.signal.WebSocket())
 	mux.Handle("/whep/", g.signal.WHEP())
-	mux.HandleFunc("GET /api/streams", g.listStreams)
-	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
-	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
-	mux.Handle("/api/", http.HandlerFunc(notFound))
+	mux.Handle("/api/", g.ownPages(g.api()))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /readyz", g.readyz)
 	mux.Handle("/", web.Handler())
@@ -35,6 +32,33 @@ func (g *Gateway) routes() http.Handler {
 	outer.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	outer.Handle("/", g.knownHost(mux))
 	return signal.Trace(outer, g.log)
+}
+
+func (g *Gateway) api() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/streams", g.listStreams)
+	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
+	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
+	mux.HandleFunc("/", notFound)
+	return mux
+}
+
+// ownPages refuses what a page of another site asks for with a browser's help,
+// such as a picture that would switch a camera on (Fetch Metadata,
+// Sec-Fetch-Site). Programs, and pages that are opened by hand, don't say so.
+func (g *Gateway) ownPages(next http.Handler) http.Handler {
+	open := slices.Contains(g.conf.HTTP.AllowedOrigins, "*")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		case open:
+			next.ServeHTTP(w, r)
+		case site == "", site == "none", site == "same-origin":
+			w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+			next.ServeHTTP(w, r)
+		default:
+			writeProblem(w, r, http.StatusForbidden, "forbidden", "a page of another site asked")
+		}
+	})
 }
 
 func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {

@@ -24,9 +24,13 @@ type snapshots struct {
 }
 
 type snapshot struct {
-	mu   sync.Mutex // held while a picture is taken: who comes meanwhile waits for it
-	jpeg []byte
-	at   time.Time
+	turn chan struct{} // holds one: who takes a picture; who comes meanwhile waits, and then has it
+
+	// below: for whoever has the turn
+	jpeg  []byte    // never changed, only replaced
+	at    time.Time // of jpeg
+	err   error     // why the last try failed
+	tried time.Time // when
 }
 
 func (s *snapshots) of(name string) *snapshot {
@@ -36,7 +40,7 @@ func (s *snapshots) of(name string) *snapshot {
 		s.byName = make(map[string]*snapshot)
 	}
 	if s.byName[name] == nil {
-		s.byName[name] = &snapshot{}
+		s.byName[name] = &snapshot{turn: make(chan struct{}, 1)}
 	}
 	return s.byName[name]
 }
@@ -49,31 +53,51 @@ func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	picture := g.cameras.of(s.Name())
-	picture.mu.Lock()
-	defer picture.mu.Unlock()
 	state := s.Info().State
 	if state == stream.Absent || state == stream.Closed {
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", "the stream is "+string(state))
 		return
 	}
-	if picture.jpeg == nil || (state != stream.Idle && time.Since(picture.at) > snapshotFresh) {
-		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
-		defer cancel()
-		jpeg, err := takeSnapshot(ctx, s)
-		if err != nil {
-			w.Header().Set("Retry-After", "5")
-			writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", err.Error())
-			return
-		}
-		picture.jpeg, picture.at = jpeg, time.Now()
+	jpeg, at, err := g.pictures.of(s.Name()).get(r.Context(), s, state == stream.Idle)
+	if err != nil {
+		w.Header().Set("Retry-After", "5")
+		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", err.Error())
+		return
 	}
 	w.Header().Set("Content-Type", "image/jpeg")
-	w.Header().Set("Content-Length", strconv.Itoa(len(picture.jpeg)))
-	w.Header().Set("Last-Modified", picture.at.UTC().Format(http.TimeFormat))
+	w.Header().Set("Content-Length", strconv.Itoa(len(jpeg)))
+	w.Header().Set("Last-Modified", at.UTC().Format(http.TimeFormat))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Write(picture.jpeg)
+	w.Write(jpeg) // a client that has gone needs no answer
+}
+
+// get returns the picture that there is, if it is recent or an old one will do, or
+// takes one. It blocks until that is done or ctx is.
+func (p *snapshot) get(ctx context.Context, s *stream.Stream, old bool) ([]byte, time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+	defer cancel()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return nil, time.Time{}, ctx.Err()
+	}
+	if p.jpeg != nil && (old || time.Since(p.at) < snapshotFresh) {
+		return p.jpeg, p.at, nil
+	}
+	if p.err != nil && time.Since(p.tried) < snapshotFresh {
+		return nil, time.Time{}, p.err // all who waited share a failure
+	}
+	taking, done := context.WithTimeout(context.WithoutCancel(ctx), snapshotTimeout) // others may wait for it too
+	defer done()
+	jpeg, err := takeSnapshot(taking, s)
+	p.err, p.tried = err, time.Now()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	p.jpeg, p.at = jpeg, p.tried
+	return p.jpeg, p.at, nil
 }
 
 func takeSnapshot(ctx context.Context, s *stream.Stream) ([]byte, error) {

@@ -121,7 +121,7 @@ func (s *Stream) absent(err error) time.Duration {
 		return absentPoll
 	}
 	s.mu.Lock()
-	s.lastErr = err.Error()
+	s.lastErr = config.Redact(err.Error())
 	s.mu.Unlock()
 	s.setState(Restarting, err.Error())
 	return backoffMax
@@ -131,9 +131,9 @@ func (s *Stream) absent(err error) time.Duration {
 func (s *Stream) failed(err error, backoff time.Duration) {
 	s.mu.Lock()
 	s.restarts++
-	s.lastErr = err.Error()
+	s.lastErr = config.Redact(err.Error())
 	s.mu.Unlock()
-	s.log.Warn("pipeline failed", "err", err, "retry_in", backoff)
+	s.log.Warn("pipeline failed", "err", config.Redact(err.Error()), "retry_in", backoff)
 	s.setState(Restarting, err.Error())
 }
 

@@ -171,7 +171,7 @@ func (s *Stream) info() Info {
 	}
 	i.Viewers = viewers
 	if s.plan != nil {
-		i.Launch, i.Notes = s.plan.Launch, s.plan.Notes
+		i.Launch, i.Notes = config.Redact(s.plan.Launch), s.plan.Notes
 	}
 	return i
 }
@@ -307,6 +307,7 @@ func (s *Stream) update(f func()) {
 
 // setState changes the state and logs it.
 func (s *Stream) setState(state State, reason string) {
+	reason = config.Redact(reason)
 	s.mu.Lock()
 	same := s.state == state && s.reason == reason
 	s.mu.Unlock()
