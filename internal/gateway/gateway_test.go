@@ -187,11 +187,10 @@ func TestPortInUseIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	settings, err := Load(filepath.Join(t.TempDir(), "none"), t.TempDir(), l.Addr().String(), nil)
-	if err == nil {
+	if _, err := Load(filepath.Join(t.TempDir(), "none"), t.TempDir(), l.Addr().String(), nil); err == nil {
 		t.Fatal("a configuration that isn't there was loaded")
 	}
-	settings, err = Load(DefaultConfig, t.TempDir(), l.Addr().String(), nil)
+	settings, err := Load(DefaultConfig, t.TempDir(), l.Addr().String(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,225 @@
+// Package camera tests the gateway with a real V4L2 device. Run on a machine
+// without one, as CI is, it boots a virtual machine (vm.sh) that has the kernel's
+// vivid camera and a v4l2loopback device, and runs itself in there.
+package camera
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/rtp"
+
+	"gateway/internal/media"
+	"gateway/test/rig"
+	"gateway/test/viewer"
+)
+
+// inGuest tells whether this is the run inside of the virtual machine.
+var inGuest = os.Getenv("CAMERA_VM") == "1"
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	rig.RemoveBinary()
+	os.Exit(status)
+}
+
+// TestCameraVM boots the virtual machine and runs all TestGuest… in it.
+func TestCameraVM(t *testing.T) {
+	if inGuest {
+		t.Skip("skipped: this is the virtual machine")
+	}
+	if testing.Short() {
+		t.Skip("skipped: -short, and it takes minutes")
+	}
+	binary, err := rig.Binary()
+	rig.Check(t, err)
+	self, err := os.Executable()
+	rig.Check(t, err)
+	script, err := filepath.Abs("vm.sh")
+	rig.Check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	p, err := rig.Start(rig.Command{
+		Path: "/bin/bash",
+		Args: []string{script, "-l", "-t", "480", "--", "env", "GATEWAY_BINARY=" + binary, self, "-test.v", "-test.run=^TestGuest", "-test.timeout=420s"},
+		Log:  os.Stdout, Grace: 20 * time.Second,
+	})
+	rig.Check(t, err)
+	rig.End(t, "virtual machine", p.Close)
+	if err := p.Wait(ctx); err != nil {
+		t.Fatalf("in the virtual machine: %v", err)
+	}
+	for _, name := range []string{"TestGuestRawCamera", "TestGuestMJPEGCamera", "TestGuestCameraReturns"} {
+		if !strings.Contains(p.Log(), "--- PASS: "+name) {
+			t.Errorf("%s didn't pass in the virtual machine", name)
+		}
+	}
+}
+
+// guest skips a test outside of the virtual machine.
+func guest(t *testing.T) context.Context {
+	if !inGuest {
+		t.Skip("skipped: it runs in the virtual machine that TestCameraVM boots")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestGuestRawCamera(t *testing.T) {
+	ctx := guest(t)
+	shell(ctx, t, "v4l2-ctl -d /dev/video0 -c horizontal_movement=5") // move right: everything in the picture moves
+	watch(ctx, t, start(ctx, t, "/dev/video0", 320, 180), 20)
+}
+
+func TestGuestMJPEGCamera(t *testing.T) {
+	ctx := guest(t)
+	shell(ctx, t, "camera_format MJPG 320 240")
+	feed, err := rig.Start(rig.Command{Path: "gst-launch-1.0", Args: append([]string{"-q"}, strings.Fields(
+		"videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! video/x-raw,width=320,height=240,framerate=15/1 ! jpegenc "+
+			"! filesink location=/dev/video9 buffer-mode=unbuffered append=true sync=false")...)})
+	rig.Check(t, err)
+	rig.End(t, "feed", feed.Close)
+	g := start(ctx, t, "/dev/video9", 320, 240)
+	watch(ctx, t, g, 20)
+	s, err := g.Stream(ctx, "webcam")
+	rig.Check(t, err)
+	if !strings.Contains(s.Launch, "jpegdec") {
+		t.Errorf("the launch text decodes no JPEG: %s", s.Launch)
+	}
+}
+
+// TestGuestCameraReturns takes the camera away under a viewer and gives it back.
+//
+// The pipeline names it by a link, as udev makes them under /dev/v4l/by-id:
+// v4l2src of GStreamer 1.22 leaves a descriptor of a vanished device open (seen
+// with gst-launch's elements alone, November 2026), so the camera that returns
+// gets another number.
+func TestGuestCameraReturns(t *testing.T) {
+	ctx := guest(t)
+	const relink = `ln -sfn "$(ls /dev/video[0-8])" /dev/webcam`
+	shell(ctx, t, relink+" && v4l2-ctl -d /dev/webcam -c horizontal_movement=5")
+	g := start(ctx, t, "/dev/webcam", 320, 180)
+	w := begin(ctx, t, g)
+	w.wait(ctx, t, 10)
+
+	shell(ctx, t, "camera_yank && rm /dev/webcam")
+	rig.Check(t, g.WaitState(ctx, "webcam", "absent"))
+	shell(ctx, t, "camera_back && "+relink+" && v4l2-ctl -d /dev/webcam -c horizontal_movement=5")
+	rig.Check(t, g.WaitState(ctx, "webcam", "live"))
+	w.wait(ctx, t, 10) // the same viewer, the same connection
+}
+
+// start runs the gateway with one camera, as pipelines/webcam.yaml has it but
+// small: the virtual machine's processor is emulated.
+func start(ctx context.Context, t *testing.T, device string, width, height int) *rig.Gateway {
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Pipelines: map[string]string{
+		"webcam": fmt.Sprintf("source: v4l2src device=%s\nvideo:\n  codec: h264\n  width: %d\n  height: %d\n  framerate: 15\n  bitrate: 400k\n", device, width, height),
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the gateway's log:\n%s", g.Log())
+		}
+	})
+	return g
+}
+
+func shell(ctx context.Context, t *testing.T, command string) {
+	t.Helper()
+	if out, err := exec.CommandContext(ctx, "/bin/bash", "-c", command).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// watch sees n pictures that move.
+func watch(ctx context.Context, t *testing.T, g *rig.Gateway, n int) {
+	begin(ctx, t, g).wait(ctx, t, n)
+}
+
+// watcher decodes what a viewer receives.
+type watcher struct {
+	changed chan struct{}
+
+	mu    sync.Mutex // guards what follows
+	last  *image.RGBA
+	moved int // pictures that differ much from the one before
+}
+
+func begin(ctx context.Context, t *testing.T, g *rig.Gateway) *watcher {
+	w := &watcher{changed: make(chan struct{}, 1)}
+	decoder, err := viewer.NewDecoder(media.H264, 160, 90, w.see)
+	rig.Check(t, err)
+	rig.End(t, "decoder", decoder.Close)
+	v, err := viewer.Watch(ctx, viewer.Options{
+		URL: g.URL("/whep/webcam"), Codecs: []media.Codec{media.H264},
+		OnRTP: func(_ media.Codec, packet *rtp.Packet) { decoder.Write(packet) },
+	})
+	rig.Check(t, err)
+	rig.End(t, "viewer", v.Close)
+	return w
+}
+
+func (w *watcher) see(picture *image.RGBA) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last != nil && contrast(picture) > 60 && difference(picture, w.last) > 3 {
+		w.moved++
+		select {
+		case w.changed <- struct{}{}:
+		default:
+		}
+	}
+	w.last = picture
+}
+
+// wait waits for n more pictures that moved.
+func (w *watcher) wait(ctx context.Context, t *testing.T, n int) {
+	t.Helper()
+	begun := time.Now()
+	w.mu.Lock()
+	from := w.moved
+	w.mu.Unlock()
+	for {
+		w.mu.Lock()
+		moved := w.moved - from
+		w.mu.Unlock()
+		if moved >= n {
+			t.Logf("%d moving pictures in %s", moved, time.Since(begun).Round(time.Millisecond))
+			return
+		}
+		select {
+		case <-w.changed:
+		case <-ctx.Done():
+			t.Fatalf("%d moving pictures of %d: %v", moved, n, ctx.Err())
+		}
+	}
+}
+
+// contrast is how far the brightest and the darkest green of a picture are apart.
+func contrast(p *image.RGBA) int {
+	low, high := 255, 0
+	for i := 1; i < len(p.Pix); i += 4 {
+		low, high = min(low, int(p.Pix[i])), max(high, int(p.Pix[i]))
+	}
+	return high - low
+}
+
+// difference is the mean difference of two pictures' bytes.
+func difference(a, b *image.RGBA) float64 {
+	sum := 0
+	for i := range a.Pix {
+		d := int(a.Pix[i]) - int(b.Pix[i])
+		sum += max(d, -d)
+	}
+	return float64(sum) / float64(len(a.Pix))
+}

@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"context"
+	"image/color"
+	"strings"
+	"testing"
+	"time"
+
+	"gateway/test/rig"
+	"gateway/test/stat"
+	"gateway/test/strip"
+)
+
+// browser is what both browsers do for a test.
+type browser interface {
+	Open(ctx context.Context, url string) (rig.Page, error)
+}
+
+func TestChromiumPlaysDesktop(t *testing.T) {
+	ctx := bounded(t, 3*time.Minute)
+	display := paintedScreen(ctx, t)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{
+		"h264": desktopPipeline(display, "h264"),
+		"vp8":  desktopPipeline(display, "vp8"),
+	}})
+	b := startChromium(ctx, t, rig.ChromiumOptions{})
+	for _, codec := range []string{"h264", "vp8"} {
+		t.Run(codec, func(t *testing.T) { plays(ctx, t, b, g, codec) })
+	}
+}
+
+func TestFirefoxPlaysDesktop(t *testing.T) {
+	ctx := bounded(t, 3*time.Minute)
+	display := paintedScreen(ctx, t)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"vp8": desktopPipeline(display, "vp8")}})
+	b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script})
+	rig.Check(t, err)
+	rig.End(t, "firefox", b.Close)
+	plays(ctx, t, b, g, "vp8")
+}
+
+// plays opens a stream's page and checks by its pixels that the picture is live
+// and right.
+func plays(ctx context.Context, t *testing.T, b browser, g *rig.Gateway, name string) {
+	page, err := b.Open(ctx, g.URL("/watch/"+name))
+	rig.Check(t, err)
+	defer page.Close()
+	live(ctx, t, page)
+	shot, err := page.Screenshot(ctx)
+	rig.Check(t, err)
+	keep(t, name+".png", shot)
+}
+
+// live checks that a page's video shows the painted screen, now and in its own
+// colours.
+func live(ctx context.Context, t *testing.T, page rig.Page) {
+	t.Helper()
+	rig.Check(t, strip.WaitVideo(ctx, page))
+	const count = 60
+	frames, err := strip.Watch(ctx, page, strip.ReadOptions{ScreenWidth: screenWidth, Frames: count, Patches: true})
+	rig.Check(t, err)
+	var ages []float64
+	times := make(map[float64]bool)
+	for _, f := range frames {
+		if f.Painted >= 0 {
+			ages = append(ages, f.Seen)
+			times[f.Painted] = true
+		}
+	}
+	last := frames[len(frames)-1]
+	t.Logf("%d frames of %dx%d, %d readable, %d distinct, age p50 %.0f ms, p95 %.0f ms", len(frames), last.Width, last.Height,
+		len(ages), len(times), stat.Quantile(ages, 0.5), stat.Quantile(ages, 0.95))
+	if last.Width != screenWidth || last.Height != screenHeight {
+		t.Errorf("the video is %dx%d, the screen %dx%d", last.Width, last.Height, screenWidth, screenHeight)
+	}
+	if len(ages) < count*9/10 || len(times) < count*8/10 {
+		t.Errorf("of %d frames %d show a strip, %d different ones: the picture is not live", count, len(ages), len(times))
+	}
+	if p95 := stat.Quantile(ages, 0.95); p95 < 0 || p95 > 1000 {
+		t.Errorf("the picture is %.0f ms old", p95)
+	}
+	for i, want := range strip.Patches {
+		if got := last.Patches[i]; !near(got, want) {
+			t.Errorf("patch %d is %v, painted %v", i, got, want)
+		}
+	}
+}
+
+// near allows for what encoding in 4:2:0 and limited range costs a flat patch,
+// not for a wrong matrix (BT.601 for BT.709 is off by 20 and more) or range.
+func near(got [3]int, want color.RGBA) bool {
+	const most = 12
+	for i, w := range []uint8{want.R, want.G, want.B} {
+		if d := got[i] - int(w); d > most || d < -most {
+			return false
+		}
+	}
+	return true
+}
+
+// TestAbsentDesktopAppears opens the page of a display that isn't there: it says
+// so in words, and plays once the X server has come.
+func TestAbsentDesktopAppears(t *testing.T) {
+	ctx := bounded(t, 2*time.Minute)
+	// a display number that is free: one that a server had a moment ago
+	x, err := rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight})
+	rig.Check(t, err)
+	display := x.Display
+	rig.Check(t, x.Close())
+
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"desktop": desktopPipeline(display, "h264")}})
+	rig.Check(t, g.WaitState(ctx, "desktop", "absent"))
+	s, err := g.Stream(ctx, "desktop")
+	rig.Check(t, err)
+	if s.Reason == "" {
+		t.Error("the stream doesn't say why it is absent")
+	}
+	b := startChromium(ctx, t, rig.ChromiumOptions{})
+	page, err := b.Open(ctx, g.URL("/watch/desktop"))
+	rig.Check(t, err)
+	defer page.Close()
+	rig.Check(t, rig.WaitTrue(ctx, page, pageText+`.toLowerCase().includes(`+quote(strings.ToLower(s.Reason))+`)`))
+	shot, err := page.Screenshot(ctx)
+	rig.Check(t, err)
+	keep(t, "absent.png", shot)
+
+	x, err = rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight, Display: display})
+	rig.Check(t, err)
+	rig.End(t, "Xvfb", x.Close)
+	paint(ctx, t, display)
+	begun := time.Now()
+	live(ctx, t, page)
+	t.Logf("live %s after the X server came", time.Since(begun).Round(time.Millisecond))
+}
+
+// TestDesktopThatDiesReturns ends the X server under a viewer: the page stays, and
+// plays the next one by itself.
+func TestDesktopThatDiesReturns(t *testing.T) {
+	ctx := bounded(t, 2*time.Minute)
+	x, err := rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight})
+	rig.Check(t, err)
+	rig.End(t, "Xvfb", x.Close)
+	painting, stop := context.WithCancel(ctx)
+	p, err := strip.NewPainter(x.Display)
+	rig.Check(t, err)
+	done := make(chan error, 1)
+	go func() { done <- p.Run(painting, 60) }()
+
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"desktop": desktopPipeline(x.Display, "h264")}})
+	b := startChromium(ctx, t, rig.ChromiumOptions{})
+	page, err := b.Open(ctx, g.URL("/watch/desktop"))
+	rig.Check(t, err)
+	defer page.Close()
+	live(ctx, t, page)
+
+	stop()
+	<-done
+	p.Close()
+	rig.Check(t, x.Close())
+	rig.Check(t, rig.Until(ctx, "the stream to see it", func() (bool, error) {
+		s, err := g.Stream(ctx, "desktop")
+		return err == nil && s.State != "live", err
+	}))
+	again, err := rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight, Display: x.Display})
+	rig.Check(t, err)
+	rig.End(t, "Xvfb", again.Close)
+	paint(ctx, t, x.Display)
+	rig.Check(t, g.WaitState(ctx, "desktop", "live"))
+	live(ctx, t, page)
+}

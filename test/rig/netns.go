@@ -1,0 +1,132 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace of its own, with its loopback up and nothing
+// else: no route leads out of it. Making one needs root.
+type Namespace struct {
+	Name    string
+	closing sync.Once
+}
+
+var (
+	namespaces atomic.Int32
+	links      atomic.Int32
+)
+
+// NewNamespace makes a namespace.
+func NewNamespace(ctx context.Context) (*Namespace, error) {
+	if err := NeedRoot(); err != nil {
+		return nil, err
+	}
+	n := &Namespace{Name: fmt.Sprintf("gwtest%d-%d", os.Getpid(), namespaces.Add(1))}
+	if err := ip(ctx, "netns", "add", n.Name); err != nil {
+		return nil, err
+	}
+	if err := n.IP(ctx, "link", "set", "lo", "up"); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Link joins two namespaces by a pair of interfaces with an address each, such
+// as "10.97.1.1/24".
+func Link(ctx context.Context, a *Namespace, addrA string, b *Namespace, addrB string) error {
+	id := strconv.Itoa(int(links.Add(1)))
+	va, vb := "gwa"+id, "gwb"+id
+	if err := ip(ctx, "link", "add", va, "netns", a.Name, "type", "veth", "peer", "name", vb, "netns", b.Name); err != nil {
+		return err
+	}
+	for _, end := range []struct {
+		n         *Namespace
+		dev, addr string
+	}{{a, va, addrA}, {b, vb, addrB}} {
+		if err := end.n.IP(ctx, "addr", "add", end.addr, "dev", end.dev); err != nil {
+			return err
+		}
+		if err := end.n.IP(ctx, "link", "set", end.dev, "up"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IP runs the ip command in the namespace, such as IP(ctx, "route", "add", …).
+func (n *Namespace) IP(ctx context.Context, args ...string) error {
+	return ip(ctx, append([]string{"-n", n.Name}, args...)...)
+}
+
+// BlockUDP refuses every UDP packet that would leave the namespace, IPv4 and
+// IPv6; TCP and what stays inside pass.
+func (n *Namespace) BlockUDP(ctx context.Context) error {
+	for _, family := range []string{"-4", "-6"} {
+		if err := ip(ctx, "-n", n.Name, family, "rule", "add", "pref", "100", "ipproto", "udp", "prohibit"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Dial connects from inside the namespace; from the test's own when n is nil.
+func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if n == nil {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// A socket belongs to the namespace of the thread that made it. The
+		// thread isn't unlocked: it ends with the goroutine.
+		runtime.LockOSThread()
+		f, err := os.Open("/run/netns/" + n.Name)
+		if err != nil {
+			done <- result{nil, err}
+			return
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- result{nil, fmt.Errorf("enter namespace %s: %w", n.Name, err)}
+			return
+		}
+		// one address, no names: the dialer makes its socket on this thread
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		done <- result{conn, err}
+	}()
+	r := <-done
+	return r.conn, r.err
+}
+
+// Close removes the namespace with its interfaces. Processes in it must have
+// ended.
+func (n *Namespace) Close() (err error) {
+	n.closing.Do(func() { err = ip(context.Background(), "netns", "delete", n.Name) })
+	return err
+}
+
+func ip(ctx context.Context, args ...string) error {
+	path, err := Need("ip", "iproute2")
+	if err != nil {
+		return err
+	}
+	if out, err := exec.CommandContext(ctx, path, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+package strip
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"gateway/test/rig"
+)
+
+// ReadOptions says how Watch reads.
+type ReadOptions struct {
+	ScreenWidth int           // of the painted screen, pixels
+	Frames      int           // how many frames to read; 0: those of For
+	For         time.Duration // how long to read, when Frames is 0
+	Patches     bool          // read the colours too
+}
+
+// WaitVideo waits until a page's video has rendered a frame. The page must have
+// run Script.
+func WaitVideo(ctx context.Context, page rig.Page) error {
+	return rig.WaitTrue(ctx, page, "globalThis.firstFrame !== undefined && findVideo()?.videoWidth")
+}
+
+// Watch reads the strip from the frames that a page's video renders.
+func Watch(ctx context.Context, page rig.Page, o ReadOptions) ([]Frame, error) {
+	bound := fmt.Sprintf("count: %d", o.Frames)
+	if o.Frames == 0 {
+		bound = fmt.Sprintf("ms: %d", o.For.Milliseconds())
+	}
+	var frames []Frame
+	err := page.Eval(ctx, fmt.Sprintf("readStrip(findVideo(), {screenWidth: %d, patches: %t, %s})", o.ScreenWidth, o.Patches, bound), &frames)
+	return frames, err
+}
