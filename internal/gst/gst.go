@@ -28,7 +28,10 @@ var initialize sync.Once
 // Init initializes GStreamer, once. It may take seconds when the plugin registry
 // is scanned for the first time.
 func Init() {
-	initialize.Do(func() { gst.Init(nil) })
+	initialize.Do(func() {
+		C.few_arenas()
+		gst.Init(nil)
+	})
 }
 
 // Version is the version of the GStreamer library, such as "1.22.0".

@@ -1,6 +1,24 @@
 #include "native.h"
 
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+// few_arenas keeps glibc from making a heap for each of GStreamer's threads, which
+// come and go with pipelines and leave their heaps behind.
+void few_arenas(void) {
+#ifdef __GLIBC__
+  mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
+// trim gives the memory of a pipeline that has ended back to the system.
+void trim(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 // pulled_take waits up to timeout for a sample. FALSE: none came.
 gboolean pulled_take(GstElement *appsink, GstClockTime timeout, pulled *out) {

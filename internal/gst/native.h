@@ -54,3 +54,5 @@ void use_system_clock(GstElement *pipeline);
 char *factory_of(GstObject *object);
 void set_threshold(const char *categories);
 int x_servers_lost(void);
+void few_arenas(void);
+void trim(void);

@@ -173,6 +173,7 @@ func (p *Pipeline) release() {
 	}
 	dispose(p.bus.Object.InitiallyUnowned.Object)
 	dispose(p.pipeline.Object.InitiallyUnowned.Object)
+	C.trim()
 }
 
 // changeState changes the state. It may never return: see bounded. It doesn't
