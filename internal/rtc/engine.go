@@ -25,7 +25,7 @@ const (
 	closeTimeout = 5 * time.Second
 
 	iceDisconnected = 5 * time.Second
-	iceFailed       = 30 * time.Second // after disconnected
+	iceFailed       = 25 * time.Second // after disconnected: pion adds the two up, docs/protocol.md says 30 s
 	iceKeepalive    = 2 * time.Second
 	dtlsRetransmit  = 250 * time.Millisecond
 
@@ -45,16 +45,17 @@ type Options struct {
 //
 // The gateway's own ICE agents gather host candidates on that port only, or the
 // public addresses in their stead. STUN and TURN servers of the configuration
-// are for the viewers: a reflexive candidate of pion's would be a socket for
+// are handed to the viewers and not used here: a reflexive candidate of pion's would be a socket for
 // each viewer on a port of its own, and a relay on the gateway's side helps
 // nobody whom a relay on the viewer's side doesn't.
 type Engine struct {
-	log      *slog.Logger
-	metrics  *metrics
-	sockets  *sockets
-	settings webrtc.SettingEngine // without what is a viewer's own
-	codecs   *webrtc.MediaEngine
-	shards   []*shard
+	log       *slog.Logger
+	metrics   *metrics
+	sockets   *sockets
+	settings  webrtc.SettingEngine // without what is a viewer's own
+	codecs    *webrtc.MediaEngine
+	shards    []*shard
+	relayOnly bool // viewers are reached through their relays only
 
 	mu          sync.Mutex // guards what follows
 	viewers     map[*Viewer]struct{}
@@ -70,7 +71,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	e := &Engine{log: o.Logger, viewers: map[*Viewer]struct{}{}}
+	e := &Engine{log: o.Logger, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -85,6 +86,10 @@ func New(o Options) (*Engine, error) {
 	if e.settings, err = settings(o.ICE, e.sockets, pion); err != nil {
 		e.sockets.Close()
 		return nil, err
+	}
+	if len(o.ICE.Servers) > 0 && len(o.ICE.PublicAddresses) == 0 && e.sockets.private() {
+		o.Logger.Warn("all addresses are private: viewers beyond the NAT need a forwarded port named by ice.public_addresses, " +
+			"or a TURN server that reaches this machine; ice.servers are for the viewers' side")
 	}
 	for range runtime.GOMAXPROCS(0) {
 		e.shards = append(e.shards, newShard())
@@ -122,7 +127,11 @@ func settings(o config.ICE, mux ice.UDPMux, log pionLog) (webrtc.SettingEngine, 
 	s.SetHostAcceptanceMinWait(0)
 	s.SetPrflxAcceptanceMinWait(0)
 	s.SetSrflxAcceptanceMinWait(0)
-	s.SetRelayAcceptanceMinWait(300 * time.Millisecond)
+	if !o.RelayOnly {
+		s.SetRelayAcceptanceMinWait(300 * time.Millisecond)
+	} else {
+		s.SetRelayAcceptanceMinWait(0)
+	}
 
 	s.SetICEMaxBindingRequests(maxBindingRequests)
 
@@ -174,6 +183,9 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 	v := newViewer(e, s, o)
 	own := e.settings
 	own.BufferFactory = v.buffer
+	if v.relays != nil {
+		own.SetRemoteIPFilter(v.relays.admit)
+	}
 	api := webrtc.NewAPI(
 		webrtc.WithSettingEngine(own),
 		webrtc.WithMediaEngine(e.codecs),

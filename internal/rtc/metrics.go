@@ -47,7 +47,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		packets:       counter("packets_sent_total", "RTP packets sent, without retransmissions."),
 		bytes:         counter("payload_bytes_sent_total", "Payload bytes of these packets."),
-		unsent:        counter("packets_unsent_total", "Of the packets sent, those that found no way: ICE had no candidate pair just then."),
+		unsent:        counter("packets_unsent_total", "Of the packets sent, those that found no way: ICE had no candidate pair just then, or its local address was gone."),
 		retransmitted: counter("packets_retransmitted_total", "RTP packets sent again after a NACK."),
 		refused:       counter("retransmissions_refused_total", "Packets asked for by NACK that were not sent again: unknown, asked twice within a round trip, or over the limit."),
 		nacks:         counter("nacks_received_total", "NACK messages received."),

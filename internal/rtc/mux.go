@@ -23,12 +23,11 @@ const socketBuffer = 1 << 20 // asked of the kernel, which may give less
 // lease after it has booted, a laptop changes its Wi-Fi), so they are looked up
 // again when candidates are gathered.
 type sockets struct {
-	port     int
-	loopback bool
-	keep     []string // interfaces; empty: all
-	public   []string // what the addresses are advertised as; empty: as they are
-	log      *slog.Logger
-	pion     logging.LeveledLogger
+	port   int
+	public []string // what the addresses are advertised as; empty: as they are
+	log    *slog.Logger
+	pion   logging.LeveledLogger
+	addrs  func() ([]netip.Addr, error) // those to serve, looked up now
 
 	mu      sync.Mutex // guards what follows
 	muxes   map[netip.Addr]*ice.UDPMuxDefault
@@ -43,7 +42,10 @@ func openSockets(port int, keep, public []string, log *slog.Logger, pion logging
 	loopback := len(public) == 0
 	var err error
 	for try := 0; try < 10; try++ {
-		s := &sockets{port: port, loopback: loopback, keep: keep, public: public, log: log, pion: pion, muxes: map[netip.Addr]*ice.UDPMuxDefault{}}
+		s := &sockets{
+			port: port, public: public, log: log, pion: pion, muxes: map[netip.Addr]*ice.UDPMuxDefault{},
+			addrs: func() ([]netip.Addr, error) { return localAddrs(loopback, keep) },
+		}
 		if err = s.refresh(); err == nil {
 			if len(s.muxes) == 0 {
 				return nil, errors.New("UDP: no network interface has an address that may be used; check ice.interfaces")
@@ -60,7 +62,8 @@ func openSockets(port int, keep, public []string, log *slog.Logger, pion logging
 
 // refresh opens the port on addresses that are new and leaves those that are
 // gone. An address that isn't ready yet (IPv6 looks for duplicates first) is
-// tried again the next time. Only a port that is taken is an error.
+// tried again the next time. Only a port that is taken is an error, which doesn't
+// keep the other addresses from being served.
 func (s *sockets) refresh() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +71,7 @@ func (s *sockets) refresh() error {
 		return nil
 	}
 	s.checked = time.Now()
-	addrs, err := localAddrs(s.loopback, s.keep)
+	addrs, err := s.addrs()
 	if err != nil {
 		return fmt.Errorf("network interfaces: %w", err)
 	}
@@ -79,13 +82,15 @@ func (s *sockets) refresh() error {
 			delete(s.muxes, addr)
 		}
 	}
+	var taken []error
 	for _, addr := range addrs {
 		if s.muxes[addr] != nil {
 			continue
 		}
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, uint16(s.port))))
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("UDP port %d is taken on %s by another program; stop it or set ice.udp_port: %w", s.port, addr, err)
+			taken = append(taken, fmt.Errorf("UDP port %d is taken on %s by another program; stop it or set ice.udp_port: %w", s.port, addr, err))
+			continue
 		} else if err != nil {
 			s.log.Warn("address can't be used yet", "address", addr, "error", err)
 			continue
@@ -96,10 +101,47 @@ func (s *sockets) refresh() error {
 		_ = conn.SetReadBuffer(socketBuffer) // best effort
 		_ = conn.SetWriteBuffer(socketBuffer)
 		s.log.Debug("address is served", "address", addr, "port", s.port)
-		s.muxes[addr] = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: s.pion})
+		s.muxes[addr] = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: socket{conn}, Logger: s.pion})
 	}
-	return nil
+	return errors.Join(taken...)
 }
+
+// socket is a UDP socket without a write deadline. pion sets one to end the
+// writes of a candidate that closes, but all viewers share the socket: packets
+// of others were lost by it (0.1 % while viewers came and went, 2026-11). A
+// write to a UDP socket waits for the network card at most.
+type socket struct{ *net.UDPConn }
+
+// SetDeadline is pion's.
+func (s socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
+
+// SetWriteDeadline is pion's.
+func (s socket) SetWriteDeadline(time.Time) error { return nil }
+
+// ReadFromAddrPort is pion's: it doesn't allocate.
+func (s socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	return s.ReadFromUDPAddrPort(b)
+}
+
+// WriteToAddrPort is pion's: it doesn't allocate.
+func (s socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return s.WriteToUDPAddrPort(b, to)
+}
+
+// private tells whether the only addresses are ones that the Internet doesn't
+// reach: loopback, RFC 1918, RFC 4193 (ULA), RFC 3927, RFC 6598.
+func (s *sockets) private() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.muxes {
+		if !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !carrierNAT.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
 
 // localAddrs lists the addresses of interfaces that are up, loopback last.
 // Link-local IPv6 is left out: browsers don't use it.

@@ -24,6 +24,7 @@ type negotiation struct {
 	offered    []*track    // the sections of the last offer, in order
 	answers    bool        // the peer offers (WHEP)
 	described  bool        // a remote description has been applied
+	ufrag      string      // the peer's, of that description
 	held       []string    // candidates that came too early
 	candidates int         // that came since the last remote description
 }
@@ -197,6 +198,7 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	if setup == "" {
 		setup = "active"
 	}
+	v.describe(r)
 	d := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: r.forPion(r.sections, setup)}
 	if err := v.pc.SetRemoteDescription(d); err != nil {
 		v.end(fmt.Errorf("answer: %w", err))
@@ -263,16 +265,27 @@ func (v *Viewer) decline(t *track) {
 	t.decline()
 }
 
+// describe takes note of a remote description that pion is about to get.
+func (v *Viewer) describe(r *remote) {
+	if v.relays != nil {
+		if r.ufrag != v.ufrag {
+			v.relays.forget()
+		}
+		r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !v.relays.take(line) })
+	}
+	v.ufrag = r.ufrag
+}
+
 // applied follows a remote description that pion has taken.
 func (v *Viewer) applied() {
-	if !v.described {
+	if !v.described && v.relays == nil { // the look's candidate would be filtered out
 		v.hurry()
 	}
 	v.described = true
 	held := v.held
 	v.held, v.candidates = nil, 0
-	for _, c := range held {
-		if err := v.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: c}); err != nil {
+	for _, line := range held {
+		if err := v.addCandidate(line); err != nil {
 			v.log.Debug("candidate is not taken", "error", err)
 		}
 	}
@@ -283,7 +296,7 @@ func (v *Viewer) applied() {
 // Answer takes a peer's offer and returns the answer, with all candidates that
 // are found within 3 s (WHEP). Tracks that the offer doesn't ask for are closed.
 // A second offer restarts ICE when its credentials are new; it must have the
-// same m-lines.
+// same m-lines, and ICE must have begun to connect (ErrBadState).
 func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 	v.neg.Lock()
 	defer v.neg.Unlock()
@@ -301,7 +314,17 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
+	if v.answers && r.ufrag != v.ufrag {
+		// As in Offer. pion's agent can't be restarted while it gathers (a data race),
+		// nor before it has begun to connect, on another goroutine: that would bring
+		// back the last offer's credentials.
+		if v.current() == StateNew || v.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
+			return "", v.failed(fmt.Errorf("offer: %w: ICE hasn't begun yet and can't be restarted", ErrBadState))
+		}
+		v.open.Store(false)
+	}
 	v.startDeadline()
+	v.describe(r)
 	text, err := v.pionAnswer(ctx, r, sections)
 	if err != nil {
 		v.end(fmt.Errorf("offer: %w", err))
@@ -458,10 +481,18 @@ func (v *Viewer) AddCandidate(c *Candidate) error {
 		v.held = append(v.held, line)
 		return nil
 	}
-	if err := v.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: line}); err != nil {
+	if err := v.addCandidate(line); err != nil {
 		return fmt.Errorf("%w: %v", ErrBadCandidate, err)
 	}
 	return nil
+}
+
+// addCandidate gives a candidate of the last remote description to pion.
+func (v *Viewer) addCandidate(line string) error {
+	if v.relays != nil && !v.relays.take(line) {
+		return nil // as if it had never come
+	}
+	return v.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: line})
 }
 
 // SetFmtp changes the format parameters of a track, such as the H.264 level;

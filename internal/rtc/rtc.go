@@ -58,7 +58,7 @@ const (
 	StateConnecting
 	StateConnected
 	StateDisconnected // nothing was heard for 5 s; may come back
-	StateFailed       // nothing was heard for 30 s more; closed follows
+	StateFailed       // nothing was heard for 30 s; closed follows
 	StateClosed
 )
 
@@ -115,7 +115,7 @@ type Stats struct {
 
 	Packets       uint64 // RTP packets sent, without retransmissions
 	Bytes         uint64 // their payload bytes
-	Unsent        uint64 // of these packets, those that found no way to the peer (ICE had no pair just then)
+	Unsent        uint64 // of these packets, those that found no way to the peer (ICE had no pair just then, or its address is gone)
 	Retransmitted uint64 // packets sent again
 	NACKs         uint64 // NACK messages received
 	Nacked        uint64 // packets that they asked for

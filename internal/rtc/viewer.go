@@ -2,7 +2,9 @@ package rtc
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -17,7 +19,7 @@ const (
 	connectTimeout  = 30 * time.Second
 	gatherTimeout   = 3 * time.Second
 	maxCandidates   = 100 // of one negotiation
-	maxWriteErrors  = 100 // in a row; single ones happen while ICE restarts
+	maxWriteErrors  = 100 // in a row
 	maxTracksViewer = 16
 )
 
@@ -46,6 +48,7 @@ type Viewer struct {
 	o      ViewerOptions
 	epoch  time.Duration // Unix time at 0 of the capture clock
 	done   chan struct{}
+	relays *relays // nil: the peer may be anywhere
 
 	marked  atomic.Bool // is in the shard's ready list
 	open    atomic.Bool // packets can be sent: connected, and ICE isn't restarting
@@ -78,11 +81,15 @@ func newViewer(e *Engine, s *shard, o ViewerOptions) *Viewer {
 		log = e.log.With("viewer", o.ID)
 	}
 	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, connectTimeout)
-	return &Viewer{
+	v := &Viewer{
 		engine: e, shard: s, log: log, o: o,
 		epoch: time.Duration(time.Now().UnixNano()) - media.Now(),
 		done:  make(chan struct{}),
 	}
+	if e.relayOnly {
+		v.relays = &relays{}
+	}
+	return v
 }
 
 // attach listens to pion.
@@ -120,7 +127,9 @@ func (v *Viewer) send(s *shard) (more bool) {
 			continue
 		}
 		n, err := t.answerNACKs(&s.rtx)
-		v.wrote(err)
+		if n > 0 || err != nil {
+			v.wrote(err)
+		}
 		again += n
 		unsent -= t.unsent
 		s.batch = t.src.Next(s.batch[:0])
@@ -148,9 +157,11 @@ func (v *Viewer) send(s *shard) (more bool) {
 	return more
 }
 
-// wrote ends a viewer to whom nothing can be written any more; sendMu is held.
+// wrote ends a viewer to whom nothing can be written any more; sendMu is held. A
+// closed pipe is no such fault: the local address is gone (track.write counts
+// the packet as unsent), and ICE finds another one, restarts or gives up.
 func (v *Viewer) wrote(err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, io.ErrClosedPipe) {
 		v.failures = 0
 		return
 	}
@@ -254,8 +265,16 @@ func (v *Viewer) startDeadline() {
 		v.begun = time.Now()
 	}
 	if v.deadline == nil {
-		v.deadline = time.AfterFunc(v.o.ConnectTimeout, func() { v.end(ErrConnectTimeout) })
+		v.deadline = time.AfterFunc(v.o.ConnectTimeout, func() { v.end(v.missed()) })
 	}
+}
+
+// missed is ErrConnectTimeout, with the reason where one is known.
+func (v *Viewer) missed() error {
+	if v.relays != nil && v.relays.none() {
+		return fmt.Errorf("%w: viewers are let in through a TURN relay only (ice.relay_only), and the peer named none", ErrConnectTimeout)
+	}
+	return ErrConnectTimeout
 }
 
 // settle ends the deadline if the negotiation is complete: answered, and connected.

@@ -176,10 +176,15 @@ func TestPeerRestartsICEWithANewOffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	receive(t, gathered, "the peer's candidates")
+	v.stateMu.Lock() // pion's word of the restart may come late
 	answer, err := v.Answer(ctx, p.pc.LocalDescription().SDP)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if v.open.Load() {
+		t.Error("packets are sent while there is no way to the peer")
+	}
+	v.stateMu.Unlock()
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +196,35 @@ func TestPeerRestartsICEWithANewOffer(t *testing.T) {
 			t.Fatalf("SSRC changed from %d to %d", first.SSRC, got.SSRC)
 		}
 	}
+	if s := v.Stats(); s.Unsent != 0 { // the source keeps what is due
+		t.Errorf("%d packets were wasted on a connection that restarted", s.Unsent)
+	}
+}
+
+// A client's restart may come before ICE has begun to connect, which pion does on
+// another goroutine, with the credentials of the first offer.
+func TestRestartBeforeICEHasBegunIsRefused(t *testing.T) {
+	ctx := context.Background()
+	src := newSource()
+	src.push(true, 1)
+	v := newWHEP(t, newEngine(t, Options{}), videoTrack, src)
+	p := newPeer(t, peerOptions{})
+	receiveOnly(t, p, webrtc.RTPCodecTypeVideo)
+	offer := whepOffer(t, p)
+	v.stateMu.Lock() // so the viewer's state stays what it is
+	answer, err := v.Answer(ctx, offer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted := strings.ReplaceAll(offer, "a=ice-ufrag:", "a=ice-ufrag:new")
+	if _, err := v.Answer(ctx, restarted); !errors.Is(err, ErrBadState) {
+		t.Errorf("restart before ICE has begun: %v", err)
+	}
+	v.stateMu.Unlock()
+	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	p.next(t)
 }
 
 func TestProfilesOfH264(t *testing.T) {
