@@ -49,12 +49,12 @@ type HTTP struct {
 type ICE struct {
 	Servers         []ICEServer
 	PublicAddresses []string // IP addresses announced in place of the host's own (NAT)
-	RelayOnly       bool     // viewers connect through TURN only
+	RelayOnly       bool     // viewers connect through TURN only: no other candidates are taken
 	Interfaces      []string // network interfaces to use; empty: all
 	UDPPort         int      // media port; 0: the port of Listen
 }
 
-// ICEServer is a STUN or TURN server that the gateway and its viewers use.
+// ICEServer is a STUN or TURN server that the viewers use.
 type ICEServer struct {
 	URLs       []string // stun:, stuns:, turn: or turns: (RFC 7064, RFC 7065)
 	Username   string   // for turn and turns

@@ -251,6 +251,7 @@ type joinedMessage struct {
 	TraceID    string      `json:"traceId"`
 	Version    int         `json:"version"`
 	ICEServers []iceServer `json:"iceServers"`
+	ICEPolicy  string      `json:"iceTransportPolicy"` // RTCIceTransportPolicy
 	Stream     streamState `json:"stream"`
 }
 
@@ -316,6 +317,14 @@ func iceServers(conf config.ICE) []iceServer {
 		list = append(list, iceServer{URLs: s.URLs, Username: s.Username, Credential: s.Credential})
 	}
 	return list
+}
+
+// icePolicy is an RTCIceTransportPolicy. rtc enforces relay.
+func icePolicy(conf config.ICE) string {
+	if conf.RelayOnly {
+		return "relay"
+	}
+	return "all"
 }
 
 // streamState is a stream as clients see it.

@@ -223,7 +223,7 @@ func (x *session) enter(ctx context.Context, state rtc.State) error {
 func ending(err error) error {
 	switch {
 	case errors.Is(err, rtc.ErrConnectTimeout):
-		return refuse(timedOut, "no connection came about within the time for a negotiation")
+		return refuse(timedOut, "no connection came about: %v", err)
 	case errors.Is(err, rtc.ErrConnectionLost):
 		return connectionLost
 	case errors.Is(err, rtc.ErrLeft):
@@ -241,7 +241,7 @@ func (x *session) greet() {
 	x.told = stateOf(x.stream.Info())
 	x.client.send(&joinedMessage{
 		header: x.header("joined", x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
-		ICEServers: iceServers(x.server.conf.ICE), Stream: x.told,
+		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), Stream: x.told,
 	})
 	x.request = ""
 }

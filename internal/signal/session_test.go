@@ -126,6 +126,17 @@ func TestRestartWaitsForTheOpenOffersAnswer(t *testing.T) {
 	p.sees(webrtc.RTPCodecTypeVideo)
 }
 
+func TestJoinedTellsTheTransportPolicy(t *testing.T) {
+	for relayOnly, want := range map[bool]string{false: "all", true: "relay"} {
+		t.Run(want, func(t *testing.T) {
+			g := newGateway(t, func(c *config.Gateway, _ *timing) { c.ICE.RelayOnly = relayOnly })
+			if got := g.dial(t).join("test")["iceTransportPolicy"]; got != want {
+				t.Errorf("relay_only %v: iceTransportPolicy %v, want %q", relayOnly, got, want)
+			}
+		})
+	}
+}
+
 func TestSessionEndsWithItsStream(t *testing.T) {
 	g := newGateway(t)
 	c, _ := g.watch(t, "test")

@@ -12,7 +12,12 @@ import (
 // TestRelayOnlyWithoutUDP puts the browser where no UDP leaves the machine. It
 // watches through coturn over TCP alone, as the configuration's relay_only says.
 // Needs root for the namespaces.
-func TestRelayOnlyWithoutUDP(t *testing.T) {
+func TestRelayOnlyWithoutUDP(t *testing.T) { watchThroughRelay(t, true) }
+
+// TestRelayOnlyWhereUDPPasses has a direct way too, which relay_only forbids.
+func TestRelayOnlyWhereUDPPasses(t *testing.T) { watchThroughRelay(t, false) }
+
+func watchThroughRelay(t *testing.T, blockUDP bool) {
 	ctx := bounded(t, 2*time.Minute)
 	turnserver, err := rig.Need("turnserver", "coturn")
 	rig.Check(t, err)
@@ -25,7 +30,9 @@ func TestRelayOnlyWithoutUDP(t *testing.T) {
 	const serverIP, clientIP = "10.97.2.1", "10.97.2.2"
 	rig.Check(t, rig.Link(ctx, server, serverIP+"/24", client, clientIP+"/24"))
 	rig.Check(t, client.IP(ctx, "route", "add", "default", "via", serverIP))
-	rig.Check(t, client.BlockUDP(ctx))
+	if blockUDP {
+		rig.Check(t, client.BlockUDP(ctx))
+	}
 
 	turn, err := rig.Start(rig.Command{Path: turnserver, Namespace: server, Args: []string{
 		"-n", "--listening-ip=" + serverIP, "--relay-ip=" + serverIP, "--listening-port=3478", "--no-udp", "--no-tls", "--no-dtls",

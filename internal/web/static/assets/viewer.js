@@ -121,7 +121,7 @@ export class Viewer extends EventTarget {
    * @param {string} options.url the gateway's WebSocket, such as "ws://box:8080/ws"
    * @param {string} options.room the room; every stream is a room of its own name
    * @param {string} [options.token] what the gateway asks for where it is closed
-   * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" uses TURN only
+   * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" uses TURN only; so does a gateway that says so
    * @param {number} [options.startedAt] from when the first frame is timed, on the clock of performance.now(); otherwise from open
    */
   constructor({ url, room, token, iceTransportPolicy = 'all', startedAt }) {
@@ -259,14 +259,18 @@ export class Viewer extends EventTarget {
     this.#lose(code, message, retryAfter[code]);
   }
 
-  #begin({ session, iceServers, stream }) {
+  #begin({ session, iceServers, iceTransportPolicy, stream }) {
     if (this.#session) {
       // media of the old session may have gone on without its socket until here
       this.#startedAt = performance.now();
       this.#renew();
     }
     this.#session = session;
-    if (iceServers?.length) this.#pc?.setConfiguration({ ...this.#pc.getConfiguration(), iceServers });
+    // before the offer is applied, so before candidates are gathered
+    this.#configure({
+      ...(iceServers?.length ? { iceServers } : {}),
+      ...(iceTransportPolicy === 'relay' ? { iceTransportPolicy } : {}),
+    });
     this.#enter('joined');
     this.#describe(stream);
   }
@@ -282,8 +286,8 @@ export class Viewer extends EventTarget {
   #renew() {
     this.#drop();
     const pc = begun() ?? new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    if (this.#policy !== 'all') pc.setConfiguration({ ...pc.getConfiguration(), iceTransportPolicy: this.#policy });
     this.#pc = pc;
+    if (this.#policy !== 'all') this.#configure({ iceTransportPolicy: this.#policy });
     this.#media = new MediaStream();
     pc.onicecandidate = ({ candidate }) => {
       // an empty candidate string is a browser's other way to say that there are no more
@@ -294,6 +298,12 @@ export class Viewer extends EventTarget {
       this.#gather();
     };
     pc.onconnectionstatechange = () => this.#watch(pc);
+  }
+
+  /** Changes the connection's configuration. @param {RTCConfiguration} changes */
+  #configure(changes) {
+    const pc = this.#pc;
+    if (pc && Object.keys(changes).length) pc.setConfiguration({ ...pc.getConfiguration(), ...changes });
   }
 
   #drop() {
