@@ -40,7 +40,8 @@ function begun(url, join) {
   if (!early?.socket) return;
   const { socket, messages } = early;
   early.socket = null;
-  if (socket.url === url && early.join.roomId === join.roomId && !join.token && socket.readyState <= WebSocket.OPEN) return { socket, messages };
+  early.kept = socket.url === url && early.join.roomId === join.roomId && !join.token && socket.readyState <= WebSocket.OPEN;
+  if (early.kept) return { socket, messages };
   socket.onopen = null;
   socket.close();
 }

@@ -61,23 +61,38 @@ export function receivableCodecs() {
 }
 
 /**
- * An answer that asks for both channels: Chromium plays Opus in mono otherwise
- * (RFC 7587 §6.1, stereo).
+ * An answer that asks for both channels: Chromium plays Opus in mono otherwise (RFC 7587 §6.1).
+ *
  * @param {string} sdp
  * @returns {string}
  */
 function inStereo(sdp) {
-  const opus = /^a=rtpmap:(\d+) opus\//im.exec(sdp)?.[1];
-  if (!opus) return sdp;
-  return sdp.replace(new RegExp(`^(a=fmtp:${opus} (?!(?:.*;)?stereo=1).*)$`, 'im'), '$1;stereo=1');
+  return sdp.replace(/^(a=fmtp:\d+ (?=.*useinbandfec=1)(?!.*stereo=1).*)$/m, '$1;stereo=1');
 }
 
-/** The connection that the page made before its modules were there (early.js), once. */
+/**
+ * The answer that the page itself made to this offer (early.js), once.
+ *
+ * @param {RTCPeerConnection} pc
+ * @param {string} sdp the offer
+ * @returns {Promise<void>|undefined}
+ */
+function answered(pc, sdp) {
+  const early = globalThis.gatewayEarly;
+  if (early?.adopted !== pc || early.answer?.sdp !== sdp) return;
+  const { done } = early.answer;
+  early.answer = null;
+  return done;
+}
+
+/** The connection that the page made before its modules were there (early.js), once, if its socket was taken over too. */
 function begun() {
   const early = globalThis.gatewayEarly;
   const pc = early?.pc;
-  if (early) early.pc = null;
-  return pc ?? undefined;
+  if (!pc) return;
+  early.pc = null;
+  if (early.kept) return (early.adopted = pc);
+  pc.close(); // its socket is lost, and its session with it
 }
 
 /**
@@ -343,12 +358,20 @@ export class Viewer extends EventTarget {
     if (first && this.#waited) this.#startedAt = performance.now();
     clearTimeout(this.#connectTimer);
     this.#connectTimer = setTimeout(() => this.#lose('no-path'), connectWithin);
-    await pc.setRemoteDescription({ type: 'offer', sdp });
-    const answer = await pc.createAnswer();
-    await pc.setLocalDescription({ type: 'answer', sdp: inStereo(answer.sdp) });
-    if (pc !== this.#pc) return;
-    performance.mark('gateway:answer');
-    this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
+    const early = answered(pc, sdp);
+    if (early) {
+      await early;
+      if (pc !== this.#pc) return;
+      pc.getReceivers().forEach(lowerDelay);
+      this.#watch(pc);
+    } else {
+      await pc.setRemoteDescription({ type: 'offer', sdp });
+      const answer = await pc.createAnswer();
+      await pc.setLocalDescription({ type: 'answer', sdp: inStereo(answer.sdp) });
+      if (pc !== this.#pc) return;
+      performance.mark('gateway:answer');
+      this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
+    }
     this.#gather();
     if (pc.connectionState === 'connected' && pc.iceConnectionState !== 'disconnected') clearTimeout(this.#connectTimer);
     const refused = /^m=video 0 /m.test(pc.localDescription.sdp) && !/^m=video 0 /m.test(sdp);
