@@ -281,6 +281,11 @@ func (v *Viewer) applied() {
 	if !v.described && v.relays == nil { // the look's candidate would be filtered out
 		v.hurry()
 	}
+	for _, t := range v.tracks {
+		if !v.described && t.spec.Kind == media.Video {
+			t.src.RequestKeyframe() // it is encoded while the connection comes about
+		}
+	}
 	v.described = true
 	held := v.held
 	v.held, v.candidates = nil, 0

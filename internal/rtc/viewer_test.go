@@ -224,6 +224,7 @@ func TestPLIAndFIRReachTheSource(t *testing.T) {
 	src := newSource()
 	s := newSession(t, newEngine(t, Options{}), peerOptions{}, videoTrack, src)
 	s.connect(t)
+	receive(t, src.asked, "the request that comes with the answer")
 	src.push(true, 1)
 	ssrc := s.peer.next(t).SSRC
 	send := func(p rtcp.Packet) {
@@ -246,8 +247,8 @@ func TestPLIAndFIRReachTheSource(t *testing.T) {
 	receive(t, src.asked, "the second FIR")
 	send(&rtcp.PictureLossIndication{MediaSSRC: ssrc})
 	receive(t, src.asked, "the last PLI")
-	if n := src.keyframes.Load(); n != 4 {
-		t.Errorf("%d keyframes were asked for, want 4", n)
+	if n := src.keyframes.Load(); n != 5 {
+		t.Errorf("%d keyframes were asked for, want 5", n)
 	}
 	if st := s.Stats(); st.PLIs != 2 || st.FIRs != 4 {
 		t.Errorf("stats count %d PLIs and %d FIRs, want 2 and 4", st.PLIs, st.FIRs)
