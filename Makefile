@@ -78,8 +78,8 @@ test-docker: ## the Dockerfile's steps in a clean Debian, without an engine (roo
 	$(call need,chroot)
 	@$(GO) test -v -count=1 -timeout 30m ./test/docker/
 
-soak: packages ## joins, leaves and restarts, then everything back at the baseline
-	@$(GO) test -v -count=1 -timeout 60m ./test/soak/...
+soak: packages build ## joins, leaves and restarts, then everything back at the baseline
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/soak/...
 
 bench-latency: packages ## glass to glass: from an X screen to the pixels in a browser
 	@$(GO) run ./test/bench-latency $(ARGS)

@@ -16,14 +16,12 @@ func Debug(log *slog.Logger, categories string) {
 	}
 	log = log.With("component", "gstreamer")
 	gst.SetLogFunction(func(category *gst.DebugCategory, level gst.DebugLevel, file, _ string, line int, _ *gst.LoggedObject, message *gst.DebugMessage) {
-		l := slog.LevelDebug
+		l := slog.LevelInfo // whoever raises GStreamer's own threshold wants to see it
 		switch level {
 		case gst.LevelError:
 			l = slog.LevelError
 		case gst.LevelWarning:
 			l = slog.LevelWarn
-		case gst.LevelFixMe, gst.LevelInfo:
-			l = slog.LevelInfo
 		}
 		log.Log(context.Background(), l, message.Get(), "category", category.GetName(), "file", file, "line", line)
 	})

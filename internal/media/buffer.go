@@ -24,6 +24,7 @@ type Buffer struct {
 	Keyframe bool          // a decoder can start at this buffer's frame
 	Gap      bool          // packets were lost between the previous buffer and this one
 
+	slab *[]byte // what data was taken from the pool in; nil for a large one
 	data []byte
 	ends []int // ends[i] is where payload i ends in data
 	refs atomic.Int32
@@ -50,10 +51,12 @@ func NewBuffer(size int) *Buffer {
 	class := max(bits.Len(uint(max(size, 1)-1)), minClass)
 	if class > maxClass {
 		b.data = make([]byte, 0, size)
-	} else if s, _ := slabs[class-minClass].Get().(*[]byte); s != nil {
-		b.data = (*s)[:0]
 	} else {
-		b.data = make([]byte, 0, 1<<class)
+		if b.slab, _ = slabs[class-minClass].Get().(*[]byte); b.slab == nil {
+			slab := make([]byte, 0, 1<<class)
+			b.slab = &slab
+		}
+		b.data = *b.slab
 	}
 	b.refs.Store(1)
 	live.Add(1)
@@ -111,13 +114,12 @@ func (b *Buffer) Release() {
 		panic("media: buffer released twice")
 	}
 	live.Add(-1)
-	if c := cap(b.data); c&(c-1) == 0 && c >= 1<<minClass && c <= 1<<maxClass {
-		s := b.data[:0]
-		slabs[bits.Len(uint(c))-1-minClass].Put(&s)
+	if b.slab != nil {
+		slabs[bits.Len(uint(cap(*b.slab)))-1-minClass].Put(b.slab)
 	}
 	b.Capture, b.Arrived = 0, 0
 	b.Start, b.End, b.Keyframe, b.Gap = false, false, false, false
-	b.data, b.ends = nil, b.ends[:0]
+	b.slab, b.data, b.ends = nil, nil, b.ends[:0]
 	buffers.Put(b)
 }
 

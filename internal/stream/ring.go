@@ -60,6 +60,10 @@ type Counts struct {
 	KeyframeRequests           uint64 // asked of the pipeline
 	Gaps                       uint64 // losses inside the pipeline
 	Dropped                    uint64 // packets that lagging subscriptions skipped
+
+	// PipelineTime is the sum over all frames of the time from capture to the
+	// first packets leaving the pipeline: conversion, encoder, packetizing.
+	PipelineTime time.Duration
 }
 
 // push takes over b's reference and wakes the subscriptions. It runs on the
@@ -79,6 +83,7 @@ func (r *ring) push(b *media.Buffer) {
 	if b.Start || !r.open {
 		r.frame, r.torn = r.head, !b.Start
 		r.count.Frames++
+		r.count.PipelineTime += b.Arrived - b.Capture
 	}
 	if b.Keyframe && !r.torn && (!r.hasKey || r.key != r.frame) {
 		r.key, r.hasKey, r.keyAt = r.frame, true, now

@@ -36,6 +36,7 @@ func buffer(n int, set func(*media.Buffer)) *media.Buffer {
 		b.Append([]byte{byte(i)})
 	}
 	b.Capture = media.Now()
+	b.Arrived = b.Capture + 7*time.Millisecond
 	set(b)
 	return b
 }
@@ -89,6 +90,9 @@ func TestViewerStartsOnKeyframe(t *testing.T) {
 	f.frame(4, true)
 	f.frame(2, false)
 	expect(t, read(s), 3, 6)
+	if f.count.Frames != 3 || f.count.PipelineTime != 21*time.Millisecond {
+		t.Errorf("%d frames took %v in the pipeline", f.count.Frames, f.count.PipelineTime)
+	}
 }
 
 func TestViewerWhoComesJustAfterAKeyframeStartsFromIt(t *testing.T) {

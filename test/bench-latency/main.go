@@ -128,8 +128,9 @@ var chains = [2]string{"bare", "gateway"}
 
 // chain is one running chain: where its page is, and how it ends.
 type chain struct {
-	url   string
-	close func() error
+	url      string
+	close    func() error
+	pipeline func(ctx context.Context) (ms float64, err error) // mean time from capture to packets; nil where it isn't known
 }
 
 type starter func(ctx context.Context, o options, display string) (chain, error)
@@ -174,7 +175,15 @@ func startGateway(ctx context.Context, o options, display string) (chain, error)
 	if err != nil {
 		return chain{}, err
 	}
-	return chain{url: g.URL("/watch/desktop"), close: g.Close}, nil
+	pipeline := func(ctx context.Context) (float64, error) {
+		m, err := g.Metrics(ctx)
+		if err != nil {
+			return 0, err
+		}
+		labels := `{stream="desktop",track="video"}`
+		return 1000 * m["gateway_track_pipeline_seconds_total"+labels] / m["gateway_track_frames_total"+labels], nil
+	}
+	return chain{url: g.URL("/watch/desktop"), close: g.Close, pipeline: pipeline}, nil
 }
 
 // result is what one run measured, in ms.
@@ -185,6 +194,7 @@ type result struct {
 	received50, decode float64
 	buffer             float64 // mean time in the browser's jitter buffer
 	dropped            float64 // frames that the browser dropped
+	pipeline           float64 // mean from capture to packets; 0 where it isn't known
 }
 
 func run(ctx context.Context, o options, browser *rig.Chromium, display string, start starter) (result, error) {
@@ -239,6 +249,11 @@ func run(ctx context.Context, o options, browser *rig.Chromium, display string, 
 		seen50: stat.Quantile(seen, 0.5), seen95: stat.Quantile(seen, 0.95),
 		received50: stat.Quantile(received, 0.5), dropped: after.Dropped - before.Dropped,
 	}
+	if c.pipeline != nil {
+		if r.pipeline, err = c.pipeline(ctx); err != nil {
+			return result{}, err
+		}
+	}
 	if n := after.Emitted - before.Emitted; n > 0 {
 		r.buffer = 1000 * (after.Buffered - before.Buffered) / n
 	}
@@ -291,4 +306,9 @@ func report(results [2][]result) {
 		fmt.Printf("%-20s %10.1f %10.1f %10.1f (%.1f to %.1f)\n", f.name, stat.Quantile(bare, 0.5), stat.Quantile(gateway, 0.5),
 			stat.Quantile(difference, 0.5), slices.Min(difference), slices.Max(difference))
 	}
+	var pipeline []float64
+	for _, r := range results[1] {
+		pipeline = append(pipeline, r.pipeline)
+	}
+	fmt.Printf("%-20s %10s %10.1f\n", "capture to packets", "", stat.Quantile(pipeline, 0.5))
 }
