@@ -152,10 +152,12 @@ type launcher struct {
 	log      *slog.Logger
 }
 
+// Compile implements stream.Launcher.
 func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
 	return config.Compile(c, l.registry)
 }
 
+// Launch implements stream.Launcher.
 func (l launcher) Launch(ctx context.Context, name string, plan *config.Plan, sink stream.Sink) (stream.Pipeline, error) {
 	p, err := gst.Launch(ctx, name, plan, sink, l.log.With("stream", name))
 	if err != nil {
