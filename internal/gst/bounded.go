@@ -3,6 +3,7 @@ package gst
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -51,4 +52,18 @@ func bounded(ctx context.Context, about string, f func() error, late func()) err
 		close(gone)
 		return ErrStuck
 	}
+}
+
+// xserver admits one pipeline at a time to what makes ximagesrc open or close its
+// display: it sets process-wide handlers meanwhile, and side by side it crashed
+// (GStreamer 1.22).
+var xserver = make(chan struct{}, 1)
+
+// enterX waits for its turn if text has an ximagesrc. The caller calls leave.
+func enterX(text string) (leave func()) {
+	if !strings.Contains(text, "ximagesrc") {
+		return func() {}
+	}
+	xserver <- struct{}{}
+	return func() { <-xserver }
 }

@@ -96,6 +96,7 @@ func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log 
 
 // launch makes the pipeline and starts it.
 func (p *Pipeline) launch(plan *config.Plan) error {
+	defer enterX(p.about)()
 	if err := p.parse(plan.Launch); err != nil {
 		return err
 	}
@@ -157,12 +158,17 @@ func (p *Pipeline) Close() error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
-		p.err = bounded(ctx, p.about, func() error { return p.changeState(gst.StateNull) }, p.release)
+		p.err = bounded(ctx, p.about, p.stop, p.release)
 		if p.err == nil {
 			p.release()
 		}
 	})
 	return p.err
+}
+
+func (p *Pipeline) stop() error {
+	defer enterX(p.about)()
+	return p.changeState(gst.StateNull)
 }
 
 // release gives back a pipeline that has stopped.

@@ -420,6 +420,42 @@ func TestXServerThatDiesEndsItsPipelineOnly(t *testing.T) {
 	}
 }
 
+// One ximagesrc grabs the X server for a frame and wants a lock of Xlib's; another
+// one that opens its display holds the lock, and waits for the server: xserver.c.
+func TestDesktopsStartSideBySide(t *testing.T) {
+	display, _ := startXvfb(t)
+	source := "ximagesrc use-damage=false display-name=" + display
+	text := source + " ! video/x-raw,framerate=30/1 ! videoconvert ! " + x264 + sink
+	end := time.Now().Add(4 * time.Second)
+	var wait sync.WaitGroup
+	for range 3 {
+		wait.Go(func() {
+			for time.Now().Before(end) {
+				if _, err := (Registry{}).Formats(source); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		wait.Go(func() {
+			for time.Now().Before(end) {
+				ctx, cancel := context.WithTimeout(t.Context(), deadline)
+				p, err := Launch(ctx, "test", plan(text, media.H264), counting{(*media.Buffer).Release}, quiet)
+				cancel()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := p.Close(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
 // startXvfb runs an X server of 640x480 for the test and returns its display and
 // what kills it.
 func startXvfb(t *testing.T) (display string, kill func()) {

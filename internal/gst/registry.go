@@ -73,6 +73,7 @@ func (Registry) Formats(source string) ([]config.Format, error) {
 func probe(source string) ([]config.Format, error) {
 	p := &Pipeline{about: source + " ! probe", quit: make(chan struct{})}
 	defer p.Close()
+	defer enterX(source)()
 	if err := p.parse(source + " ! fakesink name=probe"); err != nil {
 		return nil, err
 	}

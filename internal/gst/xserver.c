@@ -1,10 +1,20 @@
-// Xlib ends the whole process when its X server goes away: its I/O error handler
-// calls exit(3). A desktop that dies must end its pipeline only. Two things keep
-// the process alive, and both are needed (libX11 ≥ 1.7, Xlib's _XIOError): an
-// I/O error handler that returns, and an exit handler on each Display, set before
-// the error. ximagesrc's Display is private, so XOpenDisplay is found here first,
-// does what Xlib's does, and sets both. Xlib isn't linked to: without ximagesrc
-// it isn't even loaded.
+// What Xlib and ximagesrc (GStreamer 1.22, libX11 1.8.4) do to a whole process, and
+// how it is kept to the pipeline. The plugin's calls find the functions here
+// first, because the program exports them; Xlib itself isn't linked to.
+//
+// An X server that goes away: Xlib's I/O error handler calls exit(3). Two things
+// keep the process alive, and both are needed: an I/O error handler that returns,
+// and an exit handler on each Display, set before the error. ximagesrc's Display
+// is private, so XOpenDisplay does what Xlib's does, and sets both.
+//
+// An X error, as when the screen's size changes between two requests: Xlib's
+// handler calls exit(3) too. Ours lets the request fail.
+//
+// Two desktops in one process: ximagesrc grabs the X server for each frame and
+// takes Xlib's global lock while it holds it; XOpenDisplay holds that lock while it
+// waits for the server. Both then wait for ever, and so does every other client of
+// that server. So the server isn't grabbed: what the grab would prevent is the
+// X error above.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -30,16 +40,35 @@ static void on_exit_wanted(Display *display, void *unlock) {
   atomic_fetch_add(&lost, 1);
 }
 
+static int on_error(Display *display, void *event) {
+  (void)display;
+  (void)event;
+  return 0;
+}
+
+int XGrabServer(Display *display) {
+  (void)display;
+  return 1;
+}
+
+int XUngrabServer(Display *display) {
+  (void)display;
+  return 1;
+}
+
 Display *XOpenDisplay(const char *name) {
   void *xlib = dlopen("libX11.so.6", RTLD_NOW | RTLD_NOLOAD);
   if (!xlib) return NULL;
   Display *(*open_display)(const char *) = (Display * (*)(const char *)) dlsym(xlib, "XOpenDisplay");
+  void *(*set_protocol)(int (*)(Display *, void *)) =
+      (void *(*)(int (*)(Display *, void *)))dlsym(xlib, "XSetErrorHandler");
   void *(*set_error)(int (*)(Display *)) = (void *(*)(int (*)(Display *)))dlsym(xlib, "XSetIOErrorHandler");
   void (*set_exit)(Display *, void (*)(Display *, void *), void *) =
       (void (*)(Display *, void (*)(Display *, void *), void *))dlsym(xlib, "XSetIOErrorExitHandler");
   Display *display = open_display ? open_display(name) : NULL;
   void *unlock = dlsym(xlib, "XUnlockDisplay");
-  if (display && set_error && set_exit && unlock) {
+  if (display && set_protocol && set_error && set_exit && unlock) {
+    set_protocol(on_error);
     set_error(on_io_error);
     set_exit(display, on_exit_wanted, unlock);
   }

@@ -19,25 +19,29 @@ type browser interface {
 
 func TestChromiumPlaysDesktop(t *testing.T) {
 	ctx := bounded(t, 3*time.Minute)
-	display := paintedScreen(ctx, t)
-	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{
-		"h264": desktopPipeline(display, "h264"),
-		"vp8":  desktopPipeline(display, "vp8"),
-	}})
-	b := startChromium(ctx, t, rig.ChromiumOptions{})
-	for _, codec := range []string{"h264", "vp8"} {
-		t.Run(codec, func(t *testing.T) { plays(ctx, t, b, g, codec) })
-	}
+	playsAll(ctx, t, startChromium(ctx, t, rig.ChromiumOptions{}), "h264", "vp8", "vp9")
 }
 
+// Debian's Firefox has no H.264.
 func TestFirefoxPlaysDesktop(t *testing.T) {
 	ctx := bounded(t, 3*time.Minute)
-	display := paintedScreen(ctx, t)
-	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"vp8": desktopPipeline(display, "vp8")}})
 	b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script})
 	rig.Check(t, err)
 	rig.End(t, "firefox", b.Close)
-	plays(ctx, t, b, g, "vp8")
+	playsAll(ctx, t, b, "vp8", "vp9")
+}
+
+// playsAll plays one desktop in each codec.
+func playsAll(ctx context.Context, t *testing.T, b browser, codecs ...string) {
+	display := paintedScreen(ctx, t)
+	pipelines := make(map[string]string)
+	for _, codec := range codecs {
+		pipelines[codec] = desktopPipeline(display, codec)
+	}
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: pipelines})
+	for _, codec := range codecs {
+		t.Run(codec, func(t *testing.T) { plays(ctx, t, b, g, codec) })
+	}
 }
 
 // plays opens a stream's page and checks by its pixels that the picture is live
@@ -74,7 +78,8 @@ func live(ctx context.Context, t *testing.T, page rig.Page) {
 	if last.Width != screenWidth || last.Height != screenHeight {
 		t.Errorf("the video is %dx%d, the screen %dx%d", last.Width, last.Height, screenWidth, screenHeight)
 	}
-	if len(ages) < count*9/10 || len(times) < count*8/10 {
+	// a frame that an encoder had few bits for may show a strip that can't be read, and is live all the same
+	if len(ages) < count*3/4 || len(times) < count*2/3 {
 		t.Errorf("of %d frames %d show a strip, %d different ones: the picture is not live", count, len(ages), len(times))
 	}
 	if p95 := stat.Quantile(ages, 0.95); p95 < 0 || p95 > 1000 {
