@@ -174,6 +174,7 @@ func (p *Pipeline) stop() error {
 // release gives back a pipeline that has stopped.
 func (p *Pipeline) release() {
 	p.wait.Wait()
+	defer enterX(p.about)() // an ximagesrc that never started closes its display only here
 	for _, t := range p.taps {
 		dispose(t.appsink.Object.InitiallyUnowned.Object)
 	}
