@@ -26,7 +26,7 @@ import (
 var mayImport = map[string][]string{
 	"media":   {"github.com/pion/rtp"},
 	"config":  {"media", "gopkg.in/yaml.v3"},
-	"gst":     {"media", "config", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp"},
+	"gst":     {"media", "config", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp", "github.com/jezek/xgb"},
 	"lint":    {"media", "config"},
 	"worker":  {"media", "config"},
 	"adapt":   {"media"},

@@ -24,8 +24,15 @@ const usage = `usage: gateway [COMMAND] [FLAGS]
 
 commands
   run             serve the streams of the pipelines folder (the default)
-  check [FILE…]   look for faults in pipeline files, without starting them
-  explain NAME    print what a pipeline file compiles to on this machine
+  check [-json] [-strict] [FILE…]
+                  look for faults in pipeline files, without starting them;
+                  -strict: warnings count too
+  explain [-dot] NAME
+                  print what a pipeline file compiles to on this machine; -dot: as
+                  a graph for Graphviz
+  devices [-json] [-yaml ID]
+                  list cameras, displays, windows, sound sources and encoders;
+                  -yaml: print a pipeline file for one of them
   healthcheck     ask a running gateway whether it is ready; for container health checks
   version         print versions
   help            print this
@@ -64,6 +71,19 @@ func run(args []string, stdout, stderr io.Writer) error {
 	configPath := flags.String("config", gateway.DefaultConfig, "")
 	pipelines := flags.String("pipelines", "", "")
 	listen := flags.String("listen", "", "")
+	var check gateway.CheckOptions
+	var dot, devicesJSON bool
+	var deviceID string
+	switch command {
+	case "check":
+		flags.BoolVar(&check.JSON, "json", false, "")
+		flags.BoolVar(&check.Strict, "strict", false, "")
+	case "devices":
+		flags.BoolVar(&devicesJSON, "json", false, "")
+		flags.StringVar(&deviceID, "yaml", "", "")
+	case "explain":
+		flags.BoolVar(&dot, "dot", false, "")
+	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
 	} else if err != nil {
@@ -90,13 +110,19 @@ func run(args []string, stdout, stderr io.Writer) error {
 		}
 		return serve(settings, stderr)
 	case "check":
-		return settings.Check(flags.Args(), stdout)
+		return settings.Check(flags.Args(), check, stdout)
 	case "explain":
 		if flags.NArg() != 1 {
 			fmt.Fprintln(stderr, "gateway: explain takes the name of one stream")
 			return errUsage
 		}
-		return settings.Explain(flags.Arg(0), stdout)
+		return settings.Explain(flags.Arg(0), dot, stdout)
+	case "devices":
+		if flags.NArg() > 0 {
+			fmt.Fprintf(stderr, "gateway: devices takes no argument %q\n", flags.Arg(0))
+			return errUsage
+		}
+		return settings.Devices(context.Background(), devicesJSON, deviceID, stdout)
 	case "healthcheck":
 		return settings.Healthcheck()
 	}
@@ -105,6 +131,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 // serve runs the gateway until SIGINT or SIGTERM; a second signal ends it at once.
+// SIGHUP reloads the pipeline files.
 func serve(settings gateway.Settings, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -114,6 +141,19 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	go func() {
+		for {
+			select {
+			case <-hangup:
+				g.Reload()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	fmt.Fprintf(stderr, "gateway: open http://%s\n", browsable(g.Addr()))
 	return g.Serve(ctx)
 }

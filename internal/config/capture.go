@@ -1,18 +1,24 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
+
+	"gateway/internal/media"
 )
 
 // captured is a source's launch text, completed by what the gateway chose, and
 // what then comes out of it.
 type captured struct {
 	text          string
-	width, height int     // 0: unknown
-	fps           float64 // 0: unknown
+	codec         media.Codec // "" for raw pictures
+	width, height int         // 0: unknown
+	fps           float64     // 0: unknown
 }
 
 const (
@@ -26,53 +32,190 @@ const (
 	defaultArea = 1920 * 1080
 )
 
-// capture chooses what a source is to deliver: of the formats that it has, the
-// one that costs least to bring to the wanted size and rate.
-func (c *compiler) capture(source string, v *Video) (captured, bool) {
-	first, rest := firstElement(source)
-	c.plan.Sources = append(c.plan.Sources, first)
-	if !c.installed("source", source) {
-		return captured{}, false
+// wanted is what the renditions need of a source.
+type wanted struct {
+	width, height int // 0: as the source has it
+	fps           float64
+	exact         bool        // the file gives the rate
+	copied        bool        // encoded already
+	codec         media.Codec // of the copy; "" for whatever there is
+	key           string      // of the copy
+}
+
+func want(rs []*rendition) wanted {
+	w := wanted{width: rs[0].Width, height: rs[0].Height}
+	for _, r := range rs {
+		if r.Copy() {
+			w.copied, w.codec, w.key = true, r.Codec, r.key
+		}
+		if r.Width == 0 || w.width == 0 {
+			w.width, w.height = 0, 0
+		} else if r.Width*r.Height > w.width*w.height {
+			w.width, w.height = r.Width, r.Height
+		}
+		w.exact = w.exact || r.FPS > 0
+		if fps := r.FPS; fps > 0 {
+			w.fps = max(w.fps, fps)
+		} else {
+			w.fps = max(w.fps, defaultFPS)
+		}
 	}
-	nodes, _ := parseLaunch(source) // installed has parsed it
-	formats, ok := c.probe(first)
+	return w
+}
+
+// capture chooses what the video source is to deliver, and puts behind it what
+// its recipe says.
+func (c *compiler) capture(rs []*rendition) (captured, bool) {
+	w := want(rs)
+	nodes, recipe, first, ok := c.sourceElement("source", c.s.Source, media.Video)
 	if !ok {
 		return captured{}, false
 	}
-	for i := range nodes {
-		if nodes[i].kind == launchCaps {
-			return c.ownCaps(source, nodes)
+	found := c.probe(first)
+	rest := c.s.Source[nodes[0].End:] // begins with " ! " if there is anything
+	said := ""                        // the last caps of the text, if they end it
+	caps := false
+	for i, n := range nodes {
+		if n.Kind == LaunchCaps {
+			caps = true
+			if i == len(nodes)-1 {
+				said = n.Name
+			}
 		}
 	}
-	if len(formats) == 0 {
-		c.note("video: what the source delivers is seen when it runs")
-		return captured{text: source}, true
+	shot := captured{text: first + rest}
+	switch {
+	case caps:
+		shot.width, shot.height, shot.fps = capsInt(said, "width"), capsInt(said, "height"), capsRate(said)
+		if shot.width == 0 || shot.height == 0 || shot.width > maxSide || shot.height > maxSide {
+			shot.width, shot.height = 0, 0
+		}
+		c.note("video: capture as the source's own caps say")
+	case len(found) > 0:
+		return c.choose(w, first, rest, found)
+	default:
+		if c.feed.Absent == nil {
+			c.note("video: what the source delivers is seen when it runs")
+		}
 	}
-	want := v.FPS
-	if want == 0 {
-		want = defaultFPS
+	if recipe.Open != "" && !caps {
+		size := ",framerate=" + fraction(w.fps)
+		if w.width > 0 {
+			shot.width, shot.height, shot.fps = w.width, w.height, w.fps
+			size = fmt.Sprintf(",width=%d,height=%d", w.width, w.height) + size
+		}
+		shot.text = first + " ! " + strings.ReplaceAll(recipe.Open, "{size}", size) + rest
+		if rest != "" {
+			shot.width, shot.height = 0, 0
+		}
 	}
+	return c.finish(w, recipe, shot, said, rest == "" || said != "")
+}
+
+// finish puts behind a source what makes raw pictures of it, or frames what it has
+// encoded. bare says that the file leaves that to the recipe.
+func (c *compiler) finish(w wanted, recipe source, shot captured, said string, bare bool) (captured, bool) {
+	kind, _, _ := strings.Cut(said, ",")
+	kind = strings.TrimSpace(kind)
+	var chain []string
+	switch {
+	case w.copied:
+		shot.codec = cmp.Or(w.codec, mediaCodec(kind), media.H264)
+		if bare && recipe.Copy == "" && mediaCodec(kind) == "" {
+			c.fault(w.key+".encoder", "what "+recipe.Factory+" yields isn't encoded", "use encoder: auto")
+			return shot, false
+		}
+		if bare {
+			if recipe.Decode == "" && said == "" { // a device: it may have other things too
+				chain = append(chain, formats[shot.codec].Media)
+			}
+			chain = append(chain, behind(recipe.Copy, media.Video, shot.codec)...)
+		}
+	case kind == "application/x-rtp" || bare && said == "":
+		chain = behind(recipe.Decode, media.Video, "")
+	default:
+		if d, ok := decoder(kind); ok {
+			chain = parts(d)
+		}
+	}
+	text := strings.Join(chain, " ! ")
+	if text == "" {
+		return shot, true
+	}
+	shot.text += " ! " + text
+	return shot, c.installed("source", text)
+}
+
+// sourceElement checks a source's text, and completes its first element.
+func (c *compiler) sourceElement(key, text string, kind media.Kind) (nodes []LaunchNode, recipe source, first string, ok bool) {
+	if !c.installed(key, text) {
+		return nil, source{}, "", false
+	}
+	nodes, _ = ParseLaunch(text) // installed has parsed it
+	recipe = findSource(nodes[0].Name)
+	for _, name := range slices.Sorted(maps.Keys(recipe.Needs)) {
+		_, given := nodes[0].Prop(name)
+		inCaps := name == "caps" && len(nodes) > 1 && nodes[1].Kind == LaunchCaps
+		if !given && !inCaps {
+			c.fault(key, recipe.Factory+" needs "+name, "write "+recipe.Needs[name])
+			return nil, source{}, "", false
+		}
+	}
+	c.held(&nodes[0])
+	return nodes, recipe, recipe.text(&nodes[0], text, kind), true
+}
+
+// captureAudio completes an audio source.
+func (c *compiler) captureAudio(text string) (string, bool) {
+	nodes, recipe, first, ok := c.sourceElement("audio.source", text, media.Audio)
+	if !ok {
+		return "", false
+	}
+	c.probe(first)
+	chain := []string{first + text[nodes[0].End:]}
+	if len(nodes) == 1 {
+		chain = append(chain, behind(recipe.Decode, media.Audio, "")...)
+	}
+	whole := strings.Join(chain, " ! ")
+	return whole, c.installed("audio.source", whole)
+}
+
+// choose takes of the formats that a source has the one that costs least to bring
+// to the wanted size and rate.
+func (c *compiler) choose(w wanted, first, rest string, found []Format) (captured, bool) {
 	best, cost := -1, math.Inf(1)
-	for i, f := range formats {
-		if x := f.cost(v.Width, v.Height, want); x < cost {
+	for i, f := range found {
+		x := f.cost(w.width, w.height, w.fps)
+		if codec := mediaCodec(f.MediaType); w.copied && (codec == "" || w.codec != "" && codec != w.codec) {
+			x = math.Inf(1)
+		}
+		if x < cost {
 			best, cost = i, x
 		}
 	}
-	if best < 0 {
-		c.fault("source", "it delivers only "+mediaTypes(formats)+", and the gateway encodes from video/x-raw or image/jpeg",
+	switch {
+	case best < 0 && w.copied:
+		wanted := "nothing that is encoded"
+		if w.codec != "" {
+			wanted = "no " + string(w.codec)
+		}
+		c.fault(w.key+".encoder", "there is "+wanted+" to copy: the source delivers "+mediaTypes(found), "use encoder: auto")
+		return captured{}, false
+	case best < 0:
+		c.fault("source", "it delivers only "+mediaTypes(found)+", which nothing here decodes",
 			"decode it in the source (\"… ! decodebin\"), or write the whole pipeline under launch")
 		return captured{}, false
 	}
-	f := formats[best]
+	f := found[best]
 	shot := captured{}
 	caps := ""
 	choice := false // does the source have a size to choose?
-	for _, o := range formats {
+	for _, o := range found {
 		choice = choice || o.MinWidth != o.MaxWidth || o.MinHeight != o.MaxHeight || o.MaxWidth != f.MaxWidth || o.MaxHeight != f.MaxHeight
 	}
 	switch {
-	case v.Width > 0:
-		shot.width, shot.height = clamp(v.Width, f.MinWidth, f.MaxWidth), clamp(v.Height, f.MinHeight, f.MaxHeight)
+	case w.width > 0:
+		shot.width, shot.height = clamp(w.width, f.MinWidth, f.MaxWidth), clamp(w.height, f.MinHeight, f.MaxHeight)
 	case f.MinWidth == f.MaxWidth && f.MinHeight == f.MaxHeight:
 		shot.width, shot.height = f.MaxWidth, f.MaxHeight
 	}
@@ -80,7 +223,7 @@ func (c *compiler) capture(source string, v *Video) (captured, bool) {
 		caps += fmt.Sprintf(",width=%d,height=%d", shot.width, shot.height)
 	}
 	var rate string
-	shot.fps, rate = f.rate(want)
+	shot.fps, rate = f.rate(w.fps)
 	if rate != "" {
 		caps += ",framerate=" + rate
 	}
@@ -88,65 +231,43 @@ func (c *compiler) capture(source string, v *Video) (captured, bool) {
 	if caps != "" || f.MediaType != "video/x-raw" {
 		shot.text += " ! " + f.MediaType + caps
 	}
-	if f.MediaType == "image/jpeg" {
-		if !c.r.Installed("jpegdec") {
-			c.fault("source", "it delivers JPEG, and jpegdec is not installed", "install the package gstreamer1.0-plugins-good")
+	behindIt, _ := decoder(f.MediaType)
+	if w.copied {
+		shot.codec = mediaCodec(f.MediaType)
+		behindIt = formats[shot.codec].Parse
+	}
+	if behindIt != "" {
+		if !c.installed("source", behindIt) {
 			return captured{}, false
 		}
-		shot.text += " ! jpegdec"
+		shot.text += " ! " + behindIt
 	}
 	c.note("video: capture %s%s", f.MediaType, caps)
-	if v.Width > 0 && (shot.width != v.Width || shot.height != v.Height) {
-		c.note("video: the source has no %dx%d; its %dx%d is scaled", v.Width, v.Height, shot.width, shot.height)
+	if w.width > 0 && (shot.width != w.width || shot.height != w.height) {
+		c.note("video: the source has no %dx%d; its %dx%d is scaled", w.width, w.height, shot.width, shot.height)
 	}
-	if v.FPS > 0 && shot.fps > 0 && shot.fps*rateSlack < v.FPS {
-		c.note("video: the source gives at most %.4g frames a second of the %.4g asked for", shot.fps, v.FPS)
+	if w.exact && shot.fps > 0 && shot.fps*rateSlack < w.fps {
+		c.note("video: the source gives at most %.4g frames a second of the %.4g asked for", shot.fps, w.fps)
 	}
 	if rest != "" {
-		shot.text += " ! " + rest
+		shot.text += rest
 		shot.width, shot.height = 0, 0 // a videocrop or videoflip changes it
 	}
 	return shot, true
 }
 
-// probe asks what a source element can deliver, and remembers why it can't be
-// opened if so.
-func (c *compiler) probe(source string) ([]Format, bool) {
-	formats, err := c.r.Formats(source)
-	if err != nil && c.absent == nil {
-		c.absent = &AbsentError{Source: source, Err: err}
-	}
-	return formats, err == nil
-}
-
-// ownCaps is a source that says by itself what it delivers.
-func (c *compiler) ownCaps(source string, nodes []launchNode) (captured, bool) {
-	shot := captured{text: source}
-	if last := nodes[len(nodes)-1]; last.kind == launchCaps {
-		kind, _, _ := strings.Cut(last.name, ",")
-		if strings.TrimSpace(kind) == "image/jpeg" {
-			shot.text += " ! jpegdec"
-		}
-		shot.width, shot.height, shot.fps = capsInt(last.name, "width"), capsInt(last.name, "height"), capsRate(last.name)
-		if shot.width == 0 || shot.height == 0 || shot.width > maxSide || shot.height > maxSide {
-			shot.width, shot.height = 0, 0
-		}
-	}
-	c.note("video: capture as the source's own caps say")
-	return shot, true
-}
-
 // cost is how far a format is from what is wanted: doublings of area and rate
-// that lack, and a little for work to be done (a JPEG to decode, pixels to scale
+// that lack, and a little for work to be done (something to decode, pixels to scale
 // away). Infinite for what can't be used.
 func (f Format) cost(width, height int, fps float64) float64 {
 	cost := 0.0
-	switch f.MediaType {
-	case "video/x-raw":
-	case "image/jpeg":
-		cost = 0.05
-	default:
+	switch d, ok := decoder(f.MediaType); {
+	case !ok:
 		return math.Inf(1)
+	case mediaCodec(f.MediaType) != "":
+		cost = 0.2
+	case d != "":
+		cost = 0.05
 	}
 	if f.MaxWidth <= 0 || f.MaxHeight <= 0 {
 		return cost

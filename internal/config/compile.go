@@ -1,10 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"math/bits"
 	"runtime"
 	"slices"
 	"strconv"
@@ -22,6 +21,13 @@ type Registry interface {
 	// pipeline runs; an error, why the source can't be opened now. It blocks up to
 	// a few seconds.
 	Formats(source string) ([]Format, error)
+	// Try runs an encoder for a moment and tells what went wrong: launch takes raw
+	// video of that size and rate, in whatever format, to packets. It blocks up to
+	// a few seconds the first time; what came out is remembered for the row at
+	// that size.
+	Try(row Encoder, launch string, width, height int, fps float64) error
+	// Blamed is why a row's encoder lately failed in use; nil: it didn't.
+	Blamed(row string) error
 }
 
 // Format is one thing that a source can deliver.
@@ -34,16 +40,6 @@ type Format struct {
 	Rates              []float64 // the only rates there are; empty: any up to MaxFPS
 }
 
-// Plan is a stream compiled for one machine: a launch text and what its appsinks
-// carry.
-type Plan struct {
-	Launch  string            // complete launch text for gst-launch-1.0; appsinks have their track's name
-	Tracks  []media.Track     // one for each appsink; video first
-	Sources []string          // launch texts of the source elements, to look whether they are there
-	Encoder map[string]string // track → row of the encoder table; no entry where the row isn't known. The element is named "encoder" (video) or "encoder_audio" in the everyday form
-	Notes   []string          // what was chosen and why, for people
-}
-
 // sinkProps are the properties of every appsink: it never waits (sync, wait-on-eos),
 // holds no memory (enable-last-sample), and when its reader stalls the oldest
 // packets go instead of blocking the pipeline (max-buffers, drop).
@@ -52,52 +48,54 @@ var sinkProps = []struct{ name, value string }{
 	{"enable-last-sample", "false"}, {"wait-on-eos", "false"},
 }
 
-// Compile makes the launch text of a stream and tells what its appsinks carry.
-// It asks the registry for what is installed and for what the source can
-// deliver; the error is *AbsentError when the source can't be opened now, and
-// Errors when the file asks for what can't be had.
+// encoderElement is the name of the encoder in a branch.
+const encoderElement = "encoder"
+
+// Compile makes the launch texts of a stream and tells what its tracks carry. It
+// asks the registry for what is installed, for what the sources can deliver and
+// for which encoders work. A source that can't be opened now is its feed's
+// Absent; the error is Errors when the file asks for what can't be had.
 func Compile(s *Stream, r Registry) (*Plan, error) {
 	return compile(s, r, runtime.NumCPU())
 }
 
 func compile(s *Stream, r Registry, cores int) (*Plan, error) {
-	c := &compiler{s: s, r: r, cores: cores, plan: &Plan{Encoder: map[string]string{}}}
+	c := &compiler{s: s, r: r, cores: cores, plan: &Plan{}}
 	if s.Launch != "" {
-		c.launchForm()
+		c.compileFeed("launch", c.launchForm)
 	} else {
 		if s.Video != nil {
-			c.video()
+			c.compileFeed(VideoTrack, c.video)
 		}
 		if s.Audio != nil {
-			c.audio()
+			c.compileFeed(AudioTrack, c.audio)
 		}
 	}
 	if err := c.errs.orNil(); err != nil {
 		return nil, err
 	}
-	if c.absent != nil {
-		return nil, c.absent
-	}
 	return c.plan, nil
 }
 
+func (c *compiler) compileFeed(name string, compile func()) {
+	c.feed = &Feed{Name: name}
+	compile()
+	c.feed.Loop = c.feed.Loop && c.s.Loop
+	c.plan.Feeds = append(c.plan.Feeds, *c.feed)
+}
+
 type compiler struct {
-	s      *Stream
-	r      Registry
-	cores  int
-	plan   *Plan
-	errs   Errors
-	absent error
+	s     *Stream
+	r     Registry
+	cores int
+	plan  *Plan
+	feed  *Feed // being compiled
+	errs  Errors
 }
 
 func (c *compiler) fault(key, message, remedy string) {
 	e := &Error{File: c.s.Path, Key: key, Message: message, Remedy: remedy, Severity: Fault}
-	for at := key; at != ""; at, _ = splitPath(at) {
-		if p, ok := c.s.at[at]; ok {
-			e.Line, e.Column = p.line, p.column
-			break
-		}
-	}
+	e.Line, e.Column = c.s.Position(key)
 	c.errs = append(c.errs, e)
 }
 
@@ -105,151 +103,355 @@ func (c *compiler) note(format string, args ...any) {
 	c.plan.Notes = append(c.plan.Notes, fmt.Sprintf(format, args...))
 }
 
-// encoder chooses the row that encodes a track.
-func (c *compiler) encoder(track, wanted string, codec media.Codec) (Encoder, bool) {
-	if row, ok := FindEncoder(wanted); ok {
-		if gone := row.missing(c.r); len(gone) > 0 {
-			c.fault(track+".encoder", row.Name+" needs "+strings.Join(gone, ", ")+", not installed here",
-				"install the package "+row.Package+", or use encoder: auto")
-			return Encoder{}, false
-		}
-		c.note("%s: encoder %s, as the file says", track, row.Name)
-		return row, true
-	}
-	var tried, packages []string
-	for _, row := range Encoders(codec) {
-		gone := row.missing(c.r)
-		if len(gone) == 0 {
-			c.note("%s: encoder %s, the best installed one for %s", track, row.Name, codec)
-			return row, true
-		}
-		c.note("%s: not %s: %s not installed", track, row.Name, strings.Join(gone, ", "))
-		tried = append(tried, row.Name)
-		if !slices.Contains(packages, row.Package) {
-			packages = append(packages, row.Package)
-		}
-	}
-	c.fault(track+".codec", fmt.Sprintf("no encoder for %s is installed (%s)", codec, strings.Join(tried, ", ")),
-		"install the package "+orList(packages))
-	return Encoder{}, false
+// picture is what raw video is like at some point of a chain. Zero values are
+// unknown, or don't matter.
+type picture struct {
+	format, colorimetry string
+	memory              string // caps feature; "" for system memory
+	width, height       int
+	fps                 float64 // frames a second
+	limit               float64 // frames a second that it has at most
 }
 
-// expand fills the placeholders of a row's texts.
-func (c *compiler) expand(row Encoder, name string, bps, keyint int, profile string) *strings.Replacer {
-	threads := max(min(c.cores-row.SpareCores, 4), 1) // more slices or tiles than 4 cost bitrate and gain little
-	tiles := bits.Len(uint(threads)) - 1
-	return strings.NewReplacer(
-		"{name}", name,
-		"{bitrate}", strconv.Itoa(row.Bitrate.Value(bps)),
-		"{keyint}", strconv.Itoa(keyint),
-		"{threads}", strconv.Itoa(threads),
-		"{slices}", strconv.Itoa(1<<tiles),
-		"{tiles}", strconv.Itoa(tiles),
-		"{profile}", profile)
+// convert is the launch text that makes one picture of another by an element:
+// none where they are the same.
+func convert(from, to picture, element string) []string {
+	var chain []string
+	rated := ""
+	switch want := to.fps; {
+	case want == 0 || from.limit > 0 && from.limit <= want*rateSlack:
+	case from.fps == 0:
+		// max-rate drops what is too much and otherwise passes frames on at once
+		chain = append(chain, fmt.Sprintf("videorate max-rate=%d", int(math.Ceil(want))))
+	default:
+		chain = append(chain, "videorate drop-only=true")
+		rated = ",framerate=" + fraction(want)
+	}
+	same := from.format == to.format && from.memory == to.memory && (to.colorimetry == "" || from.colorimetry == to.colorimetry) &&
+		(to.width == 0 || from.width == to.width && from.height == to.height)
+	if same || element == "" {
+		if rated != "" {
+			chain = append(chain, "video/x-raw"+rated)
+		}
+		return chain
+	}
+	caps := ",format=" + to.format
+	if to.width > 0 {
+		caps += fmt.Sprintf(",width=%d,height=%d,pixel-aspect-ratio=1/1", to.width, to.height)
+	}
+	caps += rated
+	if to.colorimetry != "" {
+		caps += ",colorimetry=" + to.colorimetry
+	}
+	if to.memory != "" { // in quotes, because a shell would take the brackets
+		return append(chain, element, `capsfilter caps="video/x-raw(memory:`+to.memory+`)`+caps+`"`)
+	}
+	return append(chain, element, "video/x-raw"+caps)
+}
+
+// softConvert is the element that converts and scales in system memory: 3.2 ms a
+// frame from 1080p BGRx to 720p I420 on two cores, where videoscale and
+// videoconvert take 4.3 (November 2026).
+func softConvert(to picture) string {
+	threads := 2
+	if to.width > 0 && to.width*to.height <= 640*360 {
+		threads = 1
+	}
+	return "videoconvertscale n-threads=" + strconv.Itoa(threads)
+}
+
+// rendition is a rendition on its way to a branch.
+type rendition struct {
+	*Rendition
+	key     string // of its part of the file
+	row     Encoder
+	picture picture // to encode
+	threads int
+}
+
+// branch is the rendition's launch text with a row, given what the capture yields.
+func (c *compiler) branch(r *rendition, row Encoder, from picture) string {
+	to := r.picture
+	to.format, to.colorimetry, to.memory = row.Format, row.Colorimetry, row.Memory
+	fps := to.fps
+	if from.limit > 0 {
+		fps = min(fps, from.limit)
+	}
+	element := row.Convert
+	if element == "" {
+		element = softConvert(to)
+	}
+	level := float64(media.H264Level(to.width, to.height, fps, r.Bitrate.Max, 0)) / 10
+	encode := row.chain(settings{
+		bps: r.Bitrate.Start, keyint: max(int(r.KeyframeInterval.Seconds()*fps+0.5), 1),
+		threads: max(min(r.threads, c.cores-row.SpareCores), 1),
+		profile: r.Profile, level: strconv.FormatFloat(level, 'f', -1, 64),
+	}, r.Options)
+	return strings.Join(append(convert(from, to, element), encode...), " ! ")
 }
 
 func (c *compiler) video() {
-	v := c.s.Video
-	row, ok := c.encoder(VideoTrack, v.Encoder, v.Codec)
-	if v.Profile != "" && ok && !slices.Contains(row.Profiles, v.Profile) {
-		c.fault("video.profile", row.Name+" cannot make "+v.Profile, "use "+orList(row.Profiles))
+	var rs []*rendition
+	for i := range c.s.Video.Renditions {
+		key := "video"
+		if c.s.Video.listed {
+			key = "video.renditions[" + strconv.Itoa(i) + "]"
+		}
+		rs = append(rs, &rendition{Rendition: &c.s.Video.Renditions[i], key: key})
 	}
-	shot, ok2 := c.capture(c.s.Source, v)
-	if !ok || !ok2 {
+	shot, ok := c.capture(rs)
+	if !ok {
 		return
 	}
-	width, height := v.Width, v.Height
-	if width == 0 { // the source's, made even
-		width, height = shot.width&^1, shot.height&^1
-		if width != shot.width || height != shot.height {
-			c.note("video: the source's %dx%d is odd; encoded as %dx%d", shot.width, shot.height, width, height)
+	for _, r := range rs {
+		p := &r.picture
+		p.width, p.height = r.Width, r.Height
+		if p.width == 0 { // the source's, made even
+			p.width, p.height = shot.width&^1, shot.height&^1
+			if p.width != shot.width || p.height != shot.height {
+				c.note("%s: the source's %dx%d is odd; encoded as %dx%d", r.Name, shot.width, shot.height, p.width, p.height)
+			}
+		}
+		if p.fps = r.FPS; p.fps == 0 {
+			p.fps = defaultFPS
 		}
 	}
-	want := v.FPS
-	if want == 0 {
-		want = defaultFPS
-	}
-	fps := want
-	if shot.fps > 0 {
-		fps = min(shot.fps, want)
-	}
-
-	chain := []string{shot.text, "queue leaky=downstream max-size-buffers=2 max-size-bytes=0 max-size-time=0"}
-	caps := "video/x-raw,format=" + row.Format
-	switch {
-	case shot.fps == 0:
-		// max-rate drops what is too much and otherwise passes frames on at once
-		chain = append(chain, fmt.Sprintf("videorate max-rate=%d", int(math.Ceil(want))))
-	case shot.fps > want*rateSlack:
-		chain = append(chain, "videorate drop-only=true")
-	}
-	// one element for both: 3.2 ms a frame from 1080p BGRx to 720p I420 on two
-	// cores, where videoscale and videoconvert take 4.3 (November 2026)
-	chain = append(chain, "videoconvertscale n-threads=2")
-	if width > 0 {
-		caps += fmt.Sprintf(",width=%d,height=%d,pixel-aspect-ratio=1/1", width, height)
-	}
-	if shot.fps > want*rateSlack {
-		caps += ",framerate=" + fraction(want)
-	}
-	chain = append(chain, caps+",colorimetry="+row.Colorimetry)
-
-	keyint := max(int(v.KeyframeInterval.Seconds()*fps+0.5), 1)
-	element := c.expand(row, "encoder", v.Bitrate, keyint, v.Profile).Replace(row.Element)
-	if len(v.Options) > 0 {
-		element = setProps(element, slices.Sorted(maps.Keys(v.Options)), v.Options)
-	}
-	chain = append(chain, element)
-	for _, part := range []string{row.Caps, row.Parser, row.CapsOut, row.Payloader} {
-		if part != "" {
-			chain = append(chain, strings.ReplaceAll(part, "{profile}", v.Profile))
+	c.shareThreads(rs)
+	for _, r := range rs {
+		if !r.Copy() {
+			r.row, ok = c.encoder(r)
+		}
+		if !ok {
+			return
 		}
 	}
-	c.finish(append(chain, sinkText(VideoTrack)), row, media.Track{
-		Name: VideoTrack, Kind: media.Video, Codec: v.Codec, Width: width, Height: height, FPS: fps, Bps: v.Bitrate,
-		Fmtp: videoFmtp(v.Codec, v.Profile, width, height, fps, v.Bitrate, row.VBV),
-	})
+	shared := c.share(rs, shot)
+	for _, r := range rs {
+		b := Branch{Track: media.Track{
+			Name: r.Name, Kind: media.Video, Codec: r.Codec, Width: r.picture.width, Height: r.picture.height, FPS: r.picture.fps,
+			Bps: r.Bitrate.Start, MinBps: r.Bitrate.Min, MaxBps: r.Bitrate.Max,
+		}}
+		if shot.fps > 0 {
+			b.Track.FPS = min(b.Track.FPS, shot.fps)
+		}
+		if r.Copy() {
+			f := formats[shot.codec]
+			b.Copy, b.Track.Codec = true, shot.codec
+			b.Track.FPS, b.Track.Width, b.Track.Height = shot.fps, shot.width, shot.height
+			b.Launch = strings.Join(parts(f.Parser, f.CapsOut, f.Payloader), " ! ")
+			c.note("%s: %s as the source has encoded it", r.Name, shot.codec)
+		} else {
+			b.Launch = c.branch(r, r.row, shared)
+			b.Encoder, b.Element, b.Bitrate, b.Keyframe = r.row.Name, encoderElement, r.row.Bitrate, r.row.Keyframe
+			if shot.codec != "" { // each that isn't a copy decodes for itself
+				b.Launch = formats[shot.codec].Decode + " ! " + b.Launch
+			}
+		}
+		b.Track.Fmtp = videoFmtp(b.Track, r.Profile, r.row.VBV)
+		c.feed.Branches = append(c.feed.Branches, b)
+	}
+}
+
+// share makes the capture's text of what the renditions have in common, and tells
+// what it then yields: conversion to the largest of them, where all are made in
+// system memory and have one shape; else the source's pictures at the highest
+// rate.
+func (c *compiler) share(rs []*rendition, shot captured) picture {
+	yields := picture{width: shot.width, height: shot.height, fps: shot.fps, limit: shot.fps}
+	if shot.codec != "" {
+		c.feed.Capture = shot.text
+		return yields
+	}
+	first := rs[0]
+	want := picture{format: first.row.Format, colorimetry: first.row.Colorimetry, width: first.picture.width, height: first.picture.height}
+	common := true
+	for _, r := range rs {
+		p := r.picture
+		want.fps = max(want.fps, p.fps)
+		common = common && r.row.Convert == "" && r.row.Memory == "" && sameShape(p, want)
+		if p.width == 0 || want.width == 0 {
+			want.width, want.height = 0, 0 // as the source has it
+		} else if p.width*p.height > want.width*want.height {
+			want.width, want.height = p.width, p.height
+		}
+	}
+	element := ""
+	if common {
+		element = softConvert(want)
+		if want.width == 0 {
+			element = "videoconvertscale n-threads=2"
+		}
+	} else if strings.Contains(shot.text, "memory:") {
+		want.fps = 0 // plain caps would not fit; the branches do it
+	}
+	queue := queueText
+	if c.feed.Loop { // a file is read as fast as it can be: what leaks would be most of it
+		queue = "queue max-size-buffers=2"
+	}
+	chain := append([]string{shot.text, queue}, convert(yields, want, element)...)
+	c.feed.Capture = strings.Join(chain, " ! ")
+	if yields.limit == 0 || yields.limit > want.fps*rateSlack && want.fps > 0 {
+		yields.limit = want.fps
+		if yields.fps > 0 {
+			yields.fps = want.fps
+		}
+	}
+	if common {
+		yields.format, yields.colorimetry, yields.width, yields.height = want.format, want.colorimetry, want.width, want.height
+	}
+	return yields
+}
+
+// sameShape tells whether scaling one to the other gives no borders worth seeing.
+func sameShape(a, b picture) bool {
+	if a.width == 0 || b.width == 0 {
+		return true
+	}
+	ratio := float64(a.width*b.height) / float64(b.width*a.height)
+	return ratio > 0.99 && ratio < 1.01
+}
+
+// shareThreads divides the cores among the renditions by their pixels a second,
+// generously: seldom all run at once. One thread does 640x360 at 30; more than 4 cost bitrate
+// and gain little.
+func (c *compiler) shareThreads(rs []*rendition) {
+	const one = 640 * 360 * 30
+	load := func(r *rendition) float64 {
+		if r.Copy() {
+			return 0
+		}
+		if r.picture.width == 0 {
+			return 1280 * 720 * r.picture.fps
+		}
+		return float64(r.picture.width*r.picture.height) * r.picture.fps
+	}
+	sum := 0.0
+	for _, r := range rs {
+		sum += load(r)
+	}
+	for _, r := range rs {
+		part := math.Ceil(float64(c.cores) * load(r) / sum)
+		r.threads = int(max(min(part, math.Ceil(load(r)/one), 4), 1))
+	}
+}
+
+// encoder chooses the row that encodes a rendition.
+func (c *compiler) encoder(r *rendition) (Encoder, bool) {
+	if r.Encoder != autoEncoder {
+		row, ok := c.s.table.Find(r.Encoder)
+		if !ok {
+			c.fault(r.key+".encoder", quote(r.Encoder)+" is not a known encoder", "check its name")
+			return Encoder{}, false
+		}
+		if gone := row.missing(c.r); len(gone) > 0 {
+			remedy := "install the package " + row.Package
+			if row.Hardware {
+				remedy = "it comes with the package " + row.Package + " and is there only where its hardware and driver are"
+			}
+			c.fault(r.key+".encoder", "not installed here: "+strings.Join(gone, ", "), remedy+"; or use encoder: auto")
+			return Encoder{}, false
+		}
+		if r.Profile != "" && !slices.Contains(row.Profiles, r.Profile) {
+			c.fault(r.key+".profile", row.Name+" cannot make "+r.Profile, "use "+orList(row.Profiles))
+			return Encoder{}, false
+		}
+		c.note("%s: encoder %s, as the file says", r.Name, row.Name)
+		return row, true
+	}
+	var candidates []Encoder
+	var tried, packages []string
+	for _, row := range c.s.table.For(r.Codec) {
+		gone := row.missing(c.r)
+		switch {
+		case len(gone) > 0 && row.Hardware:
+			// most machines have none of these families: not worth a word
+		case len(gone) > 0:
+			c.note("%s: not %s: %s not installed", r.Name, row.Name, strings.Join(gone, ", "))
+			tried = append(tried, row.Name)
+			if !slices.Contains(packages, row.Package) {
+				packages = append(packages, row.Package)
+			}
+		case r.Profile != "" && !slices.Contains(row.Profiles, r.Profile):
+			c.note("%s: not %s: it cannot make %s", r.Name, row.Name, r.Profile)
+		default:
+			candidates = append(candidates, row)
+		}
+	}
+	for i, row := range candidates {
+		how := "the best one installed"
+		if i < len(candidates)-1 {
+			err := c.r.Blamed(row.Name)
+			if row.uncertain() && c.feed.Absent == nil && err == nil {
+				err = c.try(r, row)
+				how = "the best one that works here"
+			}
+			if err != nil {
+				c.note("%s: not %s: %v", r.Name, row.Name, err)
+				continue
+			}
+		}
+		c.note("%s: encoder %s, %s for %s", r.Name, row.Name, how, r.Codec)
+		return row, true
+	}
+	message := fmt.Sprintf("no encoder for %s is installed", r.Codec)
+	if len(tried) > 0 {
+		message += " (" + strings.Join(tried, ", ") + ")"
+	}
+	remedy := "use another codec"
+	if len(packages) > 0 {
+		remedy = "install the package " + orList(packages)
+	}
+	c.fault(r.key+".codec", message, remedy)
+	return Encoder{}, false
+}
+
+// try runs a row at the rendition's size. What it is told doesn't depend on the
+// rendition's bitrate, so that a trial serves for good.
+func (c *compiler) try(r *rendition, row Encoder) error {
+	trial := *r
+	trial.Rendition = &Rendition{Bitrate: Bitrate{Start: defaultBitrate, Max: defaultBitrate}, KeyframeInterval: r.KeyframeInterval, Profile: r.Profile}
+	if trial.picture.width == 0 {
+		trial.picture.width, trial.picture.height = 1280, 720
+	}
+	p := trial.picture
+	return c.r.Try(row, c.branch(&trial, row, picture{fps: p.fps, limit: p.fps}), p.width, p.height, p.fps)
 }
 
 func (c *compiler) audio() {
 	a := c.s.Audio
-	row, ok := c.encoder(AudioTrack, "auto", a.Codec)
-	first, _ := firstElement(a.Source)
-	c.plan.Sources = append(c.plan.Sources, first)
-	if !ok || !c.installed("audio.source", a.Source) {
+	row, ok := c.audioEncoder(a.Codec)
+	shot, ok2 := c.captureAudio(a.Source)
+	if !ok || !ok2 {
 		return
 	}
-	if _, ok := c.probe(first); !ok {
-		return
-	}
-	chain := []string{
-		a.Source,
-		"queue leaky=downstream max-size-buffers=0 max-size-bytes=0 max-size-time=100000000",
+	c.feed.Capture = shot
+	chain := append([]string{
 		"audioconvert", "audioresample",
 		fmt.Sprintf("audio/x-raw,rate=%d,channels=%d", a.Codec.ClockRate(), a.Channels),
-		c.expand(row, "encoder_audio", a.Bitrate, 0, "").Replace(row.Element),
-	}
-	for _, part := range []string{row.Caps, row.Parser, row.CapsOut, row.Payloader} {
-		if part != "" {
-			chain = append(chain, part)
-		}
-	}
-	c.finish(append(chain, sinkText(AudioTrack)), row, media.Track{
-		Name: AudioTrack, Kind: media.Audio, Codec: a.Codec, Bps: a.Bitrate, Fmtp: audioFmtp(a.Codec, a.Channels),
+	}, row.chain(settings{bps: a.Bitrate, fec: a.FEC, dtx: a.DTX}, a.Options)...)
+	c.feed.Branches = append(c.feed.Branches, Branch{
+		Launch: strings.Join(chain, " ! "), Encoder: row.Name, Element: encoderElement, Bitrate: row.Bitrate, Keyframe: row.Keyframe,
+		Track: media.Track{Name: AudioTrack, Kind: media.Audio, Codec: a.Codec, Bps: a.Bitrate, Fmtp: audioFmtp(a)},
 	})
 }
 
-// finish adds a chain and its track to the plan.
-func (c *compiler) finish(chain []string, row Encoder, t media.Track) {
-	if c.plan.Launch != "" {
-		c.plan.Launch += " "
+func (c *compiler) audioEncoder(codec media.Codec) (Encoder, bool) {
+	var packages []string
+	for _, row := range c.s.table.For(codec) {
+		gone := row.missing(c.r)
+		if len(gone) == 0 {
+			c.note("audio: encoder %s", row.Name)
+			return row, true
+		}
+		c.note("audio: not %s: %s not installed", row.Name, strings.Join(gone, ", "))
+		packages = append(packages, row.Package)
 	}
-	c.plan.Launch += strings.Join(chain, " ! ")
-	c.plan.Encoder[t.Name] = row.Name
-	c.plan.Tracks = append(c.plan.Tracks, t)
+	c.fault("audio.codec", fmt.Sprintf("no encoder for %s is installed", codec), "install the package "+orList(packages))
+	return Encoder{}, false
 }
 
-func sinkText(name string) string {
+// SinkText is the appsink that ends a branch.
+func SinkText(name string) string {
 	text := "appsink name=" + name
 	for _, p := range sinkProps {
 		text += " " + p.name + "=" + p.value
@@ -257,16 +459,18 @@ func sinkText(name string) string {
 	return text
 }
 
-// videoFmtp is the fmtp line of a video track (RFC 6184 §8.1, RFC 9628 §7).
-func videoFmtp(codec media.Codec, profile string, width, height int, fps float64, bps, vbv int) string {
-	switch codec {
+// videoFmtp is the fmtp line of a video track (RFC 6184 §8.1, RFC 9628 §7). vbv is
+// the decoder's buffer in ms.
+func videoFmtp(t media.Track, profile string, vbv int) string {
+	switch t.Codec {
 	case media.H264:
 		level := byte(31)
-		if width > 0 && height > 0 {
+		if t.Width > 0 && t.Height > 0 {
+			fps, bps := t.FPS, max(t.Bps, t.MaxBps)
 			if fps == 0 {
 				fps = defaultFPS
 			}
-			level = media.H264Level(width, height, fps, bps, bps/1000*vbv)
+			level = media.H264Level(t.Width, t.Height, fps, bps, bps/1000*vbv)
 		}
 		id := media.H264ProfileLevelID(media.H264Baseline, 0xe0, level)
 		switch profile {
@@ -285,94 +489,60 @@ func videoFmtp(codec media.Codec, profile string, width, height int, fps float64
 }
 
 // audioFmtp is the fmtp line of an audio track (RFC 7587 §6.1).
-func audioFmtp(codec media.Codec, channels int) string {
-	switch {
-	case codec != media.Opus:
+func audioFmtp(a *Audio) string {
+	if a.Codec != media.Opus {
 		return ""
-	case channels == 2:
-		return "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1"
 	}
-	return "minptime=10;useinbandfec=1"
-}
-
-// firstElement splits a source into its first element and what is linked to it.
-func firstElement(source string) (first, rest string) {
-	nodes, err := parseLaunch(source)
-	if err != nil || len(nodes) == 0 {
-		return source, ""
+	fmtp := "minptime=10"
+	if a.FEC {
+		fmtp += ";useinbandfec=1"
 	}
-	return source[:nodes[0].end], strings.TrimSpace(strings.TrimLeft(source[nodes[0].end:], " !"))
+	if a.DTX {
+		fmtp += ";usedtx=1"
+	}
+	if a.Channels == 2 {
+		fmtp += ";stereo=1;sprop-stereo=1"
+	}
+	return fmtp
 }
 
 // installed checks that the elements of a text are there.
 func (c *compiler) installed(key, text string) bool {
-	nodes, err := parseLaunch(text)
+	nodes, err := ParseLaunch(text)
 	if err != nil {
 		c.fault(key, err.Error(), "write it as for gst-launch-1.0")
 		return false
 	}
 	ok := true
 	for _, n := range nodes {
-		if n.kind == launchElement && !c.r.Installed(n.name) {
-			c.fault(key, "the element "+quote(n.name)+" is not installed", "check its name, or install its package")
+		if n.Kind == LaunchElement && !c.r.Installed(n.Name) {
+			c.fault(key, "the element "+quote(n.Name)+" is not installed", "check its name, or install its package")
 			ok = false
 		}
 	}
 	return ok
 }
 
-// launchForm takes the text as it is, with the missing properties of its appsinks.
-func (c *compiler) launchForm() {
-	s := c.s
-	if !c.installed("launch", s.Launch) {
-		return
+// probe asks what a source element can deliver, and remembers why it can't be
+// opened if so.
+func (c *compiler) probe(source string) []Format {
+	c.feed.Sources = append(c.feed.Sources, source)
+	formats, err := c.r.Formats(source)
+	if err != nil && c.feed.Absent == nil {
+		var absent *AbsentError
+		if !errors.As(err, &absent) {
+			absent = &AbsentError{Source: source, Err: err}
+		}
+		c.feed.Absent = absent
 	}
-	nodes, _ := parseLaunch(s.Launch) // installed has parsed it
-	var b strings.Builder
-	done := 0
-	for i, n := range nodes {
-		if n.kind != launchElement {
-			continue
-		}
-		if !n.linked && i+1 < len(nodes) && nodes[i+1].linked {
-			source := s.Launch[n.start:n.end]
-			c.plan.Sources = append(c.plan.Sources, source)
-			c.probe(source)
-		}
-		if n.name != "appsink" {
-			continue
-		}
-		b.WriteString(s.Launch[done:n.end])
-		done = n.end
-		for _, p := range sinkProps {
-			if _, said := n.prop(p.name); !said {
-				b.WriteString(" " + p.name + "=" + p.value)
-			}
-		}
+	return formats
+}
+
+// held remembers what only one pipeline can hold, and whether the source ends.
+func (c *compiler) held(n *LaunchNode) {
+	s := findSource(n.Name)
+	if d := s.device(n); d != "" {
+		c.feed.Devices = append(c.feed.Devices, d)
 	}
-	b.WriteString(s.Launch[done:])
-	c.plan.Launch = b.String()
-	c.note("launch form: the text is the file's own")
-	for i, n := range nodes {
-		if name, ok := n.prop("name"); ok && n.name == "appsink" {
-			if row := chainFacts(nodes, i).encoder; row != "" {
-				c.plan.Encoder[name] = row
-			}
-		}
-	}
-	if v := s.Video; v != nil {
-		vbv := 0
-		if row, ok := FindEncoder(v.Encoder); ok {
-			vbv = row.VBV
-		}
-		c.plan.Tracks = append(c.plan.Tracks, media.Track{
-			Name: VideoTrack, Kind: media.Video, Codec: v.Codec, Width: v.Width, Height: v.Height, FPS: v.FPS, Bps: v.Bitrate,
-			Fmtp: videoFmtp(v.Codec, v.Profile, v.Width, v.Height, v.FPS, v.Bitrate, vbv),
-		})
-	}
-	if a := s.Audio; a != nil {
-		c.plan.Tracks = append(c.plan.Tracks, media.Track{
-			Name: AudioTrack, Kind: media.Audio, Codec: a.Codec, Bps: a.Bitrate, Fmtp: audioFmtp(a.Codec, a.Channels),
-		})
-	}
+	c.feed.Loop = c.feed.Loop || s.Loop
 }

@@ -17,47 +17,6 @@ import (
 // sensible one is a few KiB; the limit bounds what a hostile one can cost.
 const maxFile = 64 << 10
 
-// key is one key that a kind of file may hold. The tables of keys are what the
-// decoder accepts and what docs/pipelines.md and configs/gateway.yaml are checked
-// against.
-type key struct {
-	path string
-	def  string // default as the documentation writes it; "" means none
-}
-
-// schema is what a kind of file may hold.
-type schema struct {
-	what  string            // "pipeline", "gateway configuration"
-	keys  []key             // in the order of the documentation
-	later map[string]string // keys that a later version has: path → what to do meanwhile
-}
-
-// children lists the keys directly under path.
-func (s *schema) children(path string) []string {
-	var names []string
-	for _, k := range s.keys {
-		parent, name := splitPath(k.path)
-		if parent == path {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-func splitPath(path string) (parent, name string) {
-	if i := strings.LastIndexByte(path, '.'); i >= 0 {
-		return path[:i], path[i+1:]
-	}
-	return "", path
-}
-
-func joinPath(parent, name string) string {
-	if parent == "" {
-		return name
-	}
-	return parent + "." + name
-}
-
 // position is where a value is, for findings that are made after decoding.
 type position struct{ line, column int }
 
@@ -109,7 +68,17 @@ func bare(err error) string {
 // parse reads data as one YAML document and returns its top mapping, or nil
 // after it has recorded why there is none. An empty document is nil too, without
 // a finding.
-func (d *document) parse(data []byte) (top *yaml.Node) {
+func (d *document) parse(data []byte) *yaml.Node {
+	top := d.root(data)
+	if top != nil && top.Kind != yaml.MappingNode {
+		d.fault(top, "", "expected keys and values, found "+describe(top), "begin with a line such as \"title: Front door\"")
+		return nil
+	}
+	return top
+}
+
+// root is parse for a document of any shape.
+func (d *document) root(data []byte) (top *yaml.Node) {
 	if len(data) > maxFile {
 		d.fault(nil, "", fmt.Sprintf("the file is larger than %d KiB", maxFile>>10), "shorten it")
 		return nil
@@ -133,12 +102,7 @@ func (d *document) parse(data []byte) (top *yaml.Node) {
 	if len(doc.Content) == 0 {
 		return nil
 	}
-	top = doc.Content[0]
-	if top.Kind == yaml.ScalarNode && top.ShortTag() == "!!null" {
-		return nil
-	}
-	if top.Kind != yaml.MappingNode {
-		d.fault(top, "", "expected keys and values, found "+describe(top), "begin with a line such as \"title: Front door\"")
+	if top = doc.Content[0]; top.Kind == yaml.ScalarNode && top.ShortTag() == "!!null" {
 		return nil
 	}
 	return top
@@ -178,6 +142,9 @@ func (d *document) syntax(err error, data []byte) {
 			f.Remedy = "YAML is indented with spaces, not tabs"
 			break
 		}
+	}
+	if strings.Contains(m[2], "UTF-8") {
+		f.Remedy = "save the file as UTF-8"
 	}
 	if strings.Contains(m[2], "mapping values are not allowed") {
 		f.Remedy = "put a text that holds \": \" in quotes, and check the indentation"

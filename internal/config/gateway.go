@@ -27,6 +27,7 @@ const EnvPrefix = "GATEWAY_"
 type Gateway struct {
 	Listen    string // address of HTTP and signaling, "host:port"; default 127.0.0.1:8080
 	Pipelines string // folder of pipelines; default "pipelines/"
+	Encoders  string // file of the operator's own encoder rows, for LoadEncoders; default "": none
 	Auth      Auth
 	HTTP      HTTP
 	ICE       ICE
@@ -84,26 +85,27 @@ type Flag struct {
 var gatewaySchema = &schema{
 	what: "gateway configuration",
 	keys: []key{
-		{"listen", "127.0.0.1:8080"},
-		{"pipelines", "pipelines/"},
-		{"auth", ""},
-		{"auth.mode", "none"},
-		{"auth.allow_open", "false"},
-		{"http", ""},
-		{"http.allowed_origins", "[]"},
-		{"ice", ""},
-		{"ice.servers", "[]"},
-		{"ice.public_addresses", "[]"},
-		{"ice.relay_only", "false"},
-		{"ice.interfaces", "[]"},
-		{"ice.udp_port", "0"},
-		{"log", ""},
-		{"log.level", "info"},
-		{"log.format", "text"},
-		{"log.gst", `""`},
-		{"limits", ""},
-		{"limits.viewers", "1000"},
-		{"limits.shutdown_timeout", "10s"},
+		{path: "listen", kind: ofText, def: "127.0.0.1:8080", example: "0.0.0.0:8080", meaning: "address of HTTP and signaling (TCP); ICE and media use UDP of the same number. Beyond loopback only with auth.allow_open: true"},
+		{path: "pipelines", kind: ofText, def: "pipelines/", example: "/etc/gateway/pipelines/", meaning: "folder of the pipeline files"},
+		{path: "encoders", kind: ofText, def: `""`, example: "configs/encoders.yaml", meaning: "YAML file of encoders that are added to the gateway's own, or change them"},
+		{path: "auth", kind: ofSection, meaning: "who may watch"},
+		{path: "auth.mode", kind: ofWord, def: "none", words: []string{"none", "token", "jwt"}, meaning: "none: everyone who reaches the port"},
+		{path: "auth.allow_open", kind: ofFlag, def: "false", meaning: "listen beyond loopback although nobody is asked who they are"},
+		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
+		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
+		{path: "ice", kind: ofSection, meaning: "how viewers reach the media port"},
+		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
+		{path: "ice.public_addresses", kind: ofTexts, def: "[]", example: "[203.0.113.7]", meaning: "IP addresses that are announced in place of this machine's own"},
+		{path: "ice.relay_only", kind: ofFlag, def: "false", meaning: "connect viewers through a TURN server only"},
+		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
+		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
+		{path: "log", kind: ofSection, meaning: "what is logged, and how"},
+		{path: "log.level", kind: ofWord, def: "info", words: []string{"debug", "info", "warn", "error"}, meaning: "the least severe that is logged"},
+		{path: "log.format", kind: ofWord, def: "text", words: []string{"text", "json"}, meaning: "for people or for programs"},
+		{path: "log.gst", kind: ofText, def: `""`, example: "v4l2*:5,x264enc:4", meaning: "GStreamer's own messages, in the syntax of GST_DEBUG; empty: none"},
+		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
+		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
+		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	},
 	later: map[string]string{
 		"rooms":      "remove it; every stream is its own room",
@@ -114,14 +116,13 @@ var gatewaySchema = &schema{
 		"turn":       "remove it; name a TURN server under ice.servers",
 		"isolation":  "remove it; pipelines run in the gateway's process",
 		"elements":   "remove it",
-		"encoders":   "remove it",
 	},
 }
 
 // serverSchema is one entry of ice.servers.
 var serverSchema = &schema{
 	what: "ICE server",
-	keys: []key{{"urls", ""}, {"username", ""}, {"credential", ""}},
+	keys: []key{{path: "urls", kind: ofTexts}, {path: "username", kind: ofText}, {path: "credential", kind: ofText}},
 }
 
 // LoadGateway reads and checks the gateway's configuration. Variables of environ
@@ -156,6 +157,7 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	if g.Pipelines == "" {
 		m.fault("pipelines", "it is empty", "name the folder of the pipeline files")
 	}
+	g.Encoders = m.text("encoders", "", 4096)
 	auth := section("auth")
 	g.Auth.Mode = readAuthMode(auth)
 	g.Auth.AllowOpen = auth.boolean("allow_open", false)
@@ -163,12 +165,12 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
 	readICE(section("ice"), &g.ICE)
 	log := section("log")
-	g.Log.Level = log.one("level", "info", "debug", "info", "warn", "error")
-	g.Log.Format = log.one("format", "text", "text", "json")
+	g.Log.Level = log.one("level", "info")
+	g.Log.Format = log.one("format", "text")
 	g.Log.GST = readDebug(log)
 	limits := section("limits")
-	g.Limits.Viewers = limits.integer("viewers", 1000, 1, 100_000, "viewers")
-	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second, time.Second, 5*time.Minute)
+	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
+	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err
 	}
@@ -294,7 +296,7 @@ func setChild(m *yaml.Node, name string, v *yaml.Node) {
 }
 
 func readAuthMode(m *mapping) string {
-	mode := m.one("mode", "none", "none", "token", "jwt")
+	mode := m.one("mode", "none")
 	if mode != "none" {
 		m.fault("mode", mode+" is not supported yet", "use none, on loopback or behind a proxy that authenticates")
 	}
@@ -361,7 +363,7 @@ func readICE(m *mapping, ice *ICE) {
 		}
 		ice.Interfaces = append(ice.Interfaces, n.Value)
 	}
-	ice.UDPPort = m.integer("udp_port", 0, 0, 65535, "(0: the port of listen)")
+	ice.UDPPort = m.integer("udp_port", 0, "(0: the port of listen)")
 	if ice.RelayOnly {
 		for _, s := range ice.Servers {
 			for _, u := range s.URLs {

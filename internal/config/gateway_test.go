@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -50,14 +49,14 @@ func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		t.Fatal(err)
 	}
-	var got []key
+	var got []string
 	var walk func(n *yaml.Node, path string, explained bool)
 	walk = func(n *yaml.Node, path string, explained bool) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
 			full := joinPath(path, k.Value)
 			if v.Kind == yaml.MappingNode {
-				got = append(got, key{full, ""})
+				got = append(got, full+"=")
 				walk(v, full, explained)
 				continue
 			}
@@ -70,12 +69,16 @@ func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
 			} else if def == "" {
 				def = `""`
 			}
-			got = append(got, key{full, def})
+			got = append(got, full+"="+def)
 		}
 	}
 	walk(doc.Content[0], "", false)
-	if !reflect.DeepEqual(got, gatewaySchema.keys) {
-		t.Errorf("the file shows %v\nthe code has %v", got, gatewaySchema.keys)
+	var want []string
+	for _, k := range gatewaySchema.keys {
+		want = append(want, k.path+"="+k.def)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the file shows %v\nthe code has %v", got, want)
 	}
 }
 
@@ -94,7 +97,7 @@ func load(t *testing.T, text string, environ []string, flags ...Flag) (*Gateway,
 
 func TestGatewayReadsEveryKey(t *testing.T) {
 	want := &Gateway{
-		Listen: "[::]:9000", Pipelines: "/etc/gateway/pipelines", Auth: Auth{Mode: "none", AllowOpen: true},
+		Listen: "[::]:9000", Pipelines: "/etc/gateway/pipelines", Encoders: "mine.yaml", Auth: Auth{Mode: "none", AllowOpen: true},
 		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
 		ICE: ICE{
 			Servers: []ICEServer{
@@ -109,6 +112,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 	file := `
 listen: "[::]:9000"
 pipelines: /etc/gateway/pipelines
+encoders: mine.yaml
 auth: {mode: none, allow_open: true}
 http: {allowed_origins: ["https://Example.org", "*"]}
 ice:
@@ -123,7 +127,7 @@ log: {level: debug, format: json, gst: "v4l2*:5,3"}
 limits: {viewers: 5, shutdown_timeout: 3s}
 `
 	environ := []string{
-		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
+		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
@@ -207,53 +211,4 @@ environment variable GATEWAY_LOG_LEVEL: log.level: "" is not one of debug, info,
 			t.Errorf("%s:\n got %v\nwant %s", c.name, err, c.want)
 		}
 	}
-}
-
-// docs/pipelines.md explains each key of a pipeline, with its default, and no other.
-func TestPipelineKeysAreDocumented(t *testing.T) {
-	data, err := os.ReadFile("../../docs/pipelines.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []key
-	_, table, _ := strings.Cut(string(data), "## Every key")
-	table, _, _ = strings.Cut(table, "\n## ")
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(table, -1) {
-		def := strings.Trim(m[2], "` ")
-		if def == "-" {
-			def = ""
-		}
-		got = append(got, key{m[1], def})
-	}
-	if !reflect.DeepEqual(got, streamSchema.keys) {
-		t.Errorf("documented %q\nthe code has %q", got, streamSchema.keys)
-	}
-	// and its examples are right
-	for i, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(data), -1) {
-		if _, err := ParseStream("example", "docs/pipelines.md", []byte(m[1])); err != nil {
-			t.Errorf("example %d: %v\n%s", i+1, err, m[1])
-		}
-	}
-	for _, e := range Encoders("") {
-		if !strings.Contains(string(data), "`"+e.Name+"`") {
-			t.Errorf("the encoder %s is not documented", e.Name)
-		}
-	}
-}
-
-func FuzzLoadGateway(f *testing.F) {
-	data, err := os.ReadFile("../../configs/gateway.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data, "stun:a,turn:b")
-	f.Add([]byte("ice: {servers: [{urls: turn:a, username: u, credential: c}]}"), `[{"urls": "turn:a"}]`)
-	f.Add([]byte("ice: &a [*a]"), "{a: &a [*a]}")
-	f.Fuzz(func(t *testing.T, data []byte, variable string) {
-		_, err := parseGateway("gateway.yaml", data, []string{"GATEWAY_ICE_SERVERS=" + variable, "GATEWAY_LISTEN=" + variable}, nil)
-		var es Errors
-		if err != nil && (!errors.As(err, &es) || len(es) == 0) {
-			t.Fatalf("error is a %T: %v", err, err)
-		}
-	})
 }

@@ -3,7 +3,11 @@ package config
 import (
 	"context"
 	"encoding/binary"
+	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +25,9 @@ func (gstreamer) Installed(factory string) bool {
 }
 
 func (gstreamer) Formats(string) ([]Format, error) { return []Format{anySize}, nil }
+
+func (gstreamer) Blamed(string) error                          { return nil }
+func (gstreamer) Try(Encoder, string, int, int, float64) error { return nil }
 
 func needGStreamer(t *testing.T) {
 	t.Helper()
@@ -45,10 +52,17 @@ func launch(t *testing.T, text string) []byte {
 	return out
 }
 
+// lossless is the text of a branch of the first feed, as fast as it can: all
+// frames are wanted here, and a live queue may drop.
+func lossless(p *Plan, branch int) string {
+	text := p.Feeds[0].Text(p.Feeds[0].Branches[branch])
+	return strings.NewReplacer("queue leaky=downstream", "queue", "is-live=true", "is-live=false").Replace(text)
+}
+
 // toStdout replaces a track's appsink, so that its RTP packets can be read here.
 func toStdout(t *testing.T, text, track string) string {
 	t.Helper()
-	sink := sinkText(track)
+	sink := SinkText(track)
 	if !strings.Contains(text, sink) {
 		t.Fatalf("no %q in %s", sink, text)
 	}
@@ -78,7 +92,7 @@ func packets(t *testing.T, b []byte) []*rtp.Packet {
 func TestPlansRunInGStreamer(t *testing.T) {
 	needGStreamer(t)
 	const frames, every = 60, 20
-	for _, row := range Encoders("") {
+	for _, row := range ownEncoders.rows {
 		if row.Codec.Kind() != media.Video || row.Hardware {
 			continue
 		}
@@ -100,10 +114,9 @@ func TestPlansRunInGStreamer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// all frames are wanted here; a live queue may drop
-				text = strings.Replace(p.Launch, "queue leaky=downstream", "queue", 1)
+				text = lossless(p, 0)
 				if row.Payloader == "" {
-					out := launch(t, strings.Replace(text, sinkText("video"), "fdsink sync=false", 1))
+					out := launch(t, strings.Replace(text, SinkText("video"), "fdsink sync=false", 1))
 					if units := temporalUnits(t, out); units != frames {
 						t.Errorf("%d temporal units of %d frames", units, frames)
 					}
@@ -128,7 +141,8 @@ func TestPlansRunInGStreamer(t *testing.T) {
 						if err != nil || sps.Width != 320 || sps.Height != 180 {
 							t.Fatalf("SPS %x: %+v, %v", nal, sps, err)
 						}
-						promised := p.Tracks[0].Fmtp[len(p.Tracks[0].Fmtp)-6:]
+						fmtp := p.Tracks()[0].Fmtp
+						promised := fmtp[len(fmtp)-6:]
 						if id := sps.ProfileLevelID(); id[:2] != promised[:2] || id[4:] > promised[4:] {
 							t.Errorf("the SPS says %s, SDP promises %s", id, promised)
 						}
@@ -173,7 +187,7 @@ func TestAudioPlanRunsInGStreamer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ps := packets(t, launch(t, toStdout(t, strings.Replace(p.Launch, "queue leaky=downstream", "queue", 1), "audio")))
+	ps := packets(t, launch(t, toStdout(t, lossless(p, 0), "audio")))
 	if len(ps) < 49 || len(ps) > 52 {
 		t.Errorf("%d packets of 20 ms for one second", len(ps))
 	}
@@ -185,28 +199,157 @@ func TestAudioPlanRunsInGStreamer(t *testing.T) {
 	}
 }
 
-// A value that holds launch syntax stays a value.
+// A value that holds launch syntax, or a shell's, stays a value.
 func TestOptionsCannotLeaveTheirValue(t *testing.T) {
 	needGStreamer(t)
-	s := stream(t, "run", `
-source: videotestsrc num-buffers=2
-video:
-  codec: vp8
-  width: 320
-  height: 180
-  options: {multipass-cache-file: "a\"b ! fakesink \\ c='d"}
-`)
+	t.Chdir(t.TempDir())
+	value := "a\"b ! fakesink \\ c='d $(touch owned) `touch owned`"
+	s := stream(t, "run", "source: videotestsrc num-buffers=2\nvideo: {codec: vp8, width: 320, height: 180, options: {multipass-cache-file: "+strconv.Quote(value)+"}}")
 	p, err := Compile(s, gstreamer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := parseLaunch(p.Launch)
+	branch := p.Feeds[0].Branches[0].WithBitrate(300_000)
+	nodes, err := ParseLaunch(branch.Launch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range nodes {
-		if n.name == "fakesink" {
-			t.Errorf("the value became an element: %s", p.Launch)
+	if got, _ := nodes[0].Prop("multipass-cache-file"); got != value || len(nodes) != 2 {
+		t.Errorf("the value became %q in %s", got, branch.Launch)
+	}
+	// gst-launch-1.0 itself puts its arguments together without the quotes: none of those here
+	text := strings.NewReplacer(SinkText("video"), "fakesink", `a\"b`, "ab", "c='d", "c=d").Replace(lossless(p, 0))
+	launch(t, text)
+	if _, err := os.Stat("owned"); err == nil {
+		t.Error("a shell ran what the value says")
+	}
+}
+
+// frames counts the frames of a track in RTP packets, and those that begin with a
+// keyframe.
+func frames(t *testing.T, codec media.Codec, ps []*rtp.Packet) (n, keys int) {
+	t.Helper()
+	key := false
+	for i, p := range ps {
+		if i == 0 || p.Timestamp != ps[i-1].Timestamp {
+			n, key = n+1, false
+		}
+		if media.Keyframe(codec, p.Payload) && !key {
+			keys, key = keys+1, true
+		}
+	}
+	return n, keys
+}
+
+// Every branch of a ladder yields what its track says, alone.
+func TestLadderRunsInGStreamer(t *testing.T) {
+	needGStreamer(t)
+	p, err := Compile(stream(t, "run", `
+source: videotestsrc num-buffers=60 horizontal-speed=2
+video:
+  framerate: 30
+  renditions:
+    - {name: high, width: 640, height: 360}
+    - {name: slow, width: 640, height: 360, framerate: 10}
+    - {name: low, width: 320, height: 180, framerate: 15}
+    - {name: vp8, codec: vp8, width: 320, height: 180}
+`), gstreamer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{60, 20, 30, 60} {
+		track := p.Feeds[0].Branches[i].Track
+		ps := packets(t, launch(t, toStdout(t, lossless(p, i), track.Name)))
+		n, keys := frames(t, track.Codec, ps)
+		if n != want || keys < 1 || !media.Keyframe(track.Codec, ps[0].Payload) { // x264 adds some where the scene changes
+			t.Errorf("%s: %d frames, %d of them keyframes; want %d, the first one at least", track.Name, n, keys, want)
+		}
+		if nal := media.H264SPS(ps[0].Payload); track.Codec == media.H264 {
+			if sps, err := media.ParseSPS(nal); err != nil || sps.Width != track.Width || sps.Height != track.Height {
+				t.Errorf("%s: %+v, %v", track.Name, sps, err)
+			}
+		}
+	}
+}
+
+// A file is decoded, or passed on as it is; what came over the network likewise.
+func TestSourcesRunInGStreamer(t *testing.T) {
+	needGStreamer(t)
+	t.Chdir(t.TempDir())
+	for _, element := range []string{"x264enc", "mp4mux", "avdec_h264", "rtph264depay"} {
+		if !(gstreamer{}).Installed(element) {
+			t.Skip("not installed: " + element)
+		}
+	}
+	launch(t, "videotestsrc num-buffers=30 ! video/x-raw,width=320,height=180,framerate=30/1 ! x264enc bframes=0 key-int-max=10 ! video/x-h264,profile=baseline ! mp4mux name=mux ! filesink location=clip.mp4 "+
+		"audiotestsrc num-buffers=44 ! audio/x-raw,rate=44100 ! audioresample ! opusenc ! mux.")
+	fast := strings.NewReplacer(" ! clocksync", "") // as fast as it can
+	for text, want := range map[string]struct{ frames, keys int }{
+		"source: filesrc location=clip.mp4\nvideo: {codec: vp8, width: 160, height: 90, framerate: 30}": {30, 1},
+		"source: filesrc location=clip.mp4\nvideo: {encoder: copy, codec: h264}":                        {30, 3},
+		"source: uridecodebin uri=file://" + mustAbs(t, "clip.mp4") + "\nvideo: {codec: vp8}":           {30, 1},
+	} {
+		p, err := Compile(stream(t, "run", text), fileRegistry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := p.Feeds[0].Branches[0]
+		n, keys := frames(t, b.Track.Codec, packets(t, launch(t, toStdout(t, fast.Replace(lossless(p, 0)), "video"))))
+		if n != want.frames || keys != want.keys {
+			t.Errorf("%s: %d frames, %d keyframes; want %+v", text, n, keys, want)
+		}
+	}
+	for _, codec := range []string{"opus", "pcmu", "pcma"} {
+		p, err := Compile(stream(t, "run", "audio: {source: filesrc location=clip.mp4, codec: "+codec+"}"), fileRegistry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps := packets(t, launch(t, toStdout(t, fast.Replace(lossless(p, 0)), "audio")))
+		if len(ps) < 49 || len(ps) > 54 {
+			t.Errorf("%s: %d packets of 20 ms for 1.02 s", codec, len(ps))
+		}
+	}
+}
+
+// fileRegistry is gstreamer for sources whose formats can't be asked.
+type fileRegistry struct{ gstreamer }
+
+func (fileRegistry) Formats(string) ([]Format, error) { return nil, nil }
+
+func mustAbs(t *testing.T, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}
+
+// An RTP sender on the network: copied as it is, and encoded anew.
+func TestPacketsFromTheNetworkRunInGStreamer(t *testing.T) {
+	needGStreamer(t)
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(conn.LocalAddr().(*net.UDPAddr).Port)
+	conn.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	sender := exec.CommandContext(ctx, "bash", "-c", "exec gst-launch-1.0 -q videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1 ! x264enc tune=zerolatency key-int-max=10 ! h264parse config-interval=-1 ! rtph264pay ! udpsink host=127.0.0.1 port="+port)
+	if err := sender.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Wait()
+	defer stop()
+	source := "udpsrc num-buffers=150 port=" + port + ` caps=\"application/x-rtp,media=video,encoding-name=H264,payload=96,clock-rate=90000\"`
+	for _, video := range []string{"{encoder: copy}", "{codec: vp8}"} {
+		p, err := Compile(stream(t, "run", "source: \""+source+"\"\nvideo: "+video), fileRegistry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := p.Feeds[0].Branches[0]
+		if n, keys := frames(t, b.Track.Codec, packets(t, launch(t, toStdout(t, lossless(p, 0), "video")))); n < 10 || keys < 1 {
+			t.Errorf("%s: %d frames, %d keyframes", video, n, keys)
 		}
 	}
 }

@@ -10,33 +10,36 @@ import (
 // are, how they are chained and which properties they are given. GStreamer's own
 // parser has the last word.
 
-type launchKind uint8
+// LaunchKind is what a LaunchNode is.
+type LaunchKind uint8
 
+// The kinds of nodes.
 const (
-	launchElement launchKind = iota + 1
-	launchCaps               // a caps filter: "video/x-raw,width=640"
-	launchRef                // a reference: "t." or "t.src_0"
+	LaunchElement LaunchKind = iota + 1
+	LaunchCaps               // a caps filter: "video/x-raw,width=640"
+	LaunchRef                // a reference: "t." or "t.src_0"
 )
 
-// launchNode is an element, a caps filter or a reference of a launch text.
-type launchNode struct {
-	kind       launchKind
-	name       string // factory, caps or reference
-	props      []launchProp
-	start, end int  // bytes of the text that it takes
-	linked     bool // a "!" comes before it
+// LaunchNode is an element, a caps filter or a reference of a launch text.
+type LaunchNode struct {
+	Kind       LaunchKind
+	Name       string // factory, caps or reference
+	Props      []LaunchProp
+	Start, End int  // bytes of the text that it takes
+	Linked     bool // a "!" comes before it
 }
 
-type launchProp struct {
-	name, value string // value without quotes
-	start, end  int
+// LaunchProp is an assignment to a property of an element.
+type LaunchProp struct {
+	Name, Value string // value without quotes
+	Start, End  int    // bytes of the text, name included
 }
 
-// prop returns the value of the last assignment to a property.
-func (n *launchNode) prop(name string) (string, bool) {
-	for i := len(n.props) - 1; i >= 0; i-- {
-		if n.props[i].name == name {
-			return n.props[i].value, true
+// Prop returns the value of the last assignment to a property.
+func (n *LaunchNode) Prop(name string) (string, bool) {
+	for i := len(n.Props) - 1; i >= 0; i-- {
+		if n.Props[i].Name == name {
+			return n.Props[i].Value, true
 		}
 	}
 	return "", false
@@ -44,9 +47,10 @@ func (n *launchNode) prop(name string) (string, bool) {
 
 var errUnbalanced = errors.New("a quote is opened and not closed")
 
-// parseLaunch splits a launch text. It fails only on what no pipeline can have.
-func parseLaunch(text string) ([]launchNode, error) {
-	var nodes []launchNode
+// ParseLaunch splits a launch text into its nodes, in the order of the text. It
+// fails only on what no pipeline can have.
+func ParseLaunch(text string) ([]LaunchNode, error) {
+	var nodes []LaunchNode
 	linked := false
 	i := 0
 	for i < len(text) {
@@ -83,7 +87,7 @@ func parseLaunch(text string) ([]launchNode, error) {
 				i++
 			}
 			end = start + len(strings.TrimRight(text[start:i], " \t\r\n"))
-			nodes = append(nodes, launchNode{kind: launchCaps, name: text[start:end], start: start, end: end, linked: linked})
+			nodes = append(nodes, LaunchNode{Kind: LaunchCaps, Name: text[start:end], Start: start, End: end, Linked: linked})
 			linked = false
 		case ok || nextIs(text, i, '='):
 			if !ok { // "name = value"
@@ -97,16 +101,16 @@ func parseLaunch(text string) ([]launchNode, error) {
 					value = text[j:i]
 				}
 			}
-			if last < 0 || linked || nodes[last].kind != launchElement {
+			if last < 0 || linked || nodes[last].Kind != LaunchElement {
 				return nil, errors.New("the property " + quote(name) + " belongs to no element")
 			}
-			nodes[last].props = append(nodes[last].props, launchProp{name, unquote(value), start, i})
-			nodes[last].end = i
+			nodes[last].Props = append(nodes[last].Props, LaunchProp{name, unquote(value), start, i})
+			nodes[last].End = i
 		case strings.Contains(word, "."):
-			nodes = append(nodes, launchNode{kind: launchRef, name: word, start: start, end: i, linked: linked})
+			nodes = append(nodes, LaunchNode{Kind: LaunchRef, Name: word, Start: start, End: i, Linked: linked})
 			linked = false
 		default:
-			nodes = append(nodes, launchNode{kind: launchElement, name: word, start: start, end: i, linked: linked})
+			nodes = append(nodes, LaunchNode{Kind: LaunchElement, Name: word, Start: start, End: i, Linked: linked})
 			linked = false
 		}
 	}
@@ -175,15 +179,24 @@ func isCaps(word string) bool {
 	return slash > 0 && (stop < 0 || slash < stop)
 }
 
+// unquote is a value without its quotes and the backslashes that keep letters as
+// they are.
 func unquote(s string) string {
 	if len(s) >= 2 && (s[0] == '"' || s[0] == '\'') && s[len(s)-1] == s[0] {
 		s = s[1 : len(s)-1]
 	}
-	return strings.ReplaceAll(s, `\"`, `"`)
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 // quoteLaunch is a property value as a launch text spells it: it stays one value
-// whatever it holds.
+// whatever it holds, for GStreamer and for a shell.
 func quoteLaunch(v string) string {
 	plain := v != "" && strings.IndexFunc(v, func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-_+./:,", r)
@@ -191,7 +204,7 @@ func quoteLaunch(v string) string {
 	if plain {
 		return v
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`").Replace(v) + `"`
 }
 
 // capsField reads a field of a caps text: "1280" of "video/x-raw,width=1280", with
@@ -236,20 +249,20 @@ func capsRate(caps string) float64 {
 // setProps puts properties into the text of one element: what it already says
 // is replaced, the rest is added.
 func setProps(element string, names []string, values map[string]string) string {
-	nodes, err := parseLaunch(element)
+	nodes, err := ParseLaunch(element)
 	if err != nil || len(nodes) != 1 {
 		return element
 	}
 	var b strings.Builder
-	b.WriteString(nodes[0].name)
+	b.WriteString(nodes[0].Name)
 	said := map[string]bool{}
-	for _, p := range nodes[0].props {
-		v, replaced := values[p.name]
+	for _, p := range nodes[0].Props {
+		v, replaced := values[p.Name]
 		if !replaced {
-			v = p.value
+			v = p.Value
 		}
-		said[p.name] = true
-		b.WriteString(" " + p.name + "=" + quoteLaunch(v))
+		said[p.Name] = true
+		b.WriteString(" " + p.Name + "=" + quoteLaunch(v))
 	}
 	for _, n := range names {
 		if !said[n] {

@@ -41,3 +41,6 @@ func distance(a, b string) int {
 	}
 	return rows[len(a)][len(b)]
 }
+
+// Nearest returns the word that is most like name, or "" if none is like it.
+func Nearest(name string, words []string) string { return nearest(name, words) }

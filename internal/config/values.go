@@ -47,8 +47,18 @@ func (m *mapping) text(name, def string, limit int) string {
 	return n.Value
 }
 
-// one reads a word out of a list.
-func (m *mapping) one(name, def string, allowed ...string) string {
+// key is what the schema says of a key.
+func (m *mapping) key(name string) *key {
+	k := m.d.schema.find(joinPath(m.path, name))
+	if k == nil {
+		panic("config: " + joinPath(m.path, name) + " is not in the schema") // a mistake of this package
+	}
+	return k
+}
+
+// one reads a word out of the key's list.
+func (m *mapping) one(name, def string) string {
+	allowed := m.key(name).words
 	n := m.scalar(name, "one of "+strings.Join(allowed, ", "))
 	if n == nil || slices.Contains(allowed, n.Value) {
 		if n == nil {
@@ -90,7 +100,8 @@ func (m *mapping) boolean(name string, def bool) bool {
 	return def
 }
 
-func (m *mapping) integer(name string, def, least, most int, unit string) int {
+func (m *mapping) integer(name string, def int, unit string) int {
+	least, most := int(m.key(name).least), int(m.key(name).most)
 	n := m.scalar(name, "a whole number")
 	if n == nil {
 		return def
@@ -108,10 +119,11 @@ func (m *mapping) integer(name string, def, least, most int, unit string) int {
 }
 
 // rate reads frames a second: a number, or a fraction such as 30000/1001.
-func (m *mapping) rate(name string, least, most float64) float64 {
+func (m *mapping) rate(name string, def float64) float64 {
+	least, most := m.key(name).least, m.key(name).most
 	n := m.scalar(name, "a number of frames a second")
 	if n == nil {
-		return 0
+		return def
 	}
 	num, den, fraction := strings.Cut(n.Value, "/")
 	v, err := strconv.ParseFloat(num, 64)
@@ -122,11 +134,11 @@ func (m *mapping) rate(name string, least, most float64) float64 {
 	}
 	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
 		m.fault(name, "expected a number of frames a second, found "+describe(n), "write a number such as 30, or a fraction such as 30000/1001")
-		return 0
+		return def
 	}
 	if v < least || v > most {
 		m.fault(name, n.Value+" is out of range", fmt.Sprintf("allowed are %g to %g frames a second", least, most))
-		return 0
+		return def
 	}
 	return v
 }
@@ -134,7 +146,8 @@ func (m *mapping) rate(name string, least, most float64) float64 {
 var bitrateText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kKmM]?)$`)
 
 // bitrate reads bit/s: a number, or one with k or M behind it.
-func (m *mapping) bitrate(name string, def, least, most int) int {
+func (m *mapping) bitrate(name string, def int) int {
+	least, most := m.key(name).least, m.key(name).most
 	n := m.scalar(name, "a bitrate")
 	if n == nil {
 		return def
@@ -151,9 +164,9 @@ func (m *mapping) bitrate(name string, def, least, most int) int {
 	case "m", "M":
 		v *= 1e6
 	}
-	if err != nil || v < float64(least) || v > float64(most) {
-		remedy := fmt.Sprintf("allowed are %s to %s", FormatBitrate(least), FormatBitrate(most))
-		if t[2] == "" && v*1000 >= float64(least) && v*1000 <= float64(most) {
+	if err != nil || v < least || v > most {
+		remedy := fmt.Sprintf("allowed are %s to %s", FormatBitrate(int(least)), FormatBitrate(int(most)))
+		if t[2] == "" && v*1000 >= least && v*1000 <= most {
 			remedy = "the unit is bit/s: write " + t[1] + "k for kbit/s"
 		}
 		m.fault(name, n.Value+" is out of range", remedy)
@@ -173,7 +186,9 @@ func FormatBitrate(bps int) string {
 	return strconv.Itoa(bps)
 }
 
-func (m *mapping) duration(name string, def, least, most time.Duration) time.Duration {
+func (m *mapping) duration(name string, def time.Duration) time.Duration {
+	k := m.key(name)
+	least, most := time.Duration(k.least*float64(time.Second)), time.Duration(k.most*float64(time.Second))
 	n := m.scalar(name, "a duration")
 	if n == nil {
 		return def
@@ -223,4 +238,9 @@ func (m *mapping) list(name string) []*yaml.Node {
 		}
 	}
 	return items
+}
+
+// hasControl tells whether a text can't stand on one line.
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }

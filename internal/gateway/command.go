@@ -1,14 +1,11 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"gateway/internal/config"
@@ -53,65 +50,6 @@ func (s Settings) Logger(w io.Writer) *slog.Logger {
 		h = slog.NewJSONHandler(w, options)
 	}
 	return slog.New(h).With("service", "gateway")
-}
-
-// Check loads pipeline files, all of the folder without names, compiles them
-// against what is installed and prints a verdict a file. The error says how many
-// have faults.
-func (s Settings) Check(files []string, stdout io.Writer) error {
-	if len(files) == 0 {
-		found, err := filepath.Glob(filepath.Join(s.conf.Pipelines, "*.yaml"))
-		if err != nil {
-			return err
-		}
-		files = found
-	}
-	bad := 0
-	for _, f := range files {
-		c, err := config.LoadStream(f)
-		if err == nil {
-			_, err = config.Compile(c, gst.Registry{})
-		}
-		var absent *config.AbsentError
-		switch {
-		case errors.As(err, &absent):
-			fmt.Fprintf(stdout, "%s: fine, but absent now: %v\n", f, err)
-		case err != nil:
-			bad++
-			fmt.Fprintln(stdout, err)
-		default:
-			fmt.Fprintf(stdout, "%s: fine\n", f)
-		}
-	}
-	if bad > 0 {
-		return fmt.Errorf("%d of %d files have faults", bad, len(files))
-	}
-	return nil
-}
-
-// Explain prints what a stream, given by its name or its file, compiles to here
-// and now.
-func (s Settings) Explain(name string, stdout io.Writer) error {
-	path := name
-	if !strings.HasSuffix(name, ".yaml") {
-		path = filepath.Join(s.conf.Pipelines, name+".yaml")
-	}
-	c, err := config.LoadStream(path)
-	if err != nil {
-		return err
-	}
-	plan, err := config.Compile(c, gst.Registry{})
-	if err != nil {
-		return err
-	}
-	for _, note := range plan.Notes {
-		fmt.Fprintln(stdout, "#", note)
-	}
-	for _, t := range plan.Tracks {
-		fmt.Fprintf(stdout, "# track %s: %s %s\n", t.Name, t.Codec, t.Fmtp)
-	}
-	fmt.Fprintln(stdout, plan.Launch)
-	return nil
 }
 
 // Healthcheck asks the gateway that this configuration starts whether it is ready.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,17 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 
-	g.streams = loadStreams(g.conf.Pipelines, g.log)
+	table, err := config.LoadEncoders(g.conf.Encoders)
+	if err != nil {
+		g.engine.Close()
+		g.listener.Close()
+		return nil, err
+	}
+	g.streams = &streams{
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
+		removed: g.pictures.forget, log: g.log,
+	}
+	g.streams.load()
 	g.registry.MustRegister(collector{g.streams}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
 		Streams: g.streams, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
@@ -106,6 +117,10 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	<-served
 	return err
 }
+
+// Reload brings the streams in line with the files of the pipelines folder now,
+// those included that were refused before. It blocks until that is decided.
+func (g *Gateway) Reload() { g.streams.reload(true) }
 
 // Close ends everything, in the configured time at most.
 func (g *Gateway) Close() error {
@@ -148,7 +163,7 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 
 // launcher runs pipelines in this process.
 type launcher struct {
-	registry gst.Registry
+	registry *gst.Registry
 	log      *slog.Logger
 }
 
@@ -157,9 +172,16 @@ func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
 	return config.Compile(c, l.registry)
 }
 
+// Blame implements stream.Launcher.
+func (l launcher) Blame(b *config.Branch, err error) {
+	if b.Encoder != "" {
+		l.registry.Blame(b.Encoder, err)
+	}
+}
+
 // Launch implements stream.Launcher.
-func (l launcher) Launch(ctx context.Context, name string, plan *config.Plan, sink stream.Sink) (stream.Pipeline, error) {
-	p, err := gst.Launch(ctx, name, plan, sink, l.log.With("stream", name))
+func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
+	p, err := gst.Launch(ctx, name, feed, sink, l.log.With("stream", name))
 	if err != nil {
 		return nil, err
 	}

@@ -30,11 +30,21 @@ func start(t *testing.T, pipelines map[string]string) (url string, stop func() e
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range pipelines {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(dir, name), text)
 	}
-	conf := filepath.Join(dir, "gateway.conf")
+	return run(t, dir)
+}
+
+// startIn runs the product in this process with a folder of pipeline files.
+func startIn(t *testing.T, dir string) (url string) {
+	t.Helper()
+	url, _ = run(t, dir)
+	return url
+}
+
+func run(t *testing.T, dir string) (url string, stop func() error) {
+	t.Helper()
+	conf := filepath.Join(t.TempDir(), "gateway.conf")
 	if err := os.WriteFile(conf, []byte("limits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

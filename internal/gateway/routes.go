@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -17,6 +18,10 @@ import (
 	"gateway/internal/stream"
 	"gateway/internal/web"
 )
+
+// reloadTimeout bounds the wait for a reload; it is shorter than the server's for
+// an answer.
+const reloadTimeout = 25 * time.Second
 
 // routes is everything that the gateway answers over HTTP.
 func (g *Gateway) routes() http.Handler {
@@ -39,6 +44,7 @@ func (g *Gateway) api() http.Handler {
 	mux.HandleFunc("GET /api/streams", g.listStreams)
 	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
 	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
+	mux.HandleFunc("POST /api/reload", g.reload)
 	mux.HandleFunc("/", notFound)
 	return mux
 }
@@ -52,6 +58,8 @@ func (g *Gateway) ownPages(next http.Handler) http.Handler {
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case open:
 			next.ServeHTTP(w, r)
+		case foreign(r):
+			writeProblem(w, r, http.StatusForbidden, "forbidden", "a page of another site asked")
 		case site == "", site == "none", site == "same-origin":
 			w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 			next.ServeHTTP(w, r)
@@ -59,6 +67,17 @@ func (g *Gateway) ownPages(next http.Handler) http.Handler {
 			writeProblem(w, r, http.StatusForbidden, "forbidden", "a page of another site asked")
 		}
 	})
+}
+
+// foreign tells whether a page of another origin asks. Browsers say it with every
+// request that may change something (RFC 6454 §7.3).
+func foreign(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -73,10 +92,13 @@ func (g *Gateway) listStreams(w http.ResponseWriter, _ *http.Request) {
 	answer := struct {
 		Streams  []stream.Info `json:"streams"`
 		Problems []string      `json:"problems,omitempty"` // files that were left out, and why
-	}{Streams: []stream.Info{}, Problems: g.streams.problems}
+	}{Streams: []stream.Info{}, Problems: g.streams.problems()}
 	for _, s := range g.streams.list() {
 		i := s.Info()
-		i.Launch, i.Notes = "", nil
+		i.Notes = nil
+		for t := range i.Tracks {
+			i.Tracks[t].Launch = ""
+		}
 		answer.Streams = append(answer.Streams, i)
 	}
 	writeJSON(w, http.StatusOK, answer)
@@ -88,7 +110,26 @@ func (g *Gateway) oneStream(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
-	writeJSON(w, http.StatusOK, s.Info())
+	writeJSON(w, http.StatusOK, struct {
+		stream.Info
+		Settings string `json:"settings"` // in force, as YAML, with defaults
+	}{s.Info(), s.Config().Settings()})
+}
+
+// reload brings the streams in line with their files and answers with what was
+// done to those that have changed, or were refused before.
+func (g *Gateway) reload(w http.ResponseWriter, r *http.Request) {
+	done := make(chan []outcome, 1)
+	go func() { done <- g.streams.reload(true) }() // ends with the streams at the latest
+	select {
+	case o := <-done:
+		writeJSON(w, http.StatusOK, struct {
+			Streams []outcome `json:"streams"`
+		}{append([]outcome{}, o...)})
+	case <-time.After(reloadTimeout):
+		writeProblem(w, r, http.StatusGatewayTimeout, "timeout", "the reload takes long; /api/streams/NAME tells how it comes out")
+	case <-r.Context().Done():
+	}
 }
 
 // problem is an error as RFC 9457 has it.

@@ -45,6 +45,13 @@ func (s *snapshots) of(name string) *snapshot {
 	return s.byName[name]
 }
 
+// forget drops the picture of a stream that has ended.
+func (s *snapshots) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, name)
+}
+
 // snapshot answers with a recent picture. A stream that is idle is shown as it
 // last was; its capture is started for a picture only when there is none yet.
 func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {

@@ -2,9 +2,14 @@
 // packets out with one copy, and answers what is installed and what a source
 // can deliver. It is the only package that uses cgo.
 //
+// A feed is captured by one GStreamer pipeline and encoded by others, its branches,
+// which begin and end while it runs: handover.c is where they meet. Encoders are
+// tried before they are relied on: trial.go.
+//
 // It hides go-gst and the C library, their reference counts and their threads.
-// Each pipeline has one goroutine for its bus, one for keyframe requests and one
-// for each appsink; no GLib main loop runs anywhere.
+// Each GStreamer pipeline has one goroutine for its bus and one for each appsink,
+// and one for as long as an encoder takes a request; no GLib main loop runs
+// anywhere.
 package gst
 
 /*

@@ -114,6 +114,35 @@ gboolean element_is(GstElement *e, const char *factory) {
 // no_preroll lets the pipeline play without waiting for this sink's first frame.
 void no_preroll(GstElement *appsink) { g_object_set(appsink, "async", FALSE, NULL); }
 
+// graph_parse makes the pipeline that a launch text describes. NULL: error says why.
+GstElement *graph_parse(const char *text, GError **error) {
+  GstElement *e = gst_parse_launch_full(text, NULL, GST_PARSE_FLAG_FATAL_ERRORS, error);
+  if (e && !GST_IS_PIPELINE(e)) {
+    gst_object_unref(gst_object_ref_sink(e));
+    g_set_error_literal(error, GST_PARSE_ERROR, GST_PARSE_ERROR_SYNTAX, "it must be elements that are linked with \"!\"");
+    return NULL;
+  }
+  return e;
+}
+
+// graph_follow has a pipeline count its running time as another one does, and use
+// the devices that the other has opened.
+void graph_follow(GstElement *pipeline, GstElement *leader) {
+  gst_element_set_start_time(pipeline, GST_CLOCK_TIME_NONE);  // no base time of its own
+  gst_element_set_base_time(pipeline, gst_element_get_base_time(leader));
+  GList *contexts = gst_element_get_contexts(leader);
+  for (GList *l = contexts; l; l = l->next) gst_element_set_context(pipeline, l->data);
+  g_list_free_full(contexts, (GDestroyNotify)gst_context_unref);
+}
+
+// set_text sets a property of any type. FALSE: there is none of that name.
+gboolean set_text(GstElement *e, const char *property, const char *value) {
+  GParamSpec *spec = g_object_class_find_property(G_OBJECT_GET_CLASS(e), property);
+  if (!spec || !(spec->flags & G_PARAM_WRITABLE)) return FALSE;
+  gst_util_set_object_arg(G_OBJECT(e), property, value);
+  return TRUE;
+}
+
 // branch_is_live walks up to the source that feeds the appsink: 1 it captures, 0 it
 // yields as fast as it is taken from, -1 it doesn't say.
 int branch_is_live(GstElement *appsink) {
@@ -213,6 +242,22 @@ static void rates(const GValue *v, source_format *f) {
   }
 }
 
+// formats_of reads what caps describe; nothing of caps that are any.
+int formats_of(const GstCaps *caps, source_format *out, int room) {
+  int n = 0;
+  if (gst_caps_is_any(caps)) return 0;
+  for (guint i = 0; i < gst_caps_get_size(caps) && n < room; i++) {
+    GstStructure *s = gst_caps_get_structure(caps, i);
+    source_format *f = &out[n++];
+    memset(f, 0, sizeof *f);
+    g_strlcpy(f->media_type, gst_structure_get_name(s), sizeof f->media_type);
+    int_range(gst_structure_get_value(s, "width"), &f->min_width, &f->max_width);
+    int_range(gst_structure_get_value(s, "height"), &f->min_height, &f->max_height);
+    rates(gst_structure_get_value(s, "framerate"), f);
+  }
+  return n;
+}
+
 // caps_formats asks what the element linked to sink can deliver now.
 int caps_formats(GstElement *sink, source_format *out, int room) {
   GstPad *pad = gst_element_get_static_pad(sink, "sink");
@@ -220,17 +265,7 @@ int caps_formats(GstElement *sink, source_format *out, int room) {
   GstCaps *caps = gst_pad_peer_query_caps(pad, NULL);
   gst_object_unref(pad);
   if (!caps) return 0;
-  int n = 0;
-  if (!gst_caps_is_any(caps))
-    for (guint i = 0; i < gst_caps_get_size(caps) && n < room; i++) {
-      GstStructure *s = gst_caps_get_structure(caps, i);
-      source_format *f = &out[n++];
-      memset(f, 0, sizeof *f);
-      g_strlcpy(f->media_type, gst_structure_get_name(s), sizeof f->media_type);
-      int_range(gst_structure_get_value(s, "width"), &f->min_width, &f->max_width);
-      int_range(gst_structure_get_value(s, "height"), &f->min_height, &f->max_height);
-      rates(gst_structure_get_value(s, "framerate"), f);
-    }
+  int n = formats_of(caps, out, room);
   gst_caps_unref(caps);
   return n;
 }

@@ -8,6 +8,8 @@
 #include <gst/base/gstbasesrc.h>
 #include <gst/video/video.h>
 
+#include "handover.h"
+
 // pulled is one sample taken out of an appsink, as a run of packets.
 typedef struct {
   GstSample *sample;     // owned; released by pulled_copy or pulled_drop
@@ -42,12 +44,16 @@ gsize pulled_copy_rtp(pulled *p, guint8 *dst, gsize room, packet_fact *facts);
 gsize pulled_copy_raw(pulled *p, guint8 *dst, gsize room);
 void pulled_drop(pulled *p);
 
+GstElement *graph_parse(const char *text, GError **error);
+void graph_follow(GstElement *pipeline, GstElement *leader);
+gboolean set_text(GstElement *e, const char *property, const char *value);
 gboolean element_is(GstElement *e, const char *factory);
 void no_preroll(GstElement *appsink);
 int branch_is_live(GstElement *appsink);
 void keep_pace(GstElement *appsink);
 gboolean pad_force_keyframe(GstElement *appsink);
 gboolean pad_upstream_size(GstElement *appsink, int *width, int *height, double *fps);
+int formats_of(const GstCaps *caps, source_format *out, int room);
 int caps_formats(GstElement *sink, source_format *out, int room);
 gboolean push_only(GstElement *appsrc, const guint8 *data, gsize size);
 void use_system_clock(GstElement *pipeline);
@@ -56,3 +62,11 @@ void set_threshold(const char *categories);
 int x_servers_lost(void);
 void few_arenas(void);
 void trim(void);
+
+typedef struct rounds rounds;
+
+rounds *rounds_new(GstElement *appsink);
+guint rounds_buffers(rounds *r);
+gboolean can_rewind(GstElement *pipeline);
+gboolean can_seek(GstElement *pipeline);
+gboolean play_again(GstElement *pipeline, gboolean segment, gboolean flush);

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,53 +30,86 @@ var ErrStuck = errors.New("the source or an element doesn't answer")
 // ErrEnded says that the source came to its end.
 var ErrEnded = errors.New("the source has ended")
 
+// errClosed says that a branch was to start or to change that isn't there any more.
+var errClosed = errors.New("the pipeline is closed")
+
 const (
-	stopTimeout = 5 * time.Second        // for a pipeline to reach NULL
-	pullTimeout = 250 * time.Millisecond // how often an appsink's goroutine looks around
-	busTimeout  = 100 * time.Millisecond // the same for the bus
+	startTimeout    = 10 * time.Second // for a branch's elements to start
+	keyframeTimeout = time.Second      // for an encoder to make one that was asked for
+	bitrateTimeout  = 2 * time.Second  // for an encoder to take a bitrate: some finish their frame first
+)
+
+// Names of the elements that a capture and a branch are given here. They are
+// unlikely to be a user's own.
+const (
+	handoverName = "gateway_handover"
+	sourceName   = "gateway_source"
+	packetsName  = "gateway_packets"
 )
 
 // Sink takes what a pipeline yields, on the pipeline's goroutines. Its methods
-// must not block.
+// must not block or call the pipeline. id is what a branch was started as, in a
+// whole feed the track's name.
 type Sink interface {
-	// Deliver hands over a buffer of a track, with its reference.
-	Deliver(track string, b *media.Buffer)
-	// Describe says what a track's bitstream really is, when that becomes known or changes.
-	Describe(track media.Track)
-	// Fail says that the pipeline ended by itself, and why.
+	// Deliver hands over a buffer, with its reference.
+	Deliver(id string, b *media.Buffer)
+	// Describe says what a branch's bitstream really is, when that becomes known or changes.
+	Describe(id string, track media.Track)
+	// Ended says that a branch ended by itself, and why. The others go on.
+	Ended(id string, err error)
+	// Fail says that the capture ended by itself, and why.
 	Fail(err error)
 }
 
-// Pipeline is a running pipeline. Close ends it.
+// Pipeline is a running feed: a capture and what is encoded of it now. Each branch
+// is a GStreamer pipeline of its own, so that it starts, stops and fails alone; the
+// capture hands it every buffer by reference. Its methods may be called from any
+// goroutine.
 type Pipeline struct {
-	about    string // the launch text, by which a hung one is known
-	pipeline *gst.Pipeline
-	bus      *gst.Bus
-	taps     []*tap
-	sink     Sink
-	log      *slog.Logger
-
-	closing atomic.Bool
-	desktop bool // captures from an X server
+	name    string
+	feed    *config.Feed
+	sink    Sink
+	log     *slog.Logger
+	capture *graph
+	out     *gst.Element // the capture's appsink; nil in a whole feed
+	hand    *C.handover
+	windows []*window // that it captures
 	failed  sync.Once
-	wants   chan string // tracks whose encoder should make a keyframe
-	quit    chan struct{}
-	wait    sync.WaitGroup
-	once    sync.Once
-	err     error
+
+	mu       sync.Mutex // guards below; never held across a call into an element
+	closed   bool
+	branches map[string]*branch
+	wait     sync.WaitGroup // branches that are being started or stopped
 }
 
-// Launch starts the plan's pipeline and returns once its elements have started, at
-// the latest when ctx is done. What it yields goes to sink, until Close has returned. An error is
-// an *Error where an element gave a reason.
-func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log *slog.Logger) (*Pipeline, error) {
+// branch is one encoding.
+type branch struct {
+	plan    config.Branch
+	graph   *graph // the capture's own in a whole feed
+	tap     *tap
+	encoder *gst.Element // nil: unknown, or none
+	outlet  *C.outlet
+	asking  atomic.Bool // a keyframe request is on its way to the encoder
+	failed  sync.Once
+}
+
+// Launch starts a feed's capture and returns once its elements have started, at
+// the latest when ctx is done. Nothing is encoded before Start, except in a whole
+// feed, which runs complete from here on. What goes to sink ends when Close
+// returns. An error is an *Error where an element gave a reason.
+func Launch(ctx context.Context, name string, feed *config.Feed, sink Sink, log *slog.Logger) (*Pipeline, error) {
 	Init()
 	p := &Pipeline{
-		about: plan.Launch, sink: sink, log: log,
-		wants: make(chan string, 16), quit: make(chan struct{}),
-		desktop: strings.Contains(plan.Launch, "ximagesrc"),
+		name: name, feed: feed, sink: sink, log: log,
+		capture:  &graph{about: feed.Capture},
+		branches: make(map[string]*branch),
 	}
-	err := bounded(ctx, p.about, func() error { return p.launch(plan) }, func() { p.Close() })
+	p.capture.free = func() { closeWindows(p.windows) }
+	var again *loop
+	err := bounded(ctx, p.capture.about, func() (err error) {
+		again, err = p.launch(ctx)
+		return err
+	}, func() { p.Close() })
 	if errors.Is(err, ErrStuck) {
 		return nil, err
 	}
@@ -85,216 +117,407 @@ func Launch(ctx context.Context, name string, plan *config.Plan, sink Sink, log 
 		p.Close()
 		return nil, err
 	}
-	p.wait.Add(2 + len(p.taps))
-	go p.watchBus()
-	go p.forceKeyframes()
-	for _, t := range p.taps {
-		go t.run()
+	p.capture.call(func() { p.capture.watch(p.log, again, p.desktop(), p.fail) })
+	for _, b := range p.branches {
+		p.capture.call(b.tap.run)
 	}
 	return p, nil
 }
 
-// launch makes the pipeline and starts it.
-func (p *Pipeline) launch(plan *config.Plan) error {
-	defer enterX(p.about)()
-	if err := p.parse(plan.Launch); err != nil {
-		return err
+// launch makes the capture's pipeline and starts it.
+func (p *Pipeline) launch(ctx context.Context) (again *loop, err error) {
+	g := p.capture
+	defer enterX(g.about)()
+	text := p.feed.Capture
+	if !p.feed.Whole {
+		text += " ! appsink name=" + handoverName + " sync=false async=false max-buffers=4 drop=true enable-last-sample=false wait-on-eos=false"
 	}
-	C.use_system_clock(element(p.pipeline.Element))
-	for _, t := range plan.Tracks {
-		appsink, err := p.pipeline.GetElementByName(t.Name)
-		if err != nil {
-			return fmt.Errorf("no element is named %q: each track needs an appsink of its name", t.Name)
+	if err := g.parse(text); err != nil {
+		return nil, err
+	}
+	C.use_system_clock(element(g.pipeline.Element))
+	if p.windows, err = openWindows(g.about); err != nil {
+		return nil, err
+	}
+	var sinks []*gst.Element
+	if p.feed.Whole {
+		sinks, err = p.wholeBranches()
+	} else {
+		p.out, err = g.named(handoverName)
+		sinks = []*gst.Element{p.out}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.out != nil {
+		p.hand = C.handover_new(element(p.out))
+	}
+	live, err := g.changeState(gst.StatePaused)
+	if err != nil {
+		return nil, err
+	}
+	if !live && (!p.feed.Whole || p.feed.Loop) {
+		// what isn't live may still be looking for its decoders, and has no base time until then
+		if err := g.arrive(ctx); err != nil {
+			return nil, err
 		}
-		p.taps = append(p.taps, newTap(p, t, appsink))
+	}
+	for _, sink := range sinks {
+		if is := C.branch_is_live(element(sink)); is == 0 || is < 0 && !live {
+			p.log.Info("the source isn't live: its own timestamps set the pace", "feed", p.feed.Name)
+			C.keep_pace(element(sink))
+		}
+	}
+	if p.feed.Loop && !live {
+		if again, err = newLoop(ctx, g, sinks); err != nil {
+			return nil, err
+		}
+		if again == nil {
+			p.log.Warn("the source can't be played in a loop: it doesn't seek", "feed", p.feed.Name)
+		}
+	}
+	_, err = g.changeState(gst.StatePlaying)
+	return again, err
+}
+
+// wholeBranches finds the appsinks of a whole feed.
+func (p *Pipeline) wholeBranches() (sinks []*gst.Element, err error) {
+	for _, plan := range p.feed.Branches {
+		name := plan.Track.Name
+		appsink, err := p.capture.named(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: each track needs an appsink of its name", err)
+		}
 		if C.element_is(element(appsink), cstrings.appsink) == 0 {
-			return fmt.Errorf("element %q is no appsink", t.Name)
+			return nil, fmt.Errorf("element %q is no appsink", name)
 		}
 		C.no_preroll(element(appsink))
+		b := &branch{plan: plan, graph: p.capture}
+		if plan.Element != "" {
+			if b.encoder, err = p.capture.named(plan.Element); err != nil {
+				return nil, err
+			}
+		}
+		b.tap = newTap(name, plan.Track, p.capture, appsink, p)
+		b.tap.fail = p.fail
+		p.branches[name] = b
+		sinks = append(sinks, appsink)
 	}
-	if err := p.changeState(gst.StatePaused); err != nil {
-		return p.cause(err)
+	return sinks, nil
+}
+
+// desktop returns what notices that a captured X server or window is gone: ximagesrc
+// itself would repeat its last picture for ever.
+func (p *Pipeline) desktop() (tick func()) {
+	if !strings.Contains(p.capture.about, "ximagesrc") {
+		return func() {}
 	}
-	for _, t := range p.taps {
-		if C.branch_is_live(element(t.appsink)) == 0 {
-			p.log.Info("the source isn't live: its own timestamps set the pace", "track", t.track.Name)
-			C.keep_pace(element(t.appsink))
+	lost := C.x_servers_lost()
+	return func() {
+		if C.x_servers_lost() != lost {
+			p.fail(errors.New("the X server went away"))
+		}
+		for _, w := range p.windows {
+			if err := w.lost(); err != nil {
+				p.fail(err)
+			}
 		}
 	}
-	if err := p.changeState(gst.StatePlaying); err != nil {
-		return p.cause(err)
+}
+
+// Start begins to encode: it returns once the branch's elements have started, at the
+// latest when ctx is done or after 10 s. The first frame that they are given is the
+// capture's latest, the first that they yield a keyframe. id names the branch until
+// Stop; a branch that ends by itself is told to the sink, and is gone.
+//
+// The branches of a whole feed run already.
+func (p *Pipeline) Start(ctx context.Context, id string, plan *config.Branch) error {
+	p.mu.Lock()
+	running := p.branches[id]
+	switch {
+	case p.closed:
+		p.mu.Unlock()
+		return errClosed
+	case p.feed.Whole && running != nil:
+		p.mu.Unlock()
+		return nil
+	case p.feed.Whole:
+		p.mu.Unlock()
+		return fmt.Errorf("the launch text has no track %q", id)
+	case running != nil:
+		p.mu.Unlock()
+		return fmt.Errorf("branch %q runs already", id)
+	}
+	b := &branch{plan: *plan, graph: &graph{about: plan.Launch}}
+	b.graph.free = func() { C.outlet_free(b.outlet) }
+	p.branches[id] = b
+	p.wait.Add(1)
+	p.mu.Unlock()
+	defer p.wait.Done()
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	var source *gst.Element
+	err := bounded(ctx, b.graph.about, func() (err error) {
+		source, err = p.start(id, b)
+		return err
+	}, func() { b.graph.close() })
+	if err == nil {
+		err = p.attach(id, b, source)
+	}
+	if err != nil {
+		p.mu.Lock()
+		if p.branches[id] == b {
+			delete(p.branches, id)
+		}
+		p.mu.Unlock()
+		if !errors.Is(err, ErrStuck) {
+			b.graph.close()
+		}
+		return fmt.Errorf("branch %q: %w", id, err)
 	}
 	return nil
 }
 
-// parse makes the elements.
-func (p *Pipeline) parse(text string) error {
-	native, err := gst.NewPipelineFromString(text)
+// start makes a branch's pipeline and starts it.
+func (p *Pipeline) start(id string, b *branch) (source *gst.Element, err error) {
+	g := b.graph
+	// drop=false: what isn't taken in time holds up this encoder alone, which then
+	// loses pictures before they cost anything
+	err = g.parse("appsrc name=" + sourceName + " is-live=true format=time do-timestamp=false block=false emit-signals=false max-bytes=0" +
+		" ! " + b.plan.Launch + " ! " + config.SinkText(packetsName) + " async=false drop=false")
+	if err != nil {
+		return nil, err
+	}
+	source, err = g.named(sourceName)
+	if err != nil {
+		return nil, err
+	}
+	appsink, err := g.named(packetsName)
+	if err != nil {
+		return nil, err
+	}
+	if b.plan.Element != "" {
+		if b.encoder, err = g.named(b.plan.Element); err != nil {
+			return nil, err
+		}
+	}
+	b.tap = newTap(id, b.plan.Track, g, appsink, p)
+	b.tap.copied = b.plan.Copy
+	b.tap.fail = func(err error) { p.ended(id, b, err) }
+	C.use_system_clock(element(g.pipeline.Element))
+	p.mu.Lock()
+	if p.closed { // the capture may be gone: parsing took too long
+		p.mu.Unlock()
+		return nil, errClosed
+	}
+	capture := element(p.capture.pipeline.Element)
+	C.gst_object_ref(C.gpointer(capture))
+	p.mu.Unlock()
+	C.graph_follow(element(g.pipeline.Element), capture)
+	C.gst_object_unref(C.gpointer(capture))
+	_, err = g.changeState(gst.StatePlaying)
+	return source, err
+}
+
+// attach begins to hand the capture's buffers to a started branch.
+func (p *Pipeline) attach(id string, b *branch, source *gst.Element) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.branches[id] != b {
+		return errClosed
+	}
+	b.outlet = C.handover_attach(p.hand, element(source)) // waits for one buffer's hand-over at most
+	b.tap.outlet = b.outlet
+	b.graph.call(b.tap.run)
+	b.graph.call(func() { b.graph.watch(p.log, nil, func() {}, b.tap.fail) })
+	return nil
+}
+
+// Stop ends a branch: nothing of it goes to the sink any more when it returns. It
+// waits for the branch's elements to stop, 5 s at most. It does nothing in a whole
+// feed, and where there is no such branch.
+func (p *Pipeline) Stop(id string) {
+	p.mu.Lock()
+	b := p.branches[id]
+	if b == nil || p.feed.Whole || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.detach(id, b)
+	p.wait.Add(1)
+	p.mu.Unlock()
+	defer p.wait.Done()
+	p.close(id, b)
+}
+
+// detach takes a branch away from the capture. The caller holds mu.
+func (p *Pipeline) detach(id string, b *branch) {
+	delete(p.branches, id)
+	if b.outlet != nil {
+		C.handover_detach(p.hand, b.outlet)
+	}
+}
+
+// close stops a branch that was detached.
+func (p *Pipeline) close(id string, b *branch) error {
+	if b.outlet == nil {
+		return nil // Start, which is still at it, cleans up
+	}
+	if n := C.outlet_dropped(b.outlet); n > 0 {
+		p.log.Info("branch was too slow", "branch", id, "dropped", int(n))
+	}
+	err := b.graph.close()
+	if err != nil {
+		p.log.Error("branch stop", "branch", id, "err", err)
+	}
+	return err
+}
+
+// ended tells that a branch ended by itself, and puts it away.
+func (p *Pipeline) ended(id string, b *branch, err error) {
+	b.failed.Do(func() {
+		b.graph.tell(func() { p.sink.Ended(id, err) })
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.closed || p.branches[id] != b {
+			return
+		}
+		p.detach(id, b)
+		p.wait.Go(func() { p.close(id, b) }) // elsewhere: it waits for the goroutine that runs this
+	})
+}
+
+// fail reports the capture's first fault; those that follow come of it.
+func (p *Pipeline) fail(err error) {
+	p.failed.Do(func() {
+		p.capture.tell(func() { p.sink.Fail(err) })
+	})
+}
+
+// RequestKeyframe asks the encoder of a branch for a keyframe: an upstream
+// GstForceKeyUnit from that branch's appsink, so that others are left alone. Where
+// nothing is encoded it goes on to the source, which may know whom to ask: an RTSP
+// source asks its camera. It doesn't block.
+func (p *Pipeline) RequestKeyframe(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.branches[id]
+	if p.closed || b == nil || b.outlet == nil && !p.feed.Whole || b.asking.Swap(true) {
+		return
+	}
+	b.graph.call(func() { // an event runs through the elements on the thread that sends it
+		defer b.asking.Store(false)
+		if err := b.forceKeyframe(); err != nil {
+			p.log.Debug("keyframe request", "branch", id, "err", err)
+		}
+	})
+	if b.plan.Copy && p.out != nil {
+		p.capture.call(func() { C.pad_force_keyframe(element(p.out)) })
+	}
+}
+
+// forceKeyframe has the branch's encoder make a keyframe, by the event or, where it
+// takes none, by a property that is set until one has come.
+func (b *branch) forceKeyframe() error {
+	by := b.plan.Keyframe
+	if by.Property == "" || b.encoder == nil {
+		if C.pad_force_keyframe(element(b.tap.appsink)) == 0 {
+			return errors.New("no element took it")
+		}
+		return nil
+	}
+	usual, err := b.encoder.GetProperty(by.Property)
 	if err != nil {
 		return err
 	}
-	p.pipeline, p.bus = native, native.GetPipelineBus()
+	select {
+	case <-b.tap.keyframes: // an earlier one
+	default:
+	}
+	if err := setText(b.encoder, by.Property, by.Value); err != nil {
+		return err
+	}
+	select {
+	case <-b.tap.keyframes:
+	case <-time.After(keyframeTimeout):
+	}
+	return setText(b.encoder, by.Property, fmt.Sprint(usual))
+}
+
+// SetBitrate changes the bitrate of a branch's encoder while it runs. It blocks for
+// as long as the encoder takes, 2 s at most.
+func (p *Pipeline) SetBitrate(id string, bps int) error {
+	p.mu.Lock()
+	b := p.branches[id]
+	if p.closed || b == nil || b.outlet == nil && !p.feed.Whole {
+		p.mu.Unlock()
+		return fmt.Errorf("branch %q: %w", id, errClosed)
+	}
+	if b.encoder == nil || b.plan.Bitrate.Property == "" || !b.plan.Bitrate.Live || bps <= 0 {
+		p.mu.Unlock()
+		return fmt.Errorf("branch %q: its bitrate can't be changed while it runs", id)
+	}
+	done := make(chan error, 1)
+	b.graph.call(func() { done <- setText(b.encoder, b.plan.Bitrate.Property, b.plan.Bitrate.Text(bps)) })
+	p.mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(bitrateTimeout):
+		return fmt.Errorf("branch %q: bitrate: %w", id, ErrStuck)
+	}
+}
+
+// setText sets a property of any type.
+func setText(e *gst.Element, property, value string) error {
+	name, text := C.CString(property), C.CString(value)
+	defer C.g_free(C.gpointer(unsafe.Pointer(name)))
+	defer C.g_free(C.gpointer(unsafe.Pointer(text)))
+	if C.set_text(element(e), name, text) == 0 {
+		return fmt.Errorf("element %q has no property %q to be set", e.GetName(), property)
+	}
 	return nil
 }
 
-// RequestKeyframe asks the encoder that feeds a track for a keyframe: an upstream
-// GstForceKeyUnit from that track's appsink, so that other branches of a tee are
-// left alone. It doesn't block.
-func (p *Pipeline) RequestKeyframe(track string) {
-	select {
-	case p.wants <- track:
-	default: // as many wait already as there can be tracks
+// Dropped is how many captured buffers a branch was too slow for, since its start.
+func (p *Pipeline) Dropped(id string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.branches[id]
+	if b == nil || b.outlet == nil {
+		return 0
 	}
+	return int(C.outlet_dropped(b.outlet))
 }
 
-// Close stops the pipeline and waits for its goroutines, 5 s at most; then it is
-// given up with ErrStuck. Idempotent.
+// Close stops the capture and all branches side by side and waits for them, 5 s at
+// most (longer only if one is being started meanwhile); what hasn't stopped by then
+// is given up with ErrStuck. Idempotent; a second call returns at once.
 func (p *Pipeline) Close() error {
-	p.once.Do(func() {
-		p.closing.Store(true)
-		close(p.quit)
-		if p.pipeline == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
-		p.err = bounded(ctx, p.about, p.stop, p.release)
-		if p.err == nil {
-			p.release()
-		}
-	})
-	return p.err
-}
-
-func (p *Pipeline) stop() error {
-	defer enterX(p.about)()
-	return p.changeState(gst.StateNull)
-}
-
-// release gives back a pipeline that has stopped.
-func (p *Pipeline) release() {
-	p.wait.Wait()
-	defer enterX(p.about)() // an ximagesrc that never started closes its display only here
-	for _, t := range p.taps {
-		dispose(t.appsink.Object.InitiallyUnowned.Object)
-	}
-	dispose(p.bus.Object.InitiallyUnowned.Object)
-	dispose(p.pipeline.Object.InitiallyUnowned.Object)
-	C.trim()
-}
-
-// changeState changes the state. It may never return: see bounded. It doesn't
-// wait for the first frame.
-func (p *Pipeline) changeState(state gst.State) error {
-	if C.gst_element_set_state(element(p.pipeline.Element), C.GstState(state)) == C.GST_STATE_CHANGE_FAILURE {
-		return errors.New("the pipeline doesn't start")
-	}
-	return nil // what still goes on in other threads fails on the bus, if it does
-}
-
-// cause looks on the bus for the reason why the pipeline didn't start. When there
-// must be one (err isn't nil) it waits a little: another thread may still post it.
-func (p *Pipeline) cause(err error) error {
-	for {
-		wait := gst.ClockTime(0)
-		if err != nil {
-			wait = gst.ClockTime(busTimeout)
-		}
-		m := p.bus.TimedPop(wait)
-		if m == nil {
-			return err
-		}
-		fault := busError(m)
-		release(m)
-		if fault != nil {
-			return fault
-		}
-	}
-}
-
-// fail reports the first fault; those that follow come of it.
-func (p *Pipeline) fail(err error) {
-	if p.closing.Load() {
-		return
-	}
-	p.failed.Do(func() { p.sink.Fail(err) })
-}
-
-// watchBus reads the pipeline's messages until Close.
-func (p *Pipeline) watchBus() {
-	defer p.wait.Done()
-	lost := C.x_servers_lost()
-	for !p.closing.Load() {
-		m := p.bus.TimedPop(gst.ClockTime(busTimeout))
-		if p.desktop && C.x_servers_lost() != lost {
-			p.fail(errors.New("the X server went away")) // ximagesrc would repeat its last picture for ever
-		}
-		if m == nil {
-			continue
-		}
-		switch m.Type() {
-		case gst.MessageError:
-			err := busError(m)
-			p.log.Debug("bus error", "err", err, "debug", err.Debug)
-			p.fail(err)
-		case gst.MessageWarning:
-			if w := m.ParseWarning(); w != nil {
-				p.log.Warn("pipeline warning", "warning", w.Error())
-			}
-		case gst.MessageEOS:
-			p.fail(ErrEnded)
-		}
-		release(m)
-	}
-}
-
-// forceKeyframes passes keyframe requests upstream, apart from the caller: an
-// event runs through the elements on the thread that sends it.
-func (p *Pipeline) forceKeyframes() {
-	defer p.wait.Done()
-	for {
-		select {
-		case <-p.quit:
-			return
-		case track := <-p.wants:
-			for _, t := range p.taps {
-				if t.track.Name == track && C.pad_force_keyframe(element(t.appsink)) == 0 {
-					p.log.Debug("no element took the keyframe request", "track", track)
-				}
-			}
-		}
-	}
-}
-
-// busError is a message's fault, or nil if it holds none.
-func busError(m *gst.Message) *Error {
-	if m.Type() != gst.MessageError {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
 		return nil
 	}
-	e := &Error{}
-	if g := m.ParseError(); g != nil {
-		e.Message, e.Debug = strings.TrimSuffix(g.Error(), "."), g.DebugString()
-		if i := strings.LastIndexByte(e.Debug, '\n'); i >= 0 { // the debug text ends in the system's own words
-			e.Message += " (" + strings.TrimSuffix(e.Debug[i+1:], ".") + ")"
+	p.closed = true
+	branches := p.branches
+	p.branches = make(map[string]*branch)
+	for id, b := range branches {
+		if b.outlet != nil {
+			p.detach(id, b)
 		}
 	}
-	native := (*C.GstMessage)(unsafe.Pointer(m.Instance()))
-	if src := native.src; src != nil {
-		name := C.factory_of(src)
-		e.Factory = C.GoString(name)
-		C.g_free(C.gpointer(unsafe.Pointer(name)))
-		e.Element = m.Source()
+	p.mu.Unlock()
+
+	errs := make(chan error, len(branches))
+	for id, b := range branches {
+		go func() { errs <- p.close(id, b) }()
 	}
-	return e
+	p.wait.Wait() // before the capture goes, whose clock and elements a start may be using
+	err := p.capture.close()
+	for range branches {
+		err = errors.Join(err, <-errs)
+	}
+	return err
 }
-
-// release gives a message back at once.
-func release(m *gst.Message) {
-	runtime.SetFinalizer(m, nil)
-	m.Unref()
-}
-
-// cstrings are C strings that are never freed.
-var cstrings = struct{ appsink *C.char }{appsink: C.CString("appsink")}
-
-func element(e *gst.Element) *C.GstElement { return (*C.GstElement)(e.Unsafe()) }

@@ -38,11 +38,12 @@ func TestMain(m *testing.M) {
 type catch struct {
 	buffers chan *media.Buffer
 	tracks  chan media.Track
+	ended   chan string // ids of branches
 	failure chan error
 }
 
 func newCatch() *catch {
-	return &catch{buffers: make(chan *media.Buffer, 10000), tracks: make(chan media.Track, 100), failure: make(chan error, 10)}
+	return &catch{buffers: make(chan *media.Buffer, 10000), tracks: make(chan media.Track, 100), ended: make(chan string, 100), failure: make(chan error, 10)}
 }
 
 func (c *catch) Deliver(_ string, b *media.Buffer) {
@@ -52,15 +53,18 @@ func (c *catch) Deliver(_ string, b *media.Buffer) {
 		b.Release()
 	}
 }
-func (c *catch) Describe(t media.Track) { c.tracks <- t }
-func (c *catch) Fail(err error)         { c.failure <- err }
+func (c *catch) Describe(_ string, t media.Track) { c.tracks <- t }
+func (c *catch) Ended(id string, err error)       { c.ended <- id + ": " + err.Error() }
+func (c *catch) Fail(err error)                   { c.failure <- err }
 
 const deadline = 20 * time.Second
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-func plan(launch string, codec media.Codec) *config.Plan {
-	return &config.Plan{Launch: launch, Tracks: []media.Track{{Name: "video", Kind: codec.Kind(), Codec: codec}}}
+// whole is a feed in the launch form, with one track named "video".
+func whole(launch string, codec media.Codec) *config.Feed {
+	track := media.Track{Name: "video", Kind: codec.Kind(), Codec: codec}
+	return &config.Feed{Capture: launch, Whole: true, Branches: []config.Branch{{Track: track}}}
 }
 
 func launch(t *testing.T, text string, codec media.Codec) (*Pipeline, *catch) {
@@ -69,7 +73,7 @@ func launch(t *testing.T, text string, codec media.Codec) (*Pipeline, *catch) {
 	c := newCatch()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	p, err := Launch(ctx, "test", plan(text, codec), c, quiet)
+	p, err := Launch(ctx, "test", whole(text, codec), c, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +241,7 @@ func TestPipelineThatCannotStartSaysWhy(t *testing.T) {
 		"videotestsrc":                                                  "",
 		"filesrc location=/nonexistent ! h264parse ! rtph264pay" + sink: "nonexistent",
 	} {
-		_, err := Launch(t.Context(), "test", plan(text, media.H264), newCatch(), quiet)
+		_, err := Launch(t.Context(), "test", whole(text, media.H264), newCatch(), quiet)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\n\tsaid %v, want %q", text, err, want)
 		}
@@ -253,14 +257,14 @@ func TestStuckStateChangeIsGivenUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	_, err := Launch(ctx, "test", plan("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
+	_, err := Launch(ctx, "test", whole("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
 	if !errors.Is(err, ErrStuck) {
 		t.Errorf("said %v", err)
 	}
 	if took := time.Since(began); took > stopTimeout+2*time.Second {
 		t.Errorf("took %v", took)
 	}
-	_, err = Launch(t.Context(), "test", plan("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
+	_, err = Launch(t.Context(), "test", whole("filesrc location="+fifo+" ! h264parse ! rtph264pay"+sink, media.H264), newCatch(), quiet)
 	if !errors.Is(err, ErrStuck) {
 		t.Errorf("the second time it said %v", err)
 	}
@@ -270,7 +274,7 @@ func TestStuckStateChangeIsGivenUp(t *testing.T) {
 			w.Close()
 		}
 		hung.mu.Lock()
-		n := len(hung.since)
+		n := len(hung.calls)
 		hung.mu.Unlock()
 		if n == 0 {
 			return
@@ -302,14 +306,14 @@ func TestHungSourceIsAskedOnce(t *testing.T) {
 	port := x.Addr().(*net.TCPAddr).Port
 	source := fmt.Sprintf("ximagesrc display-name=127.0.0.1:%d", port-6000)
 	began := time.Now()
-	if _, err := (Registry{}).Formats(source); !errors.Is(err, ErrStuck) {
+	if _, err := NewRegistry().Formats(source); !errors.Is(err, ErrStuck) {
 		t.Errorf("said %v", err)
 	}
 	if took := time.Since(began); took > probeTimeout+2*time.Second {
 		t.Errorf("took %v", took)
 	}
 	began = time.Now()
-	if _, err := (Registry{}).Formats(source); !errors.Is(err, ErrStuck) || time.Since(began) > time.Second {
+	if _, err := NewRegistry().Formats(source); !errors.Is(err, ErrStuck) || time.Since(began) > time.Second {
 		t.Errorf("the second time it took %v and said %v", time.Since(began), err)
 	}
 	x.Close()
@@ -317,7 +321,7 @@ func TestHungSourceIsAskedOnce(t *testing.T) {
 		c.Close()
 	}
 	for end := time.Now().Add(deadline); ; {
-		_, err := Registry{}.Formats(source)
+		_, err := NewRegistry().Formats(source)
 		if err != nil && !errors.Is(err, ErrStuck) {
 			return // it is asked again
 		}
@@ -362,17 +366,17 @@ func TestMissingPayloaderIsSaid(t *testing.T) {
 }
 
 func TestFormatsOfSources(t *testing.T) {
-	formats, err := Registry{}.Formats("videotestsrc")
+	formats, err := NewRegistry().Formats("videotestsrc")
 	if err != nil || len(formats) == 0 || formats[0].MediaType != "video/x-raw" {
 		t.Errorf("videotestsrc: %+v, %v", formats, err)
 	}
-	if _, err := (Registry{}).Formats("v4l2src device=/dev/video99"); err == nil {
+	if _, err := NewRegistry().Formats("v4l2src device=/dev/video99"); err == nil {
 		t.Error("a camera that isn't there can be opened")
 	}
-	if _, err := (Registry{}).Formats("ximagesrc display-name=:987"); err == nil {
+	if _, err := NewRegistry().Formats("ximagesrc display-name=:987"); err == nil {
 		t.Error("a display that isn't there can be opened")
 	}
-	if !(Registry{}).Installed("x264enc") || (Registry{}).Installed("nosuchelement") {
+	if !NewRegistry().Installed("x264enc") || NewRegistry().Installed("nosuchelement") {
 		t.Error("wrong about what is installed")
 	}
 }
@@ -390,7 +394,7 @@ func TestLookingForADisplayLeavesNoDescriptors(t *testing.T) {
 	}
 	var before int
 	for i := range 20 {
-		formats, err := Registry{}.Formats("ximagesrc display-name=" + display)
+		formats, err := NewRegistry().Formats("ximagesrc display-name=" + display)
 		if err != nil || len(formats) == 0 || formats[0].MaxWidth != 640 || formats[0].MinHeight != 480 {
 			t.Fatalf("%+v, %v", formats, err)
 		}
@@ -431,7 +435,7 @@ func TestDesktopsStartSideBySide(t *testing.T) {
 	for range 3 {
 		wait.Go(func() {
 			for time.Now().Before(end) {
-				if _, err := (Registry{}).Formats(source); err != nil {
+				if _, err := NewRegistry().Formats(source); err != nil {
 					t.Error(err)
 					return
 				}
@@ -440,7 +444,7 @@ func TestDesktopsStartSideBySide(t *testing.T) {
 		wait.Go(func() {
 			for time.Now().Before(end) {
 				ctx, cancel := context.WithTimeout(t.Context(), deadline)
-				p, err := Launch(ctx, "test", plan(text, media.H264), counting{(*media.Buffer).Release}, quiet)
+				p, err := Launch(ctx, "test", whole(text, media.H264), counting{(*media.Buffer).Release}, quiet)
 				cancel()
 				if err != nil {
 					t.Error(err)
@@ -458,14 +462,15 @@ func TestDesktopsStartSideBySide(t *testing.T) {
 
 // startXvfb runs an X server of 640x480 for the test and returns its display and
 // what kills it.
-func startXvfb(t *testing.T) (display string, kill func()) {
+func startXvfb(t *testing.T, args ...string) (display string, kill func()) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	cmd := exec.Command("Xvfb", "-displayfd", "3", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset")
+	args = append([]string{"-displayfd", "3", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset"}, args...)
+	cmd := exec.Command("Xvfb", args...)
 	cmd.ExtraFiles = []*os.File{w}
 	if err := cmd.Start(); err != nil {
 		t.Fatal("Xvfb (package xvfb): ", err)
@@ -563,7 +568,7 @@ func TestSnapshotOfGarbageFails(t *testing.T) {
 func playAndLeave() {
 	for range 3 {
 		c := newCatch()
-		p, err := Launch(context.Background(), "test", plan(camera+x264+sink, media.H264), c, quiet)
+		p, err := Launch(context.Background(), "test", whole(camera+x264+sink, media.H264), c, quiet)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -580,13 +585,46 @@ func playAndLeave() {
 		}
 		p.RequestKeyframe("video")
 		p.Close()
-		Registry{}.Formats("videotestsrc")
-		Registry{}.Installed("x264enc")
+		branches()
+		NewRegistry().Try(row("x264enc"), x264, 320, 240, 30)
+		NewRegistry().Try(row("x264enc"), "x264enc nosuchproperty=1", 320, 240, 30)
+		NewRegistry().Formats("videotestsrc")
+		NewRegistry().Installed("x264enc")
 		Snapshot(context.Background(), media.H264, payloads, 640)
-		Launch(context.Background(), "test", plan("v4l2src device=/dev/video99 ! "+x264+sink, media.H264), c, quiet)
+		Launch(context.Background(), "test", whole("v4l2src device=/dev/video99 ! "+x264+sink, media.H264), c, quiet)
 	}
 	runtime.GC()
 	gst.Deinit()
+}
+
+// branches runs some, of pictures and of a coded stream, among them such that fail.
+func branches() {
+	for _, text := range []string{picture, coded} {
+		c := newCatch()
+		f := feed(strings.Replace(text, "is-live=true", "", 1))
+		f.Loop = true
+		p, err := Launch(context.Background(), "test", f, c, quiet)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		encoder := x264
+		if text == coded {
+			encoder = "rtph264pay"
+		}
+		for range 3 {
+			p.Start(context.Background(), "a", branchOf(encoder, media.H264))
+			p.Start(context.Background(), "b", branchOf("identity error-after=2 ! "+encoder, media.H264))
+			p.Start(context.Background(), "c", branchOf("x264enc nosuchproperty=1", media.H264))
+			<-c.ended
+			for range 10 {
+				(<-c.buffers).Release()
+			}
+			p.RequestKeyframe("a")
+			p.Stop("a")
+		}
+		p.Close()
+	}
 }
 
 func TestNothingOfGStreamerLeaks(t *testing.T) {
@@ -637,7 +675,7 @@ func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
 		b.Release()
 	}}
 	text := "videotestsrc ! video/x-raw,format=I420,width=160,height=120,framerate=1000/1 ! " + x264 + " ! appsink name=video sync=false buffer-list=true max-buffers=20"
-	p, err := Launch(t.Context(), "test", plan(text, media.H264), c, quiet)
+	p, err := Launch(t.Context(), "test", whole(text, media.H264), c, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -659,5 +697,6 @@ func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
 type counting struct{ deliver func(*media.Buffer) }
 
 func (c counting) Deliver(_ string, b *media.Buffer) { c.deliver(b) }
-func (c counting) Describe(media.Track)              {}
+func (c counting) Describe(string, media.Track)      {}
+func (c counting) Ended(string, error)               {}
 func (c counting) Fail(error)                        {}

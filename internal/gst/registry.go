@@ -21,11 +21,17 @@ import (
 
 const probeTimeout = 3 * time.Second
 
-// Registry tells what this machine's GStreamer has. The zero value works.
-type Registry struct{}
+// Registry tells what this machine's GStreamer has and what of it works. Its
+// methods may be called from any goroutine.
+type Registry struct {
+	trials trials
+}
+
+// NewRegistry returns a registry that has tried nothing yet.
+func NewRegistry() *Registry { return &Registry{} }
 
 // Installed tells whether an element type of that name can be made.
-func (Registry) Installed(factory string) bool {
+func (*Registry) Installed(factory string) bool {
 	Init()
 	f := gst.Find(factory)
 	if f == nil {
@@ -43,7 +49,7 @@ var local = []string{"v4l2src", "ximagesrc", "videotestsrc", "audiotestsrc", "pu
 // holds its device without capturing, and lists what it can deliver, best first.
 // It is empty where the source must be let negotiate. An error is why the source
 // can't be opened now. It blocks for 3 s at most.
-func (Registry) Formats(source string) ([]config.Format, error) {
+func (*Registry) Formats(source string) ([]config.Format, error) {
 	Init()
 	factory, _, _ := strings.Cut(strings.TrimSpace(source), " ")
 	known := false
@@ -71,23 +77,27 @@ func (Registry) Formats(source string) ([]config.Format, error) {
 
 // probe is Formats without a bound in time.
 func probe(source string) ([]config.Format, error) {
-	p := &Pipeline{about: source + " ! probe", quit: make(chan struct{})}
-	defer p.Close()
+	g := &graph{about: source + " ! probe"}
+	defer g.close()
 	defer enterX(source)()
-	if err := p.parse(source + " ! fakesink name=probe"); err != nil {
+	if err := g.parse(source + " ! fakesink name=probe"); err != nil {
 		return nil, err
 	}
-	if err := p.changeState(gst.StateReady); err != nil {
-		return nil, p.cause(err)
-	}
-	sink, err := p.pipeline.GetElementByName("probe")
+	windows, err := openWindows(source)
 	if err != nil {
 		return nil, err
 	}
-	defer dispose(sink.Object.InitiallyUnowned.Object)
+	defer closeWindows(windows)
+	if _, err := g.changeState(gst.StateReady); err != nil {
+		return nil, err
+	}
+	sink, err := g.named("probe")
+	if err != nil {
+		return nil, err
+	}
 	var found [256]C.source_format
 	n := C.caps_formats(element(sink), &found[0], C.int(len(found)))
-	if err := p.cause(nil); err != nil {
+	if err := g.cause(nil); err != nil {
 		return nil, err // ximagesrc opens its display when asked for caps
 	}
 	formats := make([]config.Format, 0, int(n))

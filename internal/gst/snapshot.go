@@ -37,20 +37,19 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	p := &Pipeline{about: "snapshot of " + string(codec), quit: make(chan struct{})}
+	g := &graph{about: "snapshot of " + string(codec)}
 	var out *gst.Element
-	err = bounded(ctx, p.about, func() (err error) {
-		out, err = p.decode(codec, unit, width)
+	err = bounded(ctx, g.about, func() (err error) {
+		out, err = g.decode(codec, unit, width)
 		return err
-	}, func() { p.Close() })
+	}, func() { g.close() })
 	if errors.Is(err, ErrStuck) {
 		return nil, fmt.Errorf("decoder: %w", err)
 	}
-	defer p.Close()
+	defer g.close()
 	if err != nil {
 		return nil, err
 	}
-	defer dispose(out.Object.InitiallyUnowned.Object)
 	for ctx.Err() == nil {
 		var sample C.pulled
 		if C.pulled_take(element(out), C.GstClockTime(busTimeout), &sample) != 0 {
@@ -58,7 +57,7 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 			n := C.pulled_copy_raw(&sample, (*C.guint8)(unsafe.Pointer(&jpeg[0])), C.gsize(len(jpeg)))
 			return jpeg[:n], nil
 		}
-		if err := p.cause(nil); err != nil || sample.eos != 0 {
+		if err := g.cause(nil); err != nil || sample.eos != 0 {
 			return nil, errors.Join(errors.New("the keyframe can't be decoded"), err)
 		}
 	}
@@ -67,8 +66,8 @@ func Snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width i
 
 // decode starts to decode one keyframe to a JPEG, which comes out of the appsink
 // that it returns.
-func (p *Pipeline) decode(codec media.Codec, unit []byte, width int) (*gst.Element, error) {
-	err := p.parse(fmt.Sprintf(
+func (g *graph) decode(codec media.Codec, unit []byte, width int) (*gst.Element, error) {
+	err := g.parse(fmt.Sprintf(
 		// by RGB: jpegenc takes YUV of any matrix and range, and converts none to JFIF
 		`appsrc name=in format=time caps="%s" ! decodebin ! videoscale ! videoconvert`+
 			` ! video/x-raw,format=RGB,width=[1,%d],pixel-aspect-ratio=1/1`+
@@ -77,18 +76,17 @@ func (p *Pipeline) decode(codec media.Codec, unit []byte, width int) (*gst.Eleme
 	if err != nil {
 		return nil, err
 	}
-	in, err := p.pipeline.GetElementByName("in")
+	in, err := g.named("in")
 	if err != nil {
 		return nil, err
 	}
-	defer dispose(in.Object.InitiallyUnowned.Object)
-	if err := p.changeState(gst.StatePlaying); err != nil {
-		return nil, p.cause(err)
+	if _, err := g.changeState(gst.StatePlaying); err != nil {
+		return nil, err
 	}
 	if C.push_only(element(in), (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit))) == 0 {
-		return nil, p.cause(errors.New("the decoder takes no data"))
+		return nil, g.cause(errors.New("the decoder takes no data"))
 	}
-	return p.pipeline.GetElementByName("out")
+	return g.named("out")
 }
 
 // bitstreamCaps describes what depacketize returns.

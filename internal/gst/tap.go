@@ -8,6 +8,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 	"unsafe"
 
@@ -29,14 +30,30 @@ const (
 // counts as failed.
 const maxRefused = 30
 
+// maxBackward is how many frames between two keyframes may be earlier than one
+// before them, until that counts as B-frames. A camera that sets its clock does it
+// once.
+const maxBackward = 2
+
 var errNotPackets = errors.New("the appsink is given neither RTP nor AV1: put a payloader before it, such as rtph264pay")
+
+// pullTimeout is how often an appsink's goroutine looks around.
+const pullTimeout = 250 * time.Millisecond
 
 // tap takes the samples out of one appsink and hands them on as buffers of
 // packets. All its state belongs to its goroutine.
 type tap struct {
-	pipeline *Pipeline
-	track    media.Track
-	appsink  *gst.Element
+	id      string
+	track   media.Track
+	copied  bool // the source has encoded it by itself
+	graph   *graph
+	appsink *gst.Element
+	outlet  *C.outlet // where the graph's buffers come from; nil in a whole feed
+	sink    Sink
+	log     *slog.Logger
+	fail    func(error)
+
+	keyframes chan struct{} // has one when a keyframe came; closed when no more come
 
 	facts   []C.packet_fact
 	av1     codecs.AV1Payloader
@@ -48,21 +65,25 @@ type tap struct {
 	refused int           // samples in a row that couldn't be used
 	lost    bool          // the next buffer follows a loss
 	sps     string        // the one that the track's description is true of
-	sized   bool
+	latest  time.Duration // running time of the latest frame
+	back    int           // frames since the last keyframe that are earlier than latest
 }
 
-func newTap(p *Pipeline, t media.Track, appsink *gst.Element) *tap {
-	return &tap{pipeline: p, track: t, appsink: appsink, facts: make([]C.packet_fact, 64)}
+func newTap(id string, t media.Track, g *graph, appsink *gst.Element, p *Pipeline) *tap {
+	return &tap{
+		id: id, track: t, graph: g, appsink: appsink, sink: p.sink, log: p.log,
+		keyframes: make(chan struct{}, 1), facts: make([]C.packet_fact, 64),
+	}
 }
 
-// run pulls until the pipeline closes. It blocks in the appsink, never the
-// appsink in it: a sample that isn't taken in time is dropped by the appsink.
+// run pulls until the graph closes. It blocks in the appsink, which is never kept
+// waiting for long: the sink takes what it is given at once.
 func (t *tap) run() {
-	defer t.pipeline.wait.Done()
 	sink := element(t.appsink)
+	defer close(t.keyframes)
 	base := time.Duration(-1)
 	var p C.pulled
-	for !t.pipeline.closing.Load() {
+	for !t.graph.closing.Load() {
 		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
 			if p.eos != 0 {
 				return // the bus tells why
@@ -72,25 +93,53 @@ func (t *tap) run() {
 		if base < 0 {
 			base = time.Duration(C.gst_element_get_base_time(sink))
 		}
+		running := p.running
 		b, err := t.take(&p)
 		if err != nil {
 			t.lost = true
 			if t.refused++; errors.Is(err, errNotPackets) || t.refused == maxRefused {
-				t.pipeline.fail(fmt.Errorf("track %q: %w", t.track.Name, err))
+				t.fail(fmt.Errorf("track %q: %w", t.track.Name, err))
 			}
 			continue
 		}
 		t.refused = 0
+		if err := t.unplayable(b, time.Duration(running)); err != nil {
+			b.Release()
+			t.fail(fmt.Errorf("track %q: %w", t.track.Name, err))
+			return
+		}
 		b.Arrived = media.Now()
 		if b.Start { // one time for all of a frame, also if its PTS is ahead of the clock
-			t.capture = min(base+time.Duration(p.running), b.Arrived)
+			t.capture = min(base+time.Duration(running), b.Arrived)
 		}
 		b.Capture = t.capture
-		b.Gap, t.lost = t.lost, false
-		if b.Keyframe {
-			t.describe(b)
+		if t.outlet != nil && C.outlet_lost(t.outlet, running) != 0 {
+			t.lost = true
 		}
-		t.pipeline.sink.Deliver(t.track.Name, b)
+		b.Gap, t.lost = t.lost, false
+		t.deliver(b)
+	}
+}
+
+// deliver gives a buffer to the sink, after what it says about its track.
+func (t *tap) deliver(b *media.Buffer) {
+	if b.Keyframe {
+		select {
+		case t.keyframes <- struct{}{}:
+		default:
+		}
+	}
+	said := !b.Keyframe || !t.describe(b)
+	delivered := false
+	t.graph.tell(func() {
+		if !said {
+			t.sink.Describe(t.id, t.track)
+		}
+		t.sink.Deliver(t.id, b)
+		delivered = true
+	})
+	if !delivered {
+		b.Release()
 	}
 }
 
@@ -175,11 +224,53 @@ func (t *tap) keyframe(payload []byte) bool {
 	return t.track.Kind == media.Audio || media.Keyframe(t.track.Codec, payload)
 }
 
-// describe compares what the track is said to be with what a keyframe is, and
-// tells the sink when they differ.
-func (t *tap) describe(b *media.Buffer) {
+// unplayable is why browsers don't play what a source has encoded by itself: what
+// its SPS says, or frames that come in another order than they are shown in.
+func (t *tap) unplayable(b *media.Buffer, running time.Duration) error {
+	if !t.copied || t.track.Kind != media.Video {
+		return nil
+	}
+	reason := ""
+	if b.Keyframe {
+		t.back = 0
+		reason = t.unplayableSPS(b)
+	}
+	switch {
+	case !b.Start:
+	case running >= t.latest:
+		t.latest = running
+	default:
+		if t.back++; t.back == maxBackward {
+			reason = "it has B-frames, which browsers show out of order"
+		}
+	}
+	if reason == "" {
+		return nil
+	}
+	return errors.New(reason + ": set the source to another profile without B-frames, or write encoder: auto")
+}
+
+func (t *tap) unplayableSPS(b *media.Buffer) string {
+	if t.track.Codec != media.H264 {
+		return ""
+	}
+	for i := range b.Len() {
+		if nal := media.H264SPS(b.Payload(i)); nal != nil && string(nal) != t.sps {
+			info, err := media.ParseSPS(nal)
+			if err != nil {
+				return "" // told where it is described
+			}
+			return info.Unplayable()
+		}
+	}
+	return ""
+}
+
+// describe makes the track what a keyframe says that it is, and tells whether that
+// changed it.
+func (t *tap) describe(b *media.Buffer) bool {
 	if t.track.Kind != media.Video {
-		return
+		return false
 	}
 	changed := false
 	var width, height C.int
@@ -196,9 +287,7 @@ func (t *tap) describe(b *media.Buffer) {
 	if t.track.Codec == media.H264 {
 		changed = t.describeH264(b) || changed
 	}
-	if changed {
-		t.pipeline.sink.Describe(t.track)
-	}
+	return changed
 }
 
 // describeH264 raises the profile-level-id to what the SPS says, if that exceeds
@@ -212,7 +301,7 @@ func (t *tap) describeH264(b *media.Buffer) bool {
 		t.sps = string(nal)
 		info, err := media.ParseSPS(nal)
 		if err != nil {
-			t.pipeline.log.Warn("sps", "track", t.track.Name, "err", err)
+			t.log.Warn("sps", "track", t.track.Name, "err", err)
 			continue
 		}
 		fmtp := media.RaiseFmtp(t.track.Fmtp, info)

@@ -20,6 +20,28 @@ type SPS struct {
 	Level       byte // level_idc: ten times the level
 	Width       int  // pixels after cropping
 	Height      int  // pixels after cropping
+	Reorder     int  // how many frames may come before one that is shown earlier; -1: it isn't said
+}
+
+// Unplayable is why browsers don't play such a stream; "" if they do.
+func (s SPS) Unplayable() string {
+	name, known := h264Profiles[s.Profile]
+	switch {
+	case !known:
+		return fmt.Sprintf("browsers don't play its H.264 profile, number %d", s.Profile)
+	case s.Profile != H264Baseline && s.Profile != H264Main && s.Profile != H264High:
+		return "browsers don't play H.264 of the profile " + name
+	case s.Reorder > 0:
+		return "it has B-frames, which browsers show out of order"
+	}
+	return ""
+}
+
+// h264Profiles are the names of profile_idc (ITU-T H.264 Annexes A, F and G).
+var h264Profiles = map[byte]string{
+	H264Baseline: "Baseline", H264Main: "Main", 88: "Extended", H264High: "High", 110: "High 10", 122: "High 4:2:2",
+	244: "High 4:4:4 Predictive", 44: "CAVLC 4:4:4 Intra", 83: "Scalable Baseline", 86: "Scalable High", 118: "Multiview High",
+	128: "Stereo High",
 }
 
 // ProfileLevelID is the profile-level-id of SDP for these parameters.
@@ -117,8 +139,9 @@ func ParseSPS(nal []byte) (SPS, error) {
 			}
 		}
 	}
-	r.ue() // log2_max_frame_num_minus4
-	switch r.ue() {
+	r.ue()          // log2_max_frame_num_minus4
+	order := r.ue() // pic_order_cnt_type
+	switch order {
 	case 0:
 		r.ue() // log2_max_pic_order_cnt_lsb_minus4
 	case 1:
@@ -148,6 +171,13 @@ func ParseSPS(nal []byte) (SPS, error) {
 	if r.short {
 		return SPS{}, errShortSPS
 	}
+	s.Reorder = -1
+	if n := r.reorder(); !r.short { // some cameras cut it off
+		s.Reorder = n
+	}
+	if s.Profile == H264Baseline || order == 2 { // output order is decoding order (§A.2.1, §8.2.1.3)
+		s.Reorder = 0
+	}
 	const most = 1 << 12 // macroblocks a side: twice what the highest level allows
 	if mbw >= most || mbh >= most || max(left, right, top, bottom) >= most*16 || chroma > 3 {
 		return SPS{}, errors.New("sps: picture size is out of range")
@@ -170,19 +200,77 @@ func ParseSPS(nal []byte) (SPS, error) {
 	return s, nil
 }
 
+// reorder reads vui_parameters (ITU-T H.264 §E.1.1) as far as max_num_reorder_frames;
+// -1 if that isn't given.
+func (r *bitReader) reorder() int {
+	if r.bit() == 0 { // vui_parameters_present_flag
+		return -1
+	}
+	if r.bit() == 1 && r.bits(8) == 255 { // aspect_ratio_idc: Extended_SAR
+		r.bits(32)
+	}
+	if r.bit() == 1 { // overscan_info_present_flag
+		r.bit()
+	}
+	if r.bit() == 1 { // video_signal_type_present_flag
+		r.bits(4)
+		if r.bit() == 1 { // colour_description_present_flag
+			r.bits(24)
+		}
+	}
+	if r.bit() == 1 { // chroma_loc_info_present_flag
+		r.ue()
+		r.ue()
+	}
+	if r.bit() == 1 { // timing_info_present_flag
+		r.bits(32)
+		r.bits(32)
+		r.bit()
+	}
+	nal := r.hrd()
+	if vcl := r.hrd(); nal || vcl {
+		r.bit() // low_delay_hrd_flag
+	}
+	r.bit()           // pic_struct_present_flag
+	if r.bit() == 0 { // bitstream_restriction_flag
+		return -1
+	}
+	r.bit() // motion_vectors_over_pic_boundaries_flag
+	for range 4 {
+		r.ue()
+	}
+	return int(r.ue())
+}
+
+// hrd skips hrd_parameters (ITU-T H.264 §E.1.2), if there are any.
+func (r *bitReader) hrd() bool {
+	if r.bit() == 0 {
+		return false
+	}
+	n := r.ue() // cpb_cnt_minus1
+	r.bits(8)
+	for i := uint32(0); i <= n && !r.short; i++ {
+		r.ue()
+		r.ue()
+		r.bit()
+	}
+	r.bits(20)
+	return true
+}
+
 // bitReader reads an RBSP out of a NAL unit, leaving out emulation prevention
 // bytes (ITU-T H.264 §7.4.1). Past the end it yields zeros and sets short.
 type bitReader struct {
 	data  []byte
 	pos   int  // next byte
-	bits  uint // bits left of cur
+	left  uint // bits of cur
 	cur   byte
 	zeros int // zero bytes just read
 	short bool
 }
 
 func (r *bitReader) bit() uint32 {
-	if r.bits == 0 {
+	if r.left == 0 {
 		if r.zeros >= 2 && r.pos < len(r.data) && r.data[r.pos] == 3 {
 			r.pos++
 			r.zeros = 0
@@ -193,15 +281,23 @@ func (r *bitReader) bit() uint32 {
 		}
 		r.cur = r.data[r.pos]
 		r.pos++
-		r.bits = 8
+		r.left = 8
 		if r.cur == 0 {
 			r.zeros++
 		} else {
 			r.zeros = 0
 		}
 	}
-	r.bits--
-	return uint32(r.cur>>r.bits) & 1
+	r.left--
+	return uint32(r.cur>>r.left) & 1
+}
+
+// bits reads up to 32 bits.
+func (r *bitReader) bits(n int) (v uint32) {
+	for range n {
+		v = v<<1 | r.bit()
+	}
+	return v
 }
 
 // ue reads an unsigned Exp-Golomb code (ITU-T H.264 §9.1).
@@ -213,11 +309,7 @@ func (r *bitReader) ue() uint32 {
 			return 0
 		}
 	}
-	v := uint32(0)
-	for range n {
-		v = v<<1 | r.bit()
-	}
-	return 1<<n - 1 + v
+	return 1<<n - 1 + r.bits(n)
 }
 
 // se reads a signed Exp-Golomb code (ITU-T H.264 §9.1.1).

@@ -105,3 +105,37 @@ func FuzzParseSPS(f *testing.F) {
 		}
 	})
 }
+
+// What Debian 12's x264enc writes of 320x180 at 15 frames a second.
+func TestUnplayableStreamsAreTold(t *testing.T) {
+	for _, c := range []struct{ what, nal, unplayable string }{
+		{"main, zerolatency", "674d401fda014016ec05a808080a000003000200000300791e306540", ""},
+		{"high, zerolatency", "67640014acb202833f3e02d418181a940000030004000003007a3c50a920", ""},
+		{"main, openh264enc", "674d4c0c8c8d40a0cbcf00f08846a0", ""},
+		{"main, bframes=2", "674d4015e880a0cfcf80b5060606a50000030001000003001e8f162d12", "it has B-frames, which browsers show out of order"},
+		{"high, b-pyramid", "67640014acd901419f9f016a0c0c0d4a0000030002000003003d1e28532c", "it has B-frames, which browsers show out of order"},
+		{"high-10", "676e000da6cb202833f3e02d418181a9400000030040000007a3c50a9200", "browsers don't play H.264 of the profile High 10"},
+		{"high-4:2:2", "677a000db6cb202833f1b80b506060640000030004000003007a3c50a920", "browsers don't play H.264 of the profile High 4:2:2"},
+		{"high-4:4:4", "67f4000d90d96405067e37016a0c0c0c80000003008000000f478a1524", "browsers don't play H.264 of the profile High 4:4:4 Predictive"},
+	} {
+		nal, err := hex.DecodeString(c.nal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ParseSPS(nal)
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		} else if got := s.Unplayable(); got != c.unplayable {
+			t.Errorf("%s: %q, want %q", c.what, got, c.unplayable)
+		}
+	}
+}
+
+// A camera that cuts its SPS off behind the picture's size is played: whether it
+// has B-frames is not said.
+func TestParseSPSBearsACutEnd(t *testing.T) {
+	nal, _ := hex.DecodeString("674d4015e880a0cfcf80b506")
+	if s, err := ParseSPS(nal); err != nil || s.Reorder != -1 || s.Width != 320 || s.Unplayable() != "" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

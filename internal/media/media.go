@@ -40,6 +40,19 @@ func (k Kind) String() string {
 // MarshalText writes the kind as String does.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (k *Kind) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "video":
+		*k = Video
+	case "audio":
+		*k = Audio
+	default:
+		return fmt.Errorf("kind %q is unknown", text)
+	}
+	return nil
+}
+
 // Codec is a codec by the lower-case name that the YAML uses.
 type Codec string
 
@@ -114,7 +127,9 @@ type Track struct {
 	Width  int     // pixels; 0 while unknown, and for audio
 	Height int     // pixels; 0 while unknown, and for audio
 	FPS    float64 // frames a second; 0 while unknown, and for audio
-	Bps    int     // configured bitrate in bit/s; 0 where the launch text rules
+	Bps    int     // configured bitrate in bit/s, at the start; 0 where the launch text rules
+	MinBps int     // the least that it may be lowered to, bit/s; 0: as Bps
+	MaxBps int     // the most that it may be raised to, bit/s; 0: as Bps
 }
 
 // Now reads the clock by which captures are stamped: CLOCK_MONOTONIC, in

@@ -14,6 +14,8 @@ const (
 //
 //   - H.264 (RFC 6184): it holds an SPS or an IDR slice, whole, in a STAP-A, or
 //     as any fragment of an FU-A
+//   - H.265 (RFC 7798 §4.4): it holds a VPS, an SPS or a slice of an IRAP picture,
+//     whole, in an AP, or as any fragment of an FU
 //   - VP8 (RFC 7741 §4.2, §4.3): the first packet of a frame whose P bit is 0
 //   - VP9 (RFC 9628 §4.2): a packet that begins a frame, of the lowest spatial
 //     layer, that is not predicted from another frame
@@ -26,6 +28,8 @@ func Keyframe(c Codec, payload []byte) bool {
 	switch c {
 	case H264:
 		return h264Has(payload, true) != nil
+	case H265:
+		return h265Keyframe(payload)
 	case VP8:
 		return vp8Keyframe(payload)
 	case VP9:
@@ -72,6 +76,34 @@ func h264Has(payload []byte, idr bool) []byte {
 		}
 	}
 	return nil
+}
+
+// h265Keyframe looks at the type of each NAL unit (ITU-T H.265 Table 7-1).
+func h265Keyframe(p []byte) bool {
+	const irapFirst, irapLast, vps, sps, ap, fu = 16, 23, 32, 33, 48, 49
+	wanted := func(t byte) bool { return t >= irapFirst && t <= irapLast || t == vps || t == sps }
+	if len(p) < 3 {
+		return false
+	}
+	switch t := p[0] >> 1 & 0x3f; t {
+	case ap:
+		for rest := p[2:]; len(rest) > 3; {
+			n := int(rest[0])<<8 | int(rest[1])
+			rest = rest[2:]
+			if n == 0 || n > len(rest) {
+				return false
+			}
+			if wanted(rest[0] >> 1 & 0x3f) {
+				return true
+			}
+			rest = rest[n:]
+		}
+		return false
+	case fu:
+		return wanted(p[2] & 0x3f)
+	default:
+		return wanted(t)
+	}
 }
 
 func vp8Keyframe(p []byte) bool {

@@ -29,6 +29,18 @@ func TestKeyframeReadsThePayload(t *testing.T) {
 		{"cut FU-A", H264, "7c85", false},
 		{"empty", H264, "", false},
 
+		{"IDR slice", H265, "2601af", true},
+		{"CRA slice", H265, "2a01af", true},
+		{"VPS", H265, "40010c", true},
+		{"PPS", H265, "4401c1", false},
+		{"slice", H265, "0201d0", false},
+		{"AP of VPS and SPS", H265, "6001" + "000340010c" + "0003420101", true},
+		{"AP of slices", H265, "6001" + "00030201d0" + "00030201d0", false},
+		{"AP with a size beyond its end", H265, "6001" + "ffff2601af", false},
+		{"FU inside an IDR", H265, "620113af", true},
+		{"FU of a slice", H265, "620181af", false},
+		{"cut", H265, "6201", false},
+
 		{"no extension", VP8, "10" + "9012009d", true},
 		{"no extension, P frame", VP8, "10" + "9112009d", false},
 		{"continuation", VP8, "00" + "9012", false},

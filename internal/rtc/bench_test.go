@@ -31,10 +31,7 @@ func BenchmarkSend(b *testing.B) {
 	}
 	src := newSource()
 	src.push(true, 17)
-	t := newTrack(newWHEP(b, newEngine(b, Options{})), videoTrack, "desk", src)
-	t.ssrc = 7
-	t.configure(format{pt: 102, delayID: 1})
-	t.out = out
+	t := playing(newWHEP(b, newEngine(b, Options{})), videoTrack, src, format{pt: 102, delayID: 1}, out)
 	packets := src.packets
 	b.ReportAllocs()
 	b.SetBytes(1000)

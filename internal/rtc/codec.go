@@ -143,3 +143,50 @@ func answerProfile(stream, offered string) string {
 	}
 	return strings.Replace(stream, ours, theirs[:4]+ours[4:], 1)
 }
+
+// best picks, among formats, the one that takes a track best.
+func best(formats []format, t media.Track) (format, bool) {
+	var found format
+	rank := 0
+	for _, f := range formats {
+		if r := fits(t, &peerFormat{format: f, name: string(f.codec), clock: f.codec.ClockRate()}); r > rank {
+			found, rank = f, r
+		}
+	}
+	return found, rank > 0
+}
+
+// answerFmtp is a track's parameters in a format that takes it.
+func answerFmtp(t media.Track, f format) string {
+	if t.Codec == media.H264 {
+		return answerProfile(t.Fmtp, f.fmtp)
+	}
+	return t.Fmtp
+}
+
+// sameProfile tells whether a format of the track's codec may stand for it under
+// the same payload type: what identifies a format must not change (RFC 6184 §8.2.2,
+// RFC 9628 §6.1.1).
+func sameProfile(t media.Track, f format) bool {
+	same := func(key string) bool { return orZero(parameter(t.Fmtp, key)) == orZero(parameter(f.fmtp, key)) }
+	switch t.Codec {
+	case media.H264:
+		return parseProfile(parameter(t.Fmtp, "profile-level-id")) == parseProfile(parameter(f.fmtp, "profile-level-id")) && same("packetization-mode")
+	case media.VP9, media.H265:
+		return same("profile-id")
+	case media.AV1:
+		return same("profile")
+	}
+	return true
+}
+
+// names lists formats' codecs for people.
+func names(formats []format) string {
+	var all []string
+	for _, f := range formats {
+		if name := f.codec.MimeType(); !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return strings.Join(all, ", ")
+}

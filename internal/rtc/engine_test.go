@@ -102,7 +102,7 @@ func TestEngineCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AddTrack(videoTrack, "desk", src); err != nil {
+	if err := v.AddTrack("video", videoTrack, "desk", src); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Close(); err != nil {

@@ -99,8 +99,7 @@ func FuzzRTCP(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		src := newSource()
-		tr := newTrack(v, videoTrack, "desk", src)
-		tr.ssrc = 7
+		tr := playing(v, videoTrack, src, format{pt: 102}, &recorder{})
 		tr.receive(b)
 		tr.receive(b)
 		if len(tr.wanted) > maxNacked {

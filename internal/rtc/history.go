@@ -1,14 +1,17 @@
 package rtc
 
+import "time"
+
 const (
 	historySegments = 64
 	historyPackets  = 4096 // a quarter of the sequence numbers that could be told apart
 )
 
-// history remembers which packet of its track a viewer was sent under which
-// sequence number. Packets are numbered without a gap in the track (Index) and
-// at the viewer, but the viewer leaves some out when it falls behind: a segment
-// is a run in which none was. NACKs come after that, so the last runs are kept.
+// history remembers which packet of which encoding a viewer was sent under which
+// sequence number. Packets are numbered without a gap in their source (Index) and
+// at the viewer, but the viewer leaves some out when it falls behind, and goes on
+// with other encodings: a segment is a run without either. NACKs come after that,
+// so the last runs are kept.
 //
 // Sequence numbers are kept unwrapped; the low 16 bits are what RTP carries.
 // The zero value starts at 0.
@@ -18,49 +21,59 @@ type history struct {
 }
 
 type segment struct {
-	seq   uint64 // of the first packet
-	index uint64 // of the first packet
-	n     uint64 // packets
+	enc   *encoding
+	late  time.Duration // what was added to the capture times
+	seq   uint64        // of the first packet
+	index uint64        // of the first packet
+	n     uint64        // packets
 }
 
-// add notes that packet index is sent now and returns its sequence number.
-func (h *history) add(index uint64) uint64 {
+// add notes that packet index of an encoding is sent now, stamped late after its
+// capture, and returns its sequence number.
+func (h *history) add(enc *encoding, index uint64, late time.Duration) uint64 {
 	seq := h.next
 	h.next++
 	if n := len(h.segments); n > 0 {
-		if last := &h.segments[n-1]; last.index+last.n == index {
-			last.n++
-			return seq
+		if oldest := &h.segments[0]; n == historySegments || oldest.seq+oldest.n+historyPackets < h.next {
+			h.drop() // holds a source that may long be closed
+			n--
+		}
+		if n > 0 {
+			if last := &h.segments[n-1]; last.index+last.n == index && last.seq+last.n == seq && last.enc == enc && last.late == late {
+				last.n++
+				return seq
+			}
 		}
 	}
-	if len(h.segments) == historySegments {
-		copy(h.segments, h.segments[1:])
-		h.segments = h.segments[:historySegments-1]
-	}
-	h.segments = append(h.segments, segment{seq: seq, index: index, n: 1})
+	h.segments = append(h.segments, segment{enc: enc, late: late, seq: seq, index: index, n: 1})
 	return seq
+}
+
+// drop forgets the oldest segment.
+func (h *history) drop() {
+	n := copy(h.segments, h.segments[1:])
+	h.segments[n] = segment{}
+	h.segments = h.segments[:n]
 }
 
 // skip leaves a hole of one sequence number, which no packet will have.
 func (h *history) skip() { h.next++ }
 
 // find tells which packet was sent under a sequence number, if that was lately.
-func (h *history) find(seq uint16) (index uint64, ok bool) {
+// The segment stays valid until the next add.
+func (h *history) find(seq uint16) (s *segment, index uint64, ok bool) {
 	age := uint64(uint16(h.next) - seq) // 1 for the last one sent
 	if age == 0 || age > historyPackets || age > h.next {
-		return 0, false
+		return nil, 0, false
 	}
 	full := h.next - age
 	for i := len(h.segments) - 1; i >= 0; i-- {
-		if s := h.segments[i]; full >= s.seq {
+		if s := &h.segments[i]; full >= s.seq {
 			if full-s.seq >= s.n {
-				return 0, false
+				return nil, 0, false
 			}
-			return s.index + full - s.seq, true
+			return s, s.index + full - s.seq, true
 		}
 	}
-	return 0, false
+	return nil, 0, false
 }
-
-// forget drops what was sent so far; sequence numbers go on.
-func (h *history) forget() { h.segments = h.segments[:0] }

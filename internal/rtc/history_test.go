@@ -16,38 +16,34 @@ func TestHistoryFindsWhatWasSentLately(t *testing.T) {
 		if i%500 == 499 {
 			index += 7 // fell behind
 		}
-		seq := uint16(h.add(index))
+		seq := uint16(h.add(nil, index, 0))
 		want[seq] = index
 		order = append(order, seq)
 		index++
 	}
 	for i, seq := range order {
-		got, ok := h.find(seq)
+		_, got, ok := h.find(seq)
 		if lately := len(order)-i <= historyPackets; ok != lately || ok && got != want[seq] {
 			t.Fatalf("packet %d of %d: %d, %v; want %d, %v", i, len(order), got, ok, want[seq], lately)
 		}
 	}
-	if _, ok := h.find(uint16(h.next)); ok {
+	if _, _, ok := h.find(uint16(h.next)); ok {
 		t.Error("a packet that was not sent is found")
-	}
-	h.forget()
-	if _, ok := h.find(order[len(order)-1]); ok {
-		t.Error("a forgotten packet is found")
 	}
 }
 
 func TestHistoryIsBounded(t *testing.T) {
 	var h history
 	for i := range uint64(10000) {
-		h.add(i * 2)
+		h.add(nil, i*2, 0)
 	}
 	if len(h.segments) > historySegments || cap(h.segments) > 2*historySegments {
 		t.Errorf("%d segments are kept", len(h.segments))
 	}
-	if i, ok := h.find(uint16(h.next - 1)); !ok || i != 19998 {
+	if _, i, ok := h.find(uint16(h.next - 1)); !ok || i != 19998 {
 		t.Errorf("last packet is %d, %v", i, ok)
 	}
-	if _, ok := h.find(uint16(h.next - historySegments - 1)); ok {
+	if _, _, ok := h.find(uint16(h.next - historySegments - 1)); ok {
 		t.Error("a packet whose segment is gone is found")
 	}
 }
@@ -62,10 +58,7 @@ func TestRetransmissionsAreLimited(t *testing.T) {
 	src := newSource()
 	src.push(true, 100)
 	w := &recorder{}
-	tr := newTrack(v, videoTrack, "desk", src)
-	tr.ssrc, tr.rtxSSRC = 7, 8
-	tr.configure(format{pt: 102, rtx: 103, delayID: 1})
-	tr.out = w
+	tr := playing(v, videoTrack, src, format{pt: 102, rtx: 103, delayID: 1}, w)
 	for _, p := range src.packets {
 		if err := tr.write(p); err != nil {
 			t.Fatal(err)
@@ -112,15 +105,15 @@ func TestSamePacketAgainIsTheSameBytes(t *testing.T) {
 	src := newSource()
 	src.push(true, 3)
 	w := &recorder{}
-	tr := newTrack(v, videoTrack, "desk", src)
-	tr.ssrc = 7
-	tr.configure(format{pt: 102, delayID: 1})
-	tr.out = w
+	tr := playing(v, videoTrack, src, format{pt: 102, delayID: 1}, w)
 	for _, p := range src.packets {
 		if err := tr.write(p); err != nil {
 			t.Fatal(err)
 		}
 	}
+	// Under whatever headers the track goes on: what was sent is repeated as it was.
+	other := []format{{codec: media.H264, pt: 104, fmtp: h264Fmtp}}
+	tr.agree(other, other)
 	var scratch []byte
 	for i := range 3 {
 		if ok, err := tr.resend(w.headers[i].SequenceNumber, media.Now(), &scratch); !ok || err != nil {
@@ -132,8 +125,11 @@ func TestSamePacketAgainIsTheSameBytes(t *testing.T) {
 			t.Errorf("packet %d again is %x, was %x", i, b, a)
 		}
 	}
-	tr.configure(format{pt: 102}) // another header: what was sent can't be repeated
-	if ok, _ := tr.resend(w.headers[0].SequenceNumber, media.Now()+time.Second, &scratch); ok {
-		t.Error("a packet was sent again under another header")
+	src.push(false, 1)
+	if err := tr.write(src.packets[3]); err != nil {
+		t.Fatal(err)
+	}
+	if h := w.headers[6]; h.PayloadType != 104 || h.SequenceNumber != w.headers[2].SequenceNumber+1 {
+		t.Errorf("after the change: %+v", h)
 	}
 }

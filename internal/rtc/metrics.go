@@ -20,6 +20,7 @@ type metrics struct {
 	nacks         prometheus.Counter
 	plis          prometheus.Counter
 	firs          prometheus.Counter
+	switches      prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -53,6 +54,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		nacks:         counter("nacks_received_total", "NACK messages received."),
 		plis:          counter("plis_received_total", "Picture loss indications received."),
 		firs:          counter("firs_received_total", "Full intra requests received, with repeats."),
+		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
 	}
 	if r == nil {
 		return m, nil
@@ -75,6 +77,7 @@ var reasons = []struct {
 	{ErrNotReceiving, "not-receiving"},
 	{ErrBadSDP, "bad-sdp"},
 	{ErrNoCodec, "no-codec"},
+	{ErrDeclined, "declined"},
 	{ErrBadState, "bad-state"},
 	{errForeign, "hostile"},
 	{ErrClosed, "closed"},

@@ -33,7 +33,7 @@ func TestViewerThatClosesTakesNoPacketsOfOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := v.AddTrack(videoTrack, "desk", newSource()); err != nil {
+		if err := v.AddTrack("video", videoTrack, "desk", newSource()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := v.Answer(ctx, offer); err != nil {

@@ -21,7 +21,7 @@ import (
 type negotiation struct {
 	neg        sync.Mutex  // guards what follows; held for a whole Offer, SetAnswer, Answer
 	unanswered atomic.Bool // an offer waits for its answer
-	offered    []*track    // the sections of the last offer, in order
+	offered    []proposal  // the sections of the last offer, in order
 	answers    bool        // the peer offers (WHEP)
 	described  bool        // a remote description has been applied
 	ufrag      string      // the peer's, of that description
@@ -29,52 +29,11 @@ type negotiation struct {
 	candidates int         // that came since the last remote description
 }
 
-// AddTrack adds a track that the next Offer or Answer carries. Tracks with the
-// same streamID are played in step. The viewer owns src and closes it, also
-// when AddTrack fails.
-func (v *Viewer) AddTrack(t media.Track, streamID string, src Source) error {
-	v.neg.Lock()
-	defer v.neg.Unlock()
-	err := v.addTrack(t, streamID, src)
-	if err != nil {
-		src.Close()
-	}
-	return err
-}
-
-func (v *Viewer) addTrack(t media.Track, streamID string, src Source) error {
-	if !token(t.Name) || !token(streamID) {
-		return fmt.Errorf("track %q of stream %q: not a name that SDP can carry", t.Name, streamID)
-	}
-	if len(v.tracks) == maxTracksViewer {
-		return fmt.Errorf("track %q: a viewer takes %d tracks at most", t.Name, maxTracksViewer)
-	}
-	v.sendMu.Lock()
-	defer v.sendMu.Unlock()
-	if v.gone || v.Err() != nil {
-		return fmt.Errorf("track %q: viewer: %w", t.Name, ErrClosed)
-	}
-	v.tracks = append(slices.Clip(v.tracks), newTrack(v, t, streamID, src))
-	return nil
-}
-
-// join gives a track its place in pion's connection.
-func (v *Viewer) join(t *track) error {
-	if t.sender != nil {
-		return nil
-	}
-	tr, err := v.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
-	if err != nil {
-		return fmt.Errorf("track %q: %w", t.spec.Name, err)
-	}
-	e := tr.Sender().GetParameters().Encodings[0]
-	t.sender, t.transceiver = tr.Sender(), tr
-	t.ssrc, t.rtxSSRC = uint32(e.SSRC), uint32(e.RTX.SSRC)
-	v.bySSRC.Store(t.ssrc, t)
-	if t.rtxSSRC != 0 {
-		v.bySSRC.Store(t.rtxSSRC, t)
-	}
-	return nil
+// proposal is a section of an offer.
+type proposal struct {
+	track    *track
+	formats  []format // best first
+	inactive bool
 }
 
 // failed counts a negotiation that was refused and passes the error on.
@@ -106,7 +65,7 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 	case len(v.tracks) == 0:
 		return "", v.failed(fmt.Errorf("offer: %w: there are no tracks", ErrBadState))
 	}
-	if err := v.formats(); err != nil {
+	if err := v.propose(); err != nil {
 		return "", v.failed(err)
 	}
 	for _, t := range v.tracks {
@@ -124,27 +83,26 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 		v.end(fmt.Errorf("offer: %w", err))
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
-	v.offered = slices.Clone(v.tracks)
+	v.offered = v.offered[:0]
+	for _, t := range v.tracks {
+		v.offered = append(v.offered, proposal{t, t.offer, t.inactive})
+		t.named = *t.msid.Load()
+	}
 	v.unanswered.Store(true)
 	return text, nil
 }
 
-// formats gives each new track its payload types, and all their current fmtp.
-func (v *Viewer) formats() error {
-	for i, t := range v.tracks {
-		if t.sender != nil {
-			t.format.fmtp = t.spec.Fmtp
-			continue
-		}
-		f, err := offerFormat(t.spec, func(pt uint8) bool {
-			return slices.ContainsFunc(v.tracks[:i], func(o *track) bool {
-				return o.format.pt == pt || o.format.rtx != 0 && o.format.rtx == pt
-			})
+// propose gives each track the formats that an offer has of it.
+func (v *Viewer) propose() error {
+	taken := func(pt uint8) bool {
+		return slices.ContainsFunc(v.tracks, func(t *track) bool {
+			return slices.ContainsFunc(t.known, func(f format) bool { return f.pt == pt || f.rtx != 0 && f.rtx == pt })
 		})
-		if err != nil {
+	}
+	for _, t := range v.tracks {
+		if err := t.propose(taken); err != nil {
 			return err
 		}
-		t.format = f
 	}
 	return nil
 }
@@ -156,12 +114,12 @@ func (v *Viewer) pionOffer(restartICE bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	formats := map[string]format{}
+	proposals := map[string]proposal{}
 	for _, t := range v.tracks {
 		t.mid = t.transceiver.Mid()
-		formats[t.mid] = t.format
+		proposals[t.mid] = proposal{t, t.offer, t.inactive}
 	}
-	text, err := dress(d.SDP, formats, nil)
+	text, err := dress(d.SDP, proposals, nil)
 	if err != nil {
 		return "", err
 	}
@@ -169,7 +127,9 @@ func (v *Viewer) pionOffer(restartICE bool) (string, error) {
 }
 
 // SetAnswer takes the answer to the last Offer. After an error the offer stays
-// open: another answer may follow.
+// open: another answer may follow. A DeclinedError alone says that the answer was
+// taken, without a format that Replace or SetFmtp wanted: the track goes on as it
+// was, and the source that Replace was given is closed.
 func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	v.neg.Lock()
 	defer v.neg.Unlock()
@@ -187,11 +147,22 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	if err != nil {
 		return v.failed(fmt.Errorf("answer: %w", err))
 	}
-	for i, t := range v.offered {
-		if f := accepted[i]; f != nil {
-			t.configure(*f)
-		} else if !t.format.inactive {
-			v.decline(t)
+	for i, o := range v.offered {
+		switch t := o.track; {
+		case accepted[i] != nil:
+		case o.inactive || t.inactive:
+			t.accepted = nil
+		default:
+			v.decline(t, !r.sections[i].usable)
+		}
+	}
+	var declined DeclinedError
+	for i, o := range v.offered {
+		if accepted[i] == nil {
+			continue
+		}
+		if text := o.track.agree(o.formats, accepted[i]); text != "" {
+			declined.Slots, declined.text = append(declined.Slots, o.track.slot), strings.TrimPrefix(declined.text+", "+text, ", ")
 		}
 	}
 	setup := r.setup
@@ -206,36 +177,39 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	}
 	v.unanswered.Store(false)
 	v.applied()
+	if declined.text != "" {
+		return v.failed(fmt.Errorf("answer: %w", &declined))
+	}
 	return nil
 }
 
 // checkAnswer compares an answer with the offer. It returns, for each section,
-// the format in use, nil where the peer declined.
-func (v *Viewer) checkAnswer(r *remote) ([]*format, error) {
+// the formats that may be sent, none where the peer declined.
+func (v *Viewer) checkAnswer(r *remote) ([][]format, error) {
 	if len(r.sections) != len(v.offered) {
 		return nil, badSDP("it has %d m-lines, the offer has %d", len(r.sections), len(v.offered))
 	}
 	if r.setup == "actpass" {
 		return nil, badSDP("setup must not be actpass in an answer")
 	}
-	accepted := make([]*format, len(v.offered))
-	some := false
-	for i, t := range v.offered {
-		s := r.sections[i]
-		if s.mid != t.mid || s.kind() != t.spec.Kind {
-			return nil, badSDP("m-line %d is %s %q, the offer has %s %q", i, s.media, s.mid, t.spec.Kind, t.mid)
+	accepted := make([][]format, len(v.offered))
+	some := !slices.ContainsFunc(v.offered, func(o proposal) bool { return !o.inactive })
+	for i, o := range v.offered {
+		t, s := o.track, r.sections[i]
+		if s.mid != t.mid || s.kind() != t.kind {
+			return nil, badSDP("m-line %d is %s %q, the offer has %s %q", i, s.media, s.mid, t.kind, t.mid)
 		}
-		if s.usable && !s.receives || t.format.inactive {
+		if s.usable && !s.receives || o.inactive {
 			continue
 		}
-		f, ok := answered(t.format, s)
-		if !s.usable || !ok {
-			if t.spec.Kind == media.Video {
-				return nil, fmt.Errorf("%w: peer doesn't take %s of track %q", ErrNoCodec, t.spec.Codec, t.spec.Name)
+		formats := answered(o.formats, s)
+		if !s.usable || len(formats) == 0 {
+			if t.kind == media.Video {
+				return nil, fmt.Errorf("%w: peer doesn't take %s of track %q", ErrNoCodec, names(o.formats), t.slot)
 			}
 			continue
 		}
-		accepted[i], some = &f, true
+		accepted[i], some = formats, true
 	}
 	if !some {
 		return nil, ErrNotReceiving
@@ -243,26 +217,23 @@ func (v *Viewer) checkAnswer(r *remote) ([]*format, error) {
 	return accepted, nil
 }
 
-// answered is what an answer leaves of the format that was offered.
-func answered(offer format, s *section) (format, bool) {
-	i := slices.IndexFunc(s.codecs, func(p peerFormat) bool { return p.pt == offer.pt && p.name == string(offer.codec) })
-	if i < 0 {
-		return format{}, false
+// answered is what an answer leaves of the formats that were offered.
+func answered(offered []format, s *section) []format {
+	var left []format
+	for _, f := range offered {
+		i := slices.IndexFunc(s.codecs, func(p peerFormat) bool { return p.pt == f.pt && p.name == string(f.codec) })
+		if i < 0 {
+			continue
+		}
+		if s.codecs[i].rtx != f.rtx {
+			f.rtx = 0
+		}
+		if s.delayID != f.delayID {
+			f.delayID = 0
+		}
+		left = append(left, f)
 	}
-	f := offer
-	if s.codecs[i].rtx != offer.rtx {
-		f.rtx = 0
-	}
-	if s.delayID != offer.delayID {
-		f.delayID = 0
-	}
-	return f, true
-}
-
-func (v *Viewer) decline(t *track) {
-	v.log.Info("viewer does not take a track", "track", t.spec.Name, "codec", t.spec.Codec)
-	t.format.inactive = true
-	t.decline()
+	return left
 }
 
 // describe takes note of a remote description that pion is about to get.
@@ -282,8 +253,8 @@ func (v *Viewer) applied() {
 		v.hurry()
 	}
 	for _, t := range v.tracks {
-		if !v.described && t.spec.Kind == media.Video {
-			t.src.RequestKeyframe() // it is encoded while the connection comes about
+		if !v.described && t.kind == media.Video {
+			t.requestKeyframe() // it is encoded while the connection comes about
 		}
 	}
 	v.described = true
@@ -352,34 +323,39 @@ func (v *Viewer) choose(r *remote) ([]*section, error) {
 	}
 	var places []place
 	var misfit *track
+	specs := map[*track]media.Track{}
+	for _, t := range v.tracks {
+		specs[t] = t.describes()
+	}
 	for _, s := range r.sections {
 		if !s.usable || !s.receives {
 			continue
 		}
 		for _, t := range v.tracks {
-			if t.spec.Kind != s.kind() || slices.ContainsFunc(places, func(p place) bool { return p.t == t }) {
+			if t.kind != s.kind() || slices.ContainsFunc(places, func(p place) bool { return p.t == t }) {
 				continue
 			}
-			if f, ok := answerFormat(t.spec, s); ok {
+			if f, ok := answerFormat(specs[t], s); ok {
 				places = append(places, place{t, f, s})
 				misfit = nil
 				break
 			}
-			if misfit == nil || t.spec.Kind == media.Video {
+			if misfit == nil || t.kind == media.Video {
 				misfit = t
 			}
 		}
 	}
-	video := slices.ContainsFunc(places, func(p place) bool { return p.t.spec.Kind == media.Video })
-	if misfit != nil && (len(places) == 0 || misfit.spec.Kind == media.Video && !video) {
-		return nil, fmt.Errorf("%w: it takes no %s as track %q has it (%s)", ErrNoCodec, misfit.spec.Codec, misfit.spec.Name, misfit.spec.Fmtp)
+	video := slices.ContainsFunc(places, func(p place) bool { return p.t.kind == media.Video })
+	if misfit != nil && (len(places) == 0 || misfit.kind == media.Video && !video) {
+		spec := specs[misfit]
+		return nil, fmt.Errorf("%w: it takes no %s as track %q has it (%s)", ErrNoCodec, spec.Codec, misfit.slot, spec.Fmtp)
 	}
 	if len(places) == 0 {
 		return nil, ErrNotReceiving
 	}
 	var sections []*section
 	for _, p := range places {
-		p.t.format, p.t.mid = p.f, p.s.mid
+		p.t.offer, p.t.mid = []format{p.f}, p.s.mid
 		sections = append(sections, p.s)
 	}
 	return sections, nil
@@ -389,38 +365,59 @@ func (v *Viewer) choose(r *remote) ([]*section, error) {
 func (v *Viewer) chosen(r *remote) ([]*section, error) {
 	var sections []*section
 	for _, t := range v.tracks {
-		if t.mid == "" || t.format.inactive {
+		if t.mid == "" {
 			continue
 		}
-		i := slices.IndexFunc(r.sections, func(s *section) bool { return s.mid == t.mid && s.kind() == t.spec.Kind && s.usable })
+		i := slices.IndexFunc(r.sections, func(s *section) bool { return s.mid == t.mid && s.kind() == t.kind && s.usable })
 		if i < 0 {
 			return nil, badSDP("the m-line with mid %q is gone", t.mid)
 		}
-		f, ok := answerFormat(t.spec, r.sections[i])
-		if !ok {
-			return nil, fmt.Errorf("%w: it takes %s no more", ErrNoCodec, t.spec.Codec)
-		}
-		t.format = f
 		sections = append(sections, r.sections[i])
+		if t.inactive {
+			continue
+		}
+		f, ok := stays(t.accepted, r.sections[i])
+		if !ok {
+			if f, ok = answerFormat(t.describes(), r.sections[i]); !ok {
+				return nil, fmt.Errorf("%w: it takes %s no more", ErrNoCodec, t.describes().Codec)
+			}
+		}
+		t.offer = []format{f}
 	}
 	slices.SortFunc(sections, func(a, b *section) int { return slices.Index(r.sections, a) - slices.Index(r.sections, b) })
 	return sections, nil
 }
 
+// stays is the format that was agreed upon, if a section still has it.
+func stays(accepted []format, s *section) (format, bool) {
+	for _, f := range accepted {
+		for _, p := range s.codecs {
+			if p.pt == f.pt && p.name == string(f.codec) {
+				f.rtx, f.delayID = p.rtx, s.delayID
+				if f.codec.Kind() == media.Audio {
+					f.rtx, f.delayID = 0, 0
+				}
+				return f, true
+			}
+		}
+	}
+	return format{}, false
+}
+
 func (v *Viewer) pionAnswer(ctx context.Context, r *remote, sections []*section) (string, error) {
-	formats := map[string]format{}
+	for _, t := range v.tracks {
+		if t.mid == "" && !t.inactive {
+			v.decline(t, true)
+		}
+	}
+	proposals := map[string]proposal{}
 	for _, s := range sections { // in the offer's order, which is how pion assigns them
 		t := v.byMid(s.mid)
 		if err := v.join(t); err != nil {
 			return "", err
 		}
-		t.configure(t.format)
-		formats[s.mid] = t.format
-	}
-	for _, t := range v.tracks {
-		if t.mid == "" && !t.format.inactive {
-			v.decline(t)
-		}
+		t.agree(t.offer, t.offer)
+		proposals[s.mid] = proposal{t, t.offer, t.inactive}
 	}
 	setup := r.setup
 	if setup == "" {
@@ -450,7 +447,7 @@ func (v *Viewer) pionAnswer(ctx context.Context, r *remote, sections []*section)
 	if local == nil {
 		return "", ErrClosed
 	}
-	return dress(local.SDP, formats, r)
+	return dress(local.SDP, proposals, r)
 }
 
 func (v *Viewer) byMid(mid string) *track {
@@ -498,16 +495,4 @@ func (v *Viewer) addCandidate(line string) error {
 		return nil // as if it had never come
 	}
 	return v.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: line})
-}
-
-// SetFmtp changes the format parameters of a track, such as the H.264 level;
-// the next Offer carries them. An unknown track is ignored.
-func (v *Viewer) SetFmtp(track, fmtp string) {
-	v.neg.Lock()
-	defer v.neg.Unlock()
-	for _, t := range v.tracks {
-		if t.spec.Name == track {
-			t.spec.Fmtp = fmtp
-		}
-	}
 }

@@ -117,7 +117,7 @@ func TestRelayOnlyViewerIsSentMediaThroughItsRelay(t *testing.T) {
 
 func TestRelayOnlyTakesTrickledRelays(t *testing.T) {
 	v := newWHEP(t, newEngine(t, Options{ICE: config.ICE{RelayOnly: true}}), videoTrack, newSource())
-	v.tracks[0].src.(*fakeSource).run(t, 60, 2)
+	v.tracks[0].latest().src.(*fakeSource).run(t, 60, 2)
 	p := relayPeer(t)
 	var bare, candidates []string
 	for _, line := range strings.Split(whepOffer(t, p), "\r\n") {
@@ -155,7 +155,7 @@ func TestRelayOnlyKeepsOutWhoComesDirectly(t *testing.T) {
 			}
 			defer v.Close()
 			src := newSource()
-			if err := v.AddTrack(videoTrack, "desk", src); err != nil {
+			if err := v.AddTrack("video", videoTrack, "desk", src); err != nil {
 				t.Fatal(err)
 			}
 			src.run(t, 60, 2)

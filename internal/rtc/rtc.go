@@ -31,6 +31,9 @@ var (
 	ErrNotReceiving = errors.New("peer receives nothing that is offered here")
 	// ErrNoCodec is a peer that can't decode a track.
 	ErrNoCodec = errors.New("no codec in common")
+	// ErrDeclined is an answer that was taken but leaves out a format that the
+	// offer was about: what was sent before goes on. It comes as a DeclinedError.
+	ErrDeclined = errors.New("peer doesn't take the new format")
 	// ErrBadCandidate is an ICE candidate that can't be read, or one too many.
 	ErrBadCandidate = errors.New("candidate is not acceptable")
 	// ErrBadState is a call that doesn't fit now: an answer without an offer, a
@@ -48,6 +51,18 @@ var (
 	errForeign = errors.New("peer names more streams than there are")
 	errUseless = errors.New("candidate can't be used here")
 )
+
+// DeclinedError is ErrDeclined with the tracks that go on as they were.
+type DeclinedError struct {
+	Slots []string
+	text  string
+}
+
+// Error implements error.
+func (e *DeclinedError) Error() string { return ErrDeclined.Error() + ": " + e.text }
+
+// Unwrap is ErrDeclined.
+func (e *DeclinedError) Unwrap() error { return ErrDeclined }
 
 // State is where a viewer's connection stands.
 type State uint8
@@ -85,10 +100,10 @@ func (s State) String() string {
 // may be called from any goroutine, and none of them may block.
 type Source interface {
 	// Next appends the packets that are due, up to cap(dst), each with a
-	// reference of its own.
+	// reference of its own. The first is a keyframe's.
 	Next(dst []media.Packet) []media.Packet
 	// Find returns packet index of the track for a retransmission, with a
-	// reference, or false when it is gone.
+	// reference, or false when it is gone. It may be called after Close.
 	Find(index uint64) (media.Packet, bool)
 	// Notify sets the function that is called whenever packets may be due. It
 	// does not block. Nil ends it.

@@ -38,9 +38,10 @@ type fakeSource struct {
 	wake    func()
 	closed  bool
 
+	mark      byte // tells its payloads from other sources'
 	keyframes atomic.Int64
-	asked     chan struct{} // one token for each RequestKeyframe, as far as there is room
-	block     chan struct{} // Next waits for it, if set
+	asked     chan struct{}                 // one token for each RequestKeyframe, as far as there is room
+	block     atomic.Pointer[chan struct{}] // Next waits for it, if set
 }
 
 func newSource() *fakeSource { return &fakeSource{asked: make(chan struct{}, 100)} }
@@ -49,8 +50,13 @@ func newSource() *fakeSource { return &fakeSource{asked: make(chan struct{}, 100
 func (s *fakeSource) push(keyframe bool, n int) { s.pushAt(media.Now(), keyframe, n) }
 
 func (s *fakeSource) pushAt(at time.Duration, keyframe bool, n int) {
+	s.pushPart(at, keyframe, true, true, n)
+}
+
+// pushPart adds a part of a frame.
+func (s *fakeSource) pushPart(at time.Duration, keyframe, start, end bool, n int) {
 	b := media.NewBuffer(n * 1000)
-	b.Capture, b.Start, b.End, b.Keyframe = at, true, true, keyframe
+	b.Capture, b.Start, b.End, b.Keyframe = at, start, end, keyframe
 	s.mu.Lock()
 	for i := range n {
 		p := make([]byte, 1000)
@@ -59,11 +65,11 @@ func (s *fakeSource) pushAt(at time.Duration, keyframe bool, n int) {
 		if keyframe {
 			nal = 5
 		}
-		p[0], p[1], p[2], p[3], p[4] = 0x60|nal, byte(index>>24), byte(index>>16), byte(index>>8), byte(index)
+		p[0], p[1], p[2], p[3], p[4], p[5] = 0x60|nal, byte(index>>24), byte(index>>16), byte(index>>8), byte(index), s.mark
 		b.Append(p)
 	}
 	for i := range n {
-		s.packets = append(s.packets, media.Packet{Buffer: b, I: i, Index: uint64(len(s.packets)), Start: i == 0})
+		s.packets = append(s.packets, media.Packet{Buffer: b, I: i, Index: uint64(len(s.packets)), Start: start && i == 0})
 	}
 	wake := s.wake
 	s.mu.Unlock()
@@ -73,8 +79,8 @@ func (s *fakeSource) pushAt(at time.Duration, keyframe bool, n int) {
 }
 
 func (s *fakeSource) Next(dst []media.Packet) []media.Packet {
-	if s.block != nil {
-		<-s.block
+	if block := s.block.Load(); block != nil {
+		<-*block
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +99,7 @@ func (s *fakeSource) Next(dst []media.Packet) []media.Packet {
 func (s *fakeSource) Find(index uint64) (media.Packet, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if index >= uint64(len(s.packets)) || s.closed {
+	if index >= uint64(len(s.packets)) { // also after Close
 		return media.Packet{}, false
 	}
 	s.packets[index].Buffer.Retain()
@@ -277,6 +283,11 @@ func (p *peer) answer(t testing.TB, offer string) string {
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
 		t.Fatalf("peer refuses the offer: %v\n%s", err, offer)
 	}
+	for _, tr := range p.pc.GetTransceivers() {
+		if err := tr.SetCodecPreferences(nil); err != nil { // pion keeps to those of the first offer, browsers don't
+			t.Fatal(err)
+		}
+	}
 	a, err := p.pc.CreateAnswer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -302,13 +313,15 @@ type session struct {
 	peer   *peer
 	states chan State
 	queue  chan *Candidate
+	played chan string // OnSwitch: slot and rendition
 }
 
 func newSession(t testing.TB, e *Engine, o peerOptions, tracks ...any) *session {
 	t.Helper()
-	s := &session{peer: newPeer(t, o), states: make(chan State, 100), queue: make(chan *Candidate, 100)}
+	s := &session{peer: newPeer(t, o), states: make(chan State, 100), queue: make(chan *Candidate, 100), played: make(chan string, 1000)}
 	v, err := e.NewViewer(ViewerOptions{
 		ID: t.Name(), OnState: func(st State) { s.states <- st }, OnCandidate: func(c *Candidate) { s.queue <- c },
+		OnSwitch: func(slot string, t media.Track) { s.played <- slot + " " + t.Name },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +329,7 @@ func newSession(t testing.TB, e *Engine, o peerOptions, tracks ...any) *session 
 	s.Viewer = v
 	t.Cleanup(func() { v.Close() })
 	for i := 0; i < len(tracks); i += 2 {
-		if err := v.AddTrack(tracks[i].(media.Track), "desk", tracks[i+1].(Source)); err != nil {
+		if err := v.AddTrack(tracks[i].(media.Track).Name, tracks[i].(media.Track), "desk", tracks[i+1].(Source)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -368,6 +381,17 @@ func (s *session) await(t testing.TB, want State) {
 			t.Fatalf("waited 15 s for state %v, is %v, error %v", want, s.Stats().State, s.Err())
 		}
 	}
+}
+
+// playing is a track that sends a source in a format, without a peer: to w.
+func playing(v *Viewer, spec media.Track, src Source, f format, w webrtc.TrackLocalWriter) *track {
+	f.codec, f.fmtp = spec.Codec, spec.Fmtp
+	t := newTrack(v, "video", spec.Kind, "desk")
+	t.ssrc, t.rtxSSRC, t.out = 7, 8, w
+	t.next = &encoding{spec: spec, src: src}
+	t.agree([]format{f}, []format{f})
+	t.advance(0)
+	return t
 }
 
 func attribute(t testing.TB, text, prefix string) string {

@@ -154,8 +154,17 @@ func (t *track) onFIR(p *rtcp.FullIntraRequest, m *metrics) {
 }
 
 func (t *track) requestKeyframe() {
-	if t.spec.Kind == media.Video {
-		t.src.RequestKeyframe()
+	if t.kind != media.Video {
+		return
+	}
+	t.viewer.sendMu.Lock()
+	e := t.cur
+	if e == nil {
+		e = t.next
+	}
+	t.viewer.sendMu.Unlock()
+	if e != nil {
+		e.src.RequestKeyframe()
 	}
 }
 
@@ -210,13 +219,13 @@ func (v *Viewer) report(now time.Duration) {
 	names := &rtcp.SourceDescription{}
 	ntp := v.ntp(now)
 	for _, t := range v.tracks {
-		if t.packets == 0 || t.out == nil {
+		if t.cur == nil || t.out == nil {
 			continue
 		}
 		packets = append(packets, &rtcp.SenderReport{
 			SSRC:        t.ssrc,
 			NTPTime:     ntp,
-			RTPTime:     media.RTPTime(now, t.spec.Codec.ClockRate()) + t.offset,
+			RTPTime:     t.cur.timestamp(now),
 			PacketCount: uint32(t.packets),
 			OctetCount:  uint32(t.bytes),
 		})

@@ -42,7 +42,7 @@ type format struct {
 	fmtp     string
 	feedback []string // "nack pli" …
 	delayID  uint8    // of the playout-delay extension; 0: none
-	inactive bool     // the peer has declined the track
+	inStep   bool     // what it says there: shown with the sound, or at once
 }
 
 var videoFeedback = []string{"nack", "nack pli", "ccm fir"}
@@ -53,8 +53,7 @@ var payloadTypes = map[media.Codec]uint8{
 	media.Opus: 111, media.PCMU: 0, media.PCMA: 8,
 }
 
-// offerFormat is a track's format in an offer, with payload types that no other
-// track of the viewer has.
+// offerFormat is a track's format in an offer, with payload types that are free.
 func offerFormat(t media.Track, taken func(uint8) bool) (format, error) {
 	f := format{codec: t.Codec, fmtp: t.Fmtp}
 	pt, ok := payloadTypes[t.Codec]
@@ -65,7 +64,9 @@ func offerFormat(t media.Track, taken func(uint8) bool) (format, error) {
 	free := func(pt uint8) bool { return !taken(pt) && (!video || !taken(pt+1)) }
 	for next := uint8(100); !free(pt); next += 2 {
 		if next > 126 {
-			return format{}, fmt.Errorf("track %q: no payload type is left", t.Name)
+			next = 36 // RFC 5761 §4: 64 to 95 look like RTCP
+		} else if next == 62 {
+			return format{}, fmt.Errorf("track %q: no payload type is left: %w", t.Name, ErrNoCodec)
 		}
 		pt = next
 	}
@@ -138,9 +139,9 @@ func (r *remote) forPion(sections []*section, setup string) string {
 }
 
 // dress makes a local description out of pion's: each section gets its track's
-// format. For an answer (offer is not nil) the sections come in the offer's
+// formats. For an answer (offer is not nil) the sections come in the offer's
 // order, with those that are refused in between.
-func dress(text string, formats map[string]format, offer *remote) (string, error) {
+func dress(text string, proposals map[string]proposal, offer *remote) (string, error) {
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(text); err != nil {
 		return "", fmt.Errorf("pion's description: %w", err)
@@ -148,11 +149,11 @@ func dress(text string, formats map[string]format, offer *remote) (string, error
 	byMid := map[string]*sdp.MediaDescription{}
 	for _, m := range d.MediaDescriptions {
 		mid, _ := m.Attribute("mid")
-		f, ok := formats[mid]
-		if !ok {
+		p, ok := proposals[mid]
+		if !ok || len(p.formats) == 0 {
 			return "", fmt.Errorf("pion's description: mid %q is unknown", mid)
 		}
-		putFormat(m, f)
+		putFormats(m, p)
 		byMid[mid] = m
 	}
 	if offer == nil {
@@ -205,10 +206,11 @@ func refuse(s *section) *sdp.MediaDescription {
 	}).WithValueAttribute("mid", s.mid).WithPropertyAttribute("inactive")
 }
 
-// putFormat replaces the nominal codec of one of pion's sections by f.
-func putFormat(m *sdp.MediaDescription, f format) {
+// putFormats replaces the nominal codec of one of pion's sections.
+func putFormats(m *sdp.MediaDescription, p proposal) {
+	rtx := slices.ContainsFunc(p.formats, func(f format) bool { return f.rtx != 0 })
 	rtxSSRC := ""
-	if g, ok := m.Attribute("ssrc-group"); ok && f.rtx == 0 {
+	if g, ok := m.Attribute("ssrc-group"); ok && !rtx {
 		if words := strings.Fields(g); len(words) == 3 && words[0] == "FID" {
 			rtxSSRC = words[2]
 		}
@@ -218,9 +220,11 @@ func putFormat(m *sdp.MediaDescription, f format) {
 		case "rtpmap", "fmtp", "rtcp-fb", "extmap":
 			return true
 		case "ssrc-group":
-			return f.rtx == 0
+			return !rtx
 		case "ssrc":
 			return rtxSSRC != "" && strings.HasPrefix(a.Value, rtxSSRC+" ")
+		case "sendonly":
+			return p.inactive
 		case "candidate":
 			// pion lists each twice, for RTCP too; there is one component (rtcp-mux)
 			words := strings.Fields(a.Value)
@@ -228,11 +232,21 @@ func putFormat(m *sdp.MediaDescription, f format) {
 		}
 		return false
 	})
-	if f.inactive {
-		m.Attributes = slices.DeleteFunc(m.Attributes, func(a sdp.Attribute) bool { return a.Key == "sendonly" })
+	if p.inactive {
 		m.WithPropertyAttribute("inactive")
 	}
 	m.MediaName.Formats = nil
+	delayID := uint8(0)
+	for _, f := range p.formats {
+		putFormat(m, f)
+		delayID = max(delayID, f.delayID)
+	}
+	if delayID != 0 {
+		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", delayID, delayURI))
+	}
+}
+
+func putFormat(m *sdp.MediaDescription, f format) {
 	name := strings.ToUpper(string(f.codec))
 	channels := uint16(0)
 	if f.codec == media.Opus {
@@ -244,8 +258,5 @@ func putFormat(m *sdp.MediaDescription, f format) {
 	}
 	if f.rtx != 0 {
 		m.WithCodec(f.rtx, "rtx", f.codec.ClockRate(), 0, fmt.Sprintf("apt=%d", f.pt))
-	}
-	if f.delayID != 0 {
-		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", f.delayID, delayURI))
 	}
 }

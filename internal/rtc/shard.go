@@ -24,9 +24,11 @@ type shard struct {
 	ready   []*Viewer // each at most once: Viewer.marked
 
 	// touched only by the goroutine
-	turn  []*Viewer
-	batch []media.Packet
-	rtx   []byte // one retransmission's payload
+	turn     []*Viewer
+	batch    []media.Packet // what is due of a track
+	rest     []media.Packet // what is due of the encoding before, at a switch
+	rtx      []byte         // one retransmission's payload
+	switched []switched     // of the viewer whose turn it is
 }
 
 func newShard() *shard {
@@ -35,6 +37,7 @@ func newShard() *shard {
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 		batch: make([]media.Packet, 0, batchPackets),
+		rest:  make([]media.Packet, 0, batchPackets),
 		rtx:   make([]byte, 0, 2048),
 	}
 	go s.run()

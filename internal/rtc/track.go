@@ -7,16 +7,23 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/media"
 )
 
-// playoutDelay asks the receiver to render at once: min 0, max 0, in units of
-// 10 ms (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay). It rides on
-// the first packet of each frame, which any resend of that packet can tell again.
-var playoutDelay = []byte{0, 0, 0}
+// What the playout-delay extension says: least and most delay in 12 bits each, in
+// units of 10 ms (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay). It
+// rides on the first packet of each frame, which any resend of that packet can
+// tell again.
+var (
+	atOnce = []byte{0, 0, 0}
+
+	// withSound leaves the delay to the receiver, which otherwise can't hold the
+	// picture back for the sound: with atOnce the sound came 110 to 270 ms after the
+	// picture in Chromium, with this within 10 (make bench-avsync, November 2026).
+	withSound = []byte{0, 0x0f, 0xff}
+)
 
 const (
 	rtxShare    = 4        // at most a fourth of what was sent may be sent again
@@ -29,51 +36,62 @@ const (
 )
 
 // track is one track at one viewer: pion's TrackLocal, the state that turns
-// packets of the source into this viewer's RTP, and the receiver's feedback.
+// packets of its encodings into this viewer's RTP, and the receiver's feedback.
 type track struct {
-	viewer   *Viewer
-	streamID string
-	src      Source
+	viewer *Viewer
+	kind   media.Kind
+	msid   atomic.Pointer[msid] // for pion, which asks from goroutines of its own
 
-	// Guarded by the viewer's negotiation lock.
-	spec        media.Track
-	format      format // what was offered or answered
-	mid         string
-	sender      *webrtc.RTPSender
-	transceiver *webrtc.RTPTransceiver
+	// Guarded by the viewer's negotiation lock; the names are changed with sendMu held too.
+	slot, streamID string
+	mid            string
+	sender         *webrtc.RTPSender
+	transceiver    *webrtc.RTPTransceiver
+	known          []format // all that was ever offered: a payload type keeps its meaning (RFC 3264 §8.3.2)
+	offer          []format // what the last offer lists, best first
+	accepted       []format // what the peer has accepted of it; none while the m-line is inactive
+	inactive       bool     // nothing is to be sent: removed, or declined by the peer
+	rejected       bool     // the peer has given up the m-line
+	named          msid     // in the last offer
 
 	ssrc, rtxSSRC uint32 // set before the first offer or answer, then constant
 
 	// Guarded by Viewer.sendMu.
-	out      webrtc.TrackLocalWriter // nil until pion has bound the track
-	declined bool                    // the peer doesn't want it; the source is closed
-	header   rtp.Header              // SSRC, PT and what changes from packet to packet
-	first    rtp.Header              // the same for the first packet of a frame: with the playout delay
-	rtx      rtp.Header
-	rtxSeq   uint16
-	offset   uint32 // of the RTP timestamps
-	history  history
-	last     uint64 // Index of the last packet sent
-	cut      bool   // and whether its frame goes on after it
-	packets  uint64
-	bytes    uint64
-	again    uint64 // packets sent again
-	unsent   uint64 // of packets, those that pion dropped
-	tokens   int    // bytes that may be sent again
-	recent   *[rtxRecent]resent
-	nacked   []uint16 // the shard's copy of feedback.nacked
+	out     webrtc.TrackLocalWriter // nil until pion has bound the track
+	cur     *encoding               // what is sent; nil before the first packet
+	next    *encoding               // what follows, once the peer takes it and its keyframe is there
+	rtxSeq  uint16
+	offset  uint32 // of the RTP timestamps
+	clock   uint32 // Hz; 0 before the first packet
+	history history
+	last    uint64        // Index of the last packet sent
+	cut     bool          // and whether its frame goes on after it
+	sent    time.Duration // the moment that the last frame was stamped with
+	late    time.Duration // and how much that is after its capture
+	behind  bool          // the encoding has not caught up with the one before
+	packets uint64
+	bytes   uint64
+	again   uint64 // packets sent again
+	unsent  uint64 // of packets, those that pion dropped
+	tokens  int    // bytes that may be sent again
+	recent  *[rtxRecent]resent
+	nacked  []uint16 // the shard's copy of feedback.nacked
 
 	refused atomic.Uint64
 	feedback
 }
+
+// msid is how the peer knows a track: its stream's id, and its own.
+type msid struct{ stream, track string }
 
 type resent struct {
 	seq uint16
 	at  time.Duration
 }
 
-func newTrack(v *Viewer, spec media.Track, streamID string, src Source) *track {
-	t := &track{viewer: v, spec: spec, streamID: streamID, src: src, tokens: rtxStart}
+func newTrack(v *Viewer, slot string, kind media.Kind, streamID string) *track {
+	t := &track{viewer: v, kind: kind, tokens: rtxStart}
+	t.name(slot, streamID)
 	// Below 2^15, so that losing the first packets can't be taken for a wrap by
 	// SRTP receivers that guess the rollover counter (as libwebrtc does).
 	t.history.next = uint64(rand.Uint32N(1 << 15))
@@ -82,13 +100,19 @@ func newTrack(v *Viewer, spec media.Track, streamID string, src Source) *track {
 	return t
 }
 
+// name gives the track its ids. The negotiation lock and sendMu are held.
+func (t *track) name(slot, streamID string) {
+	t.slot, t.streamID = slot, streamID
+	t.msid.Store(&msid{streamID, slot})
+}
+
 // Bind is pion's: the connection has a place for the track.
 func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, error) {
 	t.viewer.sendMu.Lock()
 	t.out = c.WriteStream()
 	t.viewer.sendMu.Unlock()
 	nominal := webrtc.MimeTypeVP8
-	if t.spec.Kind == media.Audio {
+	if t.kind == media.Audio {
 		nominal = webrtc.MimeTypeOpus
 	}
 	for _, p := range c.CodecParameters() {
@@ -96,7 +120,7 @@ func (t *track) Bind(c webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, err
 			return p, nil
 		}
 	}
-	return webrtc.RTPCodecParameters{}, fmt.Errorf("track %q: %w", t.spec.Name, ErrNoCodec)
+	return webrtc.RTPCodecParameters{}, fmt.Errorf("%v track: %w", t.kind, ErrNoCodec)
 }
 
 // Unbind is pion's: the connection ends.
@@ -108,62 +132,29 @@ func (t *track) Unbind(webrtc.TrackLocalContext) error {
 }
 
 // ID, RID, StreamID and Kind are pion's.
-func (t *track) ID() string       { return t.spec.Name }
+func (t *track) ID() string       { return t.msid.Load().track }
 func (t *track) RID() string      { return "" }
-func (t *track) StreamID() string { return t.streamID }
+func (t *track) StreamID() string { return t.msid.Load().stream }
 func (t *track) Kind() webrtc.RTPCodecType {
-	if t.spec.Kind == media.Audio {
+	if t.kind == media.Audio {
 		return webrtc.RTPCodecTypeAudio
 	}
 	return webrtc.RTPCodecTypeVideo
 }
 
-// configure puts the negotiated payload types and extension to use. From then on
-// the source wakes the viewer.
-func (t *track) configure(f format) {
-	defer t.src.Notify(t.viewer.wake)
-	t.viewer.sendMu.Lock()
-	defer t.viewer.sendMu.Unlock()
-	if t.header.SSRC != 0 && (t.header.PayloadType != f.pt || t.first.Extension != (f.delayID != 0)) {
-		// A packet sent again under its old number with another header would use
-		// an AES-GCM nonce twice.
-		t.history.forget()
-	}
-	t.header = rtp.Header{Version: 2, PayloadType: f.pt, SSRC: t.ssrc}
-	t.first = t.header
-	if f.delayID != 0 {
-		if err := t.first.SetExtension(f.delayID, playoutDelay); err != nil {
-			t.first = t.header // the identifier was checked; never here
-		}
-	}
-	t.rtx = rtp.Header{}
-	if f.rtx != 0 {
-		t.rtx = rtp.Header{Version: 2, PayloadType: f.rtx, SSRC: t.rtxSSRC}
-	}
-}
-
-// prepare fills in the header that packet p has under a sequence number: a pure
-// function of both, so that the same packet is the same bytes again.
-func (t *track) prepare(p media.Packet, seq uint16) *rtp.Header {
-	h := &t.header
-	if p.Start {
-		h = &t.first
-	}
-	h.SequenceNumber = seq
-	h.Timestamp = media.RTPTime(p.Buffer.Capture, t.spec.Codec.ClockRate()) + t.offset
-	h.Marker = p.Marker()
-	return h
-}
-
-// write sends a packet as the next one of this viewer. Where the source left
-// packets out in the middle of a frame, a number is left out too: the receiver
-// must not take the frame for complete.
+// write sends a packet of the current encoding as the next one of this viewer.
+// Where the source left packets out in the middle of a frame, a number is left
+// out too: the receiver must not take the frame for complete.
 func (t *track) write(p media.Packet) error {
 	if t.cut && p.Index != t.last+1 {
 		t.history.skip()
 	}
+	if p.Start {
+		t.late = t.lateness(p.Buffer.Capture)
+	}
+	t.sent = p.Buffer.Capture + t.late
 	t.last, t.cut = p.Index, !p.Marker()
-	h := t.prepare(p, uint16(t.history.add(p.Index)))
+	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
 	payload := p.Payload()
 	n, err := t.out.WriteRTP(h, payload)
 	if n == 0 {
@@ -180,7 +171,7 @@ func (t *track) write(p media.Packet) error {
 // the viewer's share for retransmissions is used up: unlimited, they flood the
 // very link that loses packets.
 func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, error) {
-	index, ok := t.history.find(seq)
+	run, index, ok := t.history.find(seq)
 	if !ok {
 		return false, nil
 	}
@@ -191,7 +182,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	if slot.seq == seq && slot.at != 0 && now-slot.at < t.pause() {
 		return false, nil
 	}
-	p, ok := t.src.Find(index)
+	p, ok := run.enc.src.Find(index)
 	if !ok {
 		return false, nil
 	}
@@ -204,18 +195,19 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	*slot = resent{seq: seq, at: now}
 	t.again++
 
-	h := t.prepare(p, seq)
-	if t.rtx.SSRC == 0 {
+	h := run.enc.prepare(p, seq, run.late)
+	rtx := &run.enc.rtx
+	if rtx.SSRC == 0 {
 		_, err := t.out.WriteRTP(h, payload)
 		return true, err
 	}
 	// RFC 4588 §4: the original sequence number, then the original payload.
 	*scratch = binary.BigEndian.AppendUint16((*scratch)[:0], seq)
 	*scratch = append(*scratch, payload...)
-	t.rtx.SequenceNumber = t.rtxSeq
+	rtx.SequenceNumber = t.rtxSeq
 	t.rtxSeq++
-	t.rtx.Timestamp, t.rtx.Marker = h.Timestamp, h.Marker
-	_, err := t.out.WriteRTP(&t.rtx, *scratch)
+	rtx.Timestamp, rtx.Marker = h.Timestamp, h.Marker
+	_, err := t.out.WriteRTP(rtx, *scratch)
 	return true, err
 }
 
@@ -251,15 +243,24 @@ func (t *track) answerNACKs(scratch *[]byte) (sent int, err error) {
 	return sent, nil
 }
 
-// decline ends a track that the peer doesn't want.
-func (t *track) decline() {
+// drop ends what the track sends.
+func (t *track) drop() {
 	t.viewer.sendMu.Lock()
-	t.declined = true
+	cur, next := t.cur, t.next
+	t.cur, t.next = nil, nil
 	t.viewer.sendMu.Unlock()
-	t.release()
+	for _, e := range []*encoding{cur, next} {
+		if e != nil {
+			e.close()
+		}
+	}
 }
 
-func (t *track) release() {
-	t.src.Notify(nil)
-	t.src.Close()
+// latest is the encoding that the track is to have, by its latest description:
+// the next one, else the current one, else nil. sendMu is held.
+func (t *track) latest() *encoding {
+	if t.next != nil {
+		return t.next
+	}
+	return t.cur
 }

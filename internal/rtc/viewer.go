@@ -34,6 +34,10 @@ type ViewerOptions struct {
 	// OnState is called with each new state, one call at a time; it must not
 	// block. StateClosed is the last.
 	OnState func(State)
+	// OnSwitch is called when the first packet of a track's encoding was sent, of
+	// its first one and of each that Replace has brought. It is called on the
+	// goroutine that serves other viewers too: it must not block, nor call the viewer.
+	OnSwitch func(slot string, t media.Track)
 	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
 	// peer has answered and is connected. 30 s if zero.
 	ConnectTimeout time.Duration
@@ -113,9 +117,25 @@ func (v *Viewer) attach() {
 // wake gives the viewer a turn on its shard.
 func (v *Viewer) wake() { v.shard.mark(v) }
 
-// send is one turn: retransmissions that were asked for, then what is due. It
-// tells whether there may be more. Called on the shard.
+// send is one turn. It tells whether there may be more. Called on the shard.
 func (v *Viewer) send(s *shard) (more bool) {
+	more = v.turn(s)
+	for i, c := range s.switched {
+		s.switched[i] = switched{}
+		v.engine.metrics.switches.Inc()
+		if c.old != nil {
+			c.old.close()
+		}
+		if v.o.OnSwitch != nil {
+			v.o.OnSwitch(c.slot, c.spec)
+		}
+	}
+	s.switched = s.switched[:0]
+	return more
+}
+
+// turn sends retransmissions that were asked for, then what is due.
+func (v *Viewer) turn(s *shard) (more bool) {
 	v.sendMu.Lock()
 	defer v.sendMu.Unlock()
 	if v.gone || !v.open.Load() {
@@ -123,7 +143,7 @@ func (v *Viewer) send(s *shard) (more bool) {
 	}
 	packets, bytes, again, unsent := 0, 0, 0, uint64(0)
 	for _, t := range v.tracks {
-		if t.out == nil || t.declined || t.header.SSRC == 0 {
+		if t.out == nil || t.latest() == nil {
 			continue
 		}
 		n, err := t.answerNACKs(&s.rtx)
@@ -132,14 +152,14 @@ func (v *Viewer) send(s *shard) (more bool) {
 		}
 		again += n
 		unsent -= t.unsent
-		s.batch = t.src.Next(s.batch[:0])
-		for _, p := range s.batch {
-			v.wrote(t.write(p))
-			bytes += len(p.Payload())
-			p.Release()
-		}
+		t.take(s, func(batch []media.Packet) {
+			for _, p := range batch {
+				v.wrote(t.write(p))
+				bytes += len(p.Payload())
+			}
+			packets += len(batch)
+		})
 		unsent += t.unsent
-		packets += len(s.batch)
 		more = more || len(s.batch) == cap(s.batch)
 	}
 	m := v.engine.metrics
@@ -316,7 +336,7 @@ func (v *Viewer) release() {
 	tracks := v.tracks
 	v.sendMu.Unlock()
 	for _, t := range tracks {
-		t.release()
+		t.drop()
 	}
 	closed := make(chan struct{})
 	go func() {
@@ -364,14 +384,18 @@ func (v *Viewer) Stats() Stats {
 	var s Stats
 	v.sendMu.Lock()
 	tracks := append([]*track(nil), v.tracks...)
+	var rate uint32 // of the first video track, else of the first
+	var rated *track
 	for _, t := range tracks {
+		if t.clock != 0 && (rated == nil || rated.kind != media.Video && t.kind == media.Video) {
+			rate, rated = t.clock, t
+		}
 		s.Packets += t.packets
 		s.Bytes += t.bytes
 		s.Retransmitted += t.again
 		s.Unsent += t.unsent
 	}
 	v.sendMu.Unlock()
-	var video bool
 	for _, t := range tracks {
 		s.Refused += t.refused.Load()
 		s.RTT = max(s.RTT, time.Duration(t.rtt.Load()))
@@ -382,9 +406,8 @@ func (v *Viewer) Stats() Stats {
 		s.FIRs += t.firs
 		s.Loss = max(s.Loss, t.loss)
 		s.REMB = max(s.REMB, t.remb)
-		if !video {
-			s.Jitter = time.Duration(t.jitter) * time.Second / time.Duration(t.spec.Codec.ClockRate())
-			video = t.spec.Kind == media.Video
+		if t == rated {
+			s.Jitter = time.Duration(t.jitter) * time.Second / time.Duration(rate)
 		}
 		t.mu.Unlock()
 	}
@@ -392,7 +415,9 @@ func (v *Viewer) Stats() Stats {
 	s.Connected = v.connected
 	v.mu.Unlock()
 	s.State = v.current()
-	s.LocalCandidate, s.RemoteCandidate = v.pair()
+	if !s.Connected.IsZero() { // before, pion has a data race there
+		s.LocalCandidate, s.RemoteCandidate = v.pair()
+	}
 	return s
 }
 

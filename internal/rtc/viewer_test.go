@@ -73,10 +73,7 @@ func TestViewerSkipsANumberWhereAFrameIsCut(t *testing.T) {
 	}
 	defer v.Close()
 	w := &recorder{}
-	tr := newTrack(v, videoTrack, "desk", newSource())
-	tr.ssrc = 7
-	tr.configure(format{pt: 102})
-	tr.out = w
+	tr := playing(v, videoTrack, newSource(), format{pt: 102}, w)
 	b := media.NewBuffer(100)
 	b.Append([]byte{1})
 	b.Append([]byte{2})
@@ -98,10 +95,10 @@ func TestViewerSkipsANumberWhereAFrameIsCut(t *testing.T) {
 	if want := []uint16{0, 2, 3, 4}; !equal(got, want) {
 		t.Errorf("sequence numbers %v, want %v", got, want)
 	}
-	if _, ok := tr.history.find(w.headers[0].SequenceNumber + 1); ok {
+	if _, _, ok := tr.history.find(w.headers[0].SequenceNumber + 1); ok {
 		t.Error("the number that was left out is found")
 	}
-	if i, ok := tr.history.find(w.headers[3].SequenceNumber); !ok || i != 30 {
+	if _, i, ok := tr.history.find(w.headers[3].SequenceNumber); !ok || i != 30 {
 		t.Errorf("last packet is %d, %v in the history", i, ok)
 	}
 }
@@ -512,7 +509,7 @@ func TestNegotiationHasADeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.AddTrack(videoTrack, "desk", src); err != nil {
+	if err := v.AddTrack("video", videoTrack, "desk", src); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := v.Offer(context.Background(), false); err != nil {
@@ -532,7 +529,7 @@ func TestNegotiationHasADeadline(t *testing.T) {
 		t.Errorf("offer afterwards: %v", err)
 	}
 	late := newSource()
-	if err := v.AddTrack(audioTrack, "desk", late); !errors.Is(err, ErrClosed) || !late.isClosed() {
+	if err := v.AddTrack("audio", audioTrack, "desk", late); !errors.Is(err, ErrClosed) || !late.isClosed() {
 		t.Errorf("track afterwards: %v, source closed %v", err, late.isClosed())
 	}
 }
@@ -580,12 +577,13 @@ func TestStuckSourceDoesNotStopViewersOfOtherShards(t *testing.T) {
 		t.Skip("one processor: one shard")
 	}
 	stuck, good := newSource(), newSource()
-	stuck.block = make(chan struct{})
-	defer close(stuck.block)
 	a := newSession(t, e, peerOptions{}, videoTrack, stuck)
 	b := newSession(t, e, peerOptions{}, videoTrack, good)
 	a.connect(t)
 	b.connect(t)
+	block := make(chan struct{})
+	defer close(block)
+	stuck.block.Store(&block) // only now: what makes the connection waits for the shard
 	stuck.push(true, 1)
 	good.run(t, 60, 2)
 	for range 50 {
@@ -600,7 +598,7 @@ func TestViewerThatIsGoneDoesNotStopOthers(t *testing.T) {
 	gone.connect(t)
 	stays := newSession(t, e, peerOptions{}, videoTrack, newSource())
 	stays.connect(t)
-	other := stays.tracks[0].src.(*fakeSource)
+	other := stays.tracks[0].latest().src.(*fakeSource)
 	src.run(t, 60, 4)
 	other.run(t, 60, 4)
 	stays.peer.next(t)
@@ -646,14 +644,15 @@ func TestHundredViewersComeAndGo(t *testing.T) {
 	src.push(true, 3)
 	for range 10 {
 		var round []*session
+		var sources []*fakeSource
 		for range 10 {
 			own := newSource()
 			own.push(true, 3)
 			s := newSession(t, e, peerOptions{}, videoTrack, own)
 			s.negotiate(t, false)
-			round = append(round, s)
+			round, sources = append(round, s), append(sources, own)
 		}
-		for _, s := range round {
+		for i, s := range round {
 			s.await(t, StateConnected)
 			for n := range 3 {
 				select {
@@ -663,12 +662,10 @@ func TestHundredViewersComeAndGo(t *testing.T) {
 				}
 			}
 			s.Close()
-			if !s.tracks[0].src.(*fakeSource).isClosed() {
+			if !sources[i].isClosed() {
 				t.Error("a source is still open")
 			}
-			for _, p := range s.tracks[0].src.(*fakeSource).packets[:1] {
-				p.Release()
-			}
+			sources[i].packets[0].Release()
 			s.peer.close(t)
 		}
 	}

@@ -43,7 +43,7 @@ func newWHEP(t testing.TB, e *Engine, tracks ...any) *Viewer {
 	}
 	t.Cleanup(func() { v.Close() })
 	for i := 0; i < len(tracks); i += 2 {
-		if err := v.AddTrack(tracks[i].(media.Track), "desk", tracks[i+1].(Source)); err != nil {
+		if err := v.AddTrack(tracks[i].(media.Track).Name, tracks[i].(media.Track), "desk", tracks[i+1].(Source)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,19 +13,49 @@ import (
 const maxCodecs = 64 // in each list of a join's codecs
 
 // codecs is what a client can decode, best first. A kind that it says nothing
-// about is nil: anything goes.
+// about is nil: anything goes that it hasn't declined.
 type codecs struct {
 	video, audio []media.Codec
+	declined     []media.Codec // in an answer
 }
 
 func (c *codecs) of(k media.Kind) []media.Codec {
-	switch {
-	case c == nil:
-		return nil
-	case k == media.Video:
+	if k == media.Video {
 		return c.video
 	}
 	return c.audio
+}
+
+// takes tells whether the client can decode a track.
+func (c *codecs) takes(t media.Track) bool {
+	list := c.of(t.Kind)
+	return (list == nil || slices.Contains(list, t.Codec)) && !slices.Contains(c.declined, t.Codec)
+}
+
+// String names what the client can decode, for people.
+func (c *codecs) String() string {
+	var able []string
+	for _, k := range []media.Kind{media.Video, media.Audio} {
+		for _, codec := range c.of(k) {
+			if !slices.Contains(c.declined, codec) {
+				able = append(able, codec.MimeType())
+			}
+		}
+	}
+	if len(able) == 0 && len(c.declined) > 0 {
+		return "not " + mimeTypes(c.declined)
+	}
+	return cmp.Or(strings.Join(able, ", "), "none that the gateway has")
+}
+
+func mimeTypes(list []media.Codec) string {
+	var types []string
+	for _, c := range list {
+		if !slices.Contains(types, c.MimeType()) {
+			types = append(types, c.MimeType())
+		}
+	}
+	return strings.Join(types, ", ")
 }
 
 // readCodecs reads a join's codecs. MIME types that the gateway doesn't carry
@@ -67,31 +97,35 @@ func parseCodecs(k media.Kind, types []string) []media.Codec {
 	return known
 }
 
-// choose takes one track of each kind: the first that the client can decode. A
-// client that can't decode the stream's video, or nothing at all, is refused.
-func choose(tracks []media.Track, can *codecs) ([]media.Track, error) {
+// choose takes one track of each kind, the first that the client can decode; of
+// video the selected rendition, if that is one. A client that can't decode the
+// stream's video, or nothing at all, is refused.
+func choose(tracks []media.Track, can *codecs, selected string) ([]media.Track, error) {
 	var chosen []media.Track
-	var offered []string
+	var offered []media.Codec
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
-		accepts := can.of(kind)
 		has := false
-		i := slices.IndexFunc(tracks, func(t media.Track) bool {
-			if t.Kind == kind {
-				has = true
-				offered = append(offered, t.Codec.MimeType())
+		first, wanted := -1, -1
+		for i, t := range tracks {
+			if t.Kind != kind {
+				continue
 			}
-			return t.Kind == kind && (accepts == nil || slices.Contains(accepts, t.Codec))
-		})
+			has = true
+			offered = append(offered, t.Codec)
+			if can.takes(t) && first < 0 {
+				first = i
+			}
+			if can.takes(t) && kind == media.Video && t.Name == selected {
+				wanted = i
+			}
+		}
 		switch {
-		case i >= 0:
-			chosen = append(chosen, tracks[i])
+		case wanted >= 0:
+			chosen = append(chosen, tracks[wanted])
+		case first >= 0:
+			chosen = append(chosen, tracks[first])
 		case kind == media.Video && has, kind == media.Audio && len(chosen) == 0:
-			var able []string
-			for _, c := range append(slices.Clone(can.of(media.Video)), can.of(media.Audio)...) {
-				able = append(able, c.MimeType())
-			}
-			return nil, refuse(codecUnsupported, "the stream is in %s; the client decodes %s",
-				strings.Join(offered, ", "), cmp.Or(strings.Join(able, ", "), "none that the gateway has"))
+			return nil, refuse(codecUnsupported, "the stream is in %s; the client decodes %s", mimeTypes(offered), can)
 		}
 	}
 	return chosen, nil

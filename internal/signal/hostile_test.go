@@ -67,6 +67,14 @@ func TestHostileClientsAreRefusedAndDisturbNobody(t *testing.T) {
 		"a target":                   {join, say(map[string]any{"type": "ice-candidate", "candidate": nil, "target": "somebody"}), badState, 0},
 		"another room's message":     {join, say(map[string]any{"type": "restart-ice", "roomId": "h264"}), badState, 0},
 		"two reports":                {func(c *conversation) { join(c); c.say(map[string]any{"type": "report", "firstFrameMs": 1}) }, say(map[string]any{"type": "report", "firstFrameMs": 1}), badState, 0},
+		"a select before join":       {nil, say(map[string]any{"type": "select", "rendition": "low"}), badState, 0},
+		"a select of nothing":        {join, raw(`{"type":"select"}`), badMessage, 0},
+		"a select of null":           {join, raw(`{"type":"select","rendition":null}`), badMessage, 0},
+		"a select of a long name":    {join, say(map[string]any{"type": "select", "rendition": strings.Repeat("x", 129)}), badMessage, 0},
+		"a select of what isn't":     {join, say(map[string]any{"type": "select", "rendition": "../\x00<b>"}), notFound, 0},
+		"a select of the audio":      {join, say(map[string]any{"type": "select", "rendition": "audio"}), notFound, 0},
+		"a join of a rendition list": {nil, raw(`{"type":"join","roomId":"test","version":1,"rendition":["low"]}`), badMessage, 0},
+		"hasty selects":              {join, func(c *conversation) { selects(c, selectBurst+1) }, rateLimited, 0},
 		"ten bad messages":           {nil, func(c *conversation) { badMessages(c, maxStrikes-1); raw(`{}`)(c) }, badMessage, 1008},
 		"a flood of messages":        {join, func(c *conversation) { flood(c, messageBurst+20) }, rateLimited, 1008},
 		"a flood of restarts":        {join, func(c *conversation) { restarts(c, 6) }, rateLimited, 1008},
@@ -122,6 +130,14 @@ func restarts(c *conversation, n int) {
 	}
 }
 
+func selects(c *conversation, n int) {
+	for range n {
+		if c.conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"select","rendition":"auto"}`)) != nil {
+			return
+		}
+	}
+}
+
 func pings(c *conversation, n int) {
 	for range n {
 		if c.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second)) != nil {
@@ -165,6 +181,28 @@ func TestSocketThatNeverJoinsIsClosed(t *testing.T) {
 	if code, _ := c.closed(); code != 1008 {
 		t.Errorf("closed with %d", code)
 	}
+}
+
+// A flood of selects is a flood of messages, and costs the others nothing.
+func TestFloodOfSelectsIsCutOff(t *testing.T) {
+	g := newGateway(t)
+	_, viewer := g.watch(t, "ladder")
+	c, p := g.watch(t, "ladder")
+	for i := range messageBurst + messageRate {
+		c.try(map[string]any{"type": "select", "rendition": []string{"best", "high", "low", "auto"}[i%4]})
+	}
+	for fatal := false; !fatal; {
+		e := c.hear("error")
+		if e["code"] != "rate-limited" {
+			t.Fatalf("answered by %v", e)
+		}
+		fatal = e["fatal"].(bool)
+	}
+	if code, text := c.closed(); code != 1008 || text != "rate-limited" {
+		t.Errorf("closed with %d %q", code, text)
+	}
+	p.pc.Close()
+	viewer.sees(webrtc.RTPCodecTypeVideo)
 }
 
 // newSilentClient joins, and then neither reads nor writes: what is left when a

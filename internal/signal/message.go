@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"time"
 	"unicode/utf8"
 
 	"gateway/internal/config"
+	"gateway/internal/media"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -39,15 +41,17 @@ type request struct {
 	SDP          string
 	Candidate    *rtc.Candidate // nil: the client has no more
 	FirstFrameMs float64
+	Rendition    string
 }
 
 // requests lists what a client may say: for each type the fields that it must
 // and may have, beside those of common.
 var requests = map[string]struct{ must, may []string }{
-	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs"}},
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
 	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
 	"restart-ice":   {},
+	"select":        {must: []string{"rendition"}},
 	"report":        {must: []string{"firstFrameMs"}},
 	"ping":          {},
 	"leave":         {},
@@ -69,6 +73,7 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"resume":    func(r *request, v json.RawMessage) error { return text(&r.Resume, v, 128) },
 	"session":   func(r *request, v json.RawMessage) error { return text(&r.Session, v, 128) },
 	"sdp":       func(r *request, v json.RawMessage) error { return text(&r.SDP, v, maxMessage) },
+	"rendition": func(r *request, v json.RawMessage) error { return text(&r.Rendition, v, 128) },
 	"codecs":    func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
 	"candidate": func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
@@ -272,6 +277,12 @@ type streamMessage struct {
 	Stream streamState `json:"stream"`
 }
 
+type renditionMessage struct {
+	header
+	Rendition string `json:"rendition"` // what is sent now; "" before anything is
+	Selected  string `json:"selected"`
+}
+
 type pongMessage struct{ header }
 
 type leftMessage struct {
@@ -329,21 +340,34 @@ func icePolicy(conf config.ICE) string {
 
 // streamState is a stream as clients see it.
 type streamState struct {
-	Name   string             `json:"name"`
-	Title  string             `json:"title"`
-	State  stream.State       `json:"state"`
-	Reason string             `json:"reason,omitempty"`
-	Tracks []stream.TrackInfo `json:"tracks"`
+	Name   string         `json:"name"`
+	Title  string         `json:"title"`
+	State  stream.State   `json:"state"`
+	Reason string         `json:"reason,omitempty"`
+	Tracks []trackState   `json:"tracks"`
+	Reload *stream.Reload `json:"reload,omitempty"`
+}
+
+// trackState is a track as clients see it: not how it is made, nor who else watches.
+type trackState struct {
+	Name    string      `json:"name"`
+	Kind    media.Kind  `json:"kind"`
+	Codec   media.Codec `json:"codec"`
+	Width   int         `json:"width,omitempty"`   // pixels
+	Height  int         `json:"height,omitempty"`  // pixels
+	FPS     float64     `json:"fps,omitempty"`     // frames a second
+	Bitrate int         `json:"bitrate,omitempty"` // bit/s, as configured
 }
 
 func stateOf(i stream.Info) streamState {
-	tracks := i.Tracks
-	if tracks == nil {
-		tracks = []stream.TrackInfo{}
+	tracks := []trackState{} // [], not null
+	for _, t := range i.Tracks {
+		tracks = append(tracks, trackState{t.Name, t.Kind, t.Codec, t.Width, t.Height, t.FPS, t.Bitrate})
 	}
-	return streamState{Name: i.Name, Title: i.Title, State: i.State, Reason: i.Reason, Tracks: tracks}
+	return streamState{Name: i.Name, Title: i.Title, State: i.State, Reason: i.Reason, Tracks: tracks, Reload: i.Reload}
 }
 
 func (a streamState) equal(b streamState) bool {
-	return a.Name == b.Name && a.Title == b.Title && a.State == b.State && a.Reason == b.Reason && slices.Equal(a.Tracks, b.Tracks)
+	return a.Name == b.Name && a.Title == b.Title && a.State == b.State && a.Reason == b.Reason && slices.Equal(a.Tracks, b.Tracks) &&
+		reflect.DeepEqual(a.Reload, b.Reload)
 }

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"gateway/internal/media"
@@ -24,7 +24,7 @@ const (
 	connectionLost   departure = "connection-lost"   // ICE heard nothing for 30 s
 	connectionClosed departure = "connection-closed" // the client closed its PeerConnection
 	streamClosed     departure = "stream-closed"     // removed from the configuration
-	streamChanged    departure = "stream-changed"    // it has other tracks or codecs: join again
+	streamChanged    departure = "stream-changed"    // over WHEP: it has none of the codecs that were negotiated
 	wasRefused       departure = "refused"           // the client was told by a fatal error, or a problem over HTTP
 )
 
@@ -74,21 +74,28 @@ type session struct {
 	changed    chan struct{} // the stream has changed
 	candidates chan *rtc.Candidate
 	states     chan rtc.State
-	done       chan struct{} // closed when run has ended
+	switched   chan struct{}          // the viewer sends another rendition
+	newest     atomic.Pointer[string] // its name
+	done       chan struct{}          // closed when run has ended
 
 	// below: touched only by run's goroutine
 	request   string // id of the client's request that the next joined or left answers
 	viewer    *rtc.Viewer
-	tracks    []media.Track // what the viewer was given
-	told      streamState   // what the client knows of the stream
-	offered   bool          // an offer waits for its answer
-	gathering bool          // the gateway's candidates aren't all found yet
-	started   bool          // ICE has begun to connect
-	connected bool          // at least once
-	next      *nextOffer    // to be made when the last one is settled
-	trickled  int           // candidates of the client since the last offer
-	reported  bool          // the client told its time to first frame
-	whep      resource      // over WHEP
+	legs      map[media.Kind]*leg // what the viewer was given
+	kinds     []media.Kind        // that the client receives; nil: any
+	fixed     bool                // the client made the offer: codecs and tracks stay
+	selected  string              // a rendition, or auto
+	playing   string              // the rendition that is sent; "" before the first packet
+	told      streamState         // what the client knows of the stream
+	sync      string              // stream.Info's
+	offered   bool                // an offer waits for its answer
+	gathering bool                // the gateway's candidates aren't all found yet
+	started   bool                // ICE has begun to connect
+	connected bool                // at least once
+	next      *nextOffer          // to be made when the last one is settled
+	trickled  int                 // candidates of the client since the last offer
+	reported  bool                // the client told its time to first frame
+	whep      resource            // over WHEP
 }
 
 // nextOffer is an offer that can't be made yet.
@@ -108,7 +115,7 @@ func (s *Server) join(ctx context.Context, m request, c client) (*session, error
 		return nil, refuse(notFound, "no room %q with a stream %q", m.RoomID, name)
 	}
 	x := s.newSession(ctx, overWebSocket, st, c)
-	x.codecs, x.request = m.Codecs, m.RequestID
+	x.codecs, x.request, x.selected = cmp.Or(m.Codecs, x.codecs), m.RequestID, cmp.Or(m.Rendition, auto)
 	if err := x.start(ctx); err != nil {
 		return nil, err
 	}
@@ -129,6 +136,10 @@ func (s *Server) newSession(ctx context.Context, kind string, st *stream.Stream,
 		changed:    make(chan struct{}, 1),
 		candidates: make(chan *rtc.Candidate, 256),
 		states:     make(chan rtc.State, 64),
+		switched:   make(chan struct{}, 1),
+		codecs:     new(codecs),
+		legs:       make(map[media.Kind]*leg),
+		selected:   auto,
 		done:       make(chan struct{}),
 	}
 	x.log = s.log.With("stream", st.Name(), "viewer", x.user, "trace_id", x.trace)
@@ -169,6 +180,9 @@ func (x *session) run(ctx context.Context) {
 	for err == nil {
 		err = x.step(ctx)
 	}
+	if errors.Is(err, rtc.ErrClosed) && x.viewer != nil {
+		err = ending(x.viewer.Err()) // and so failed what was asked of it
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx) // what failed because of it is no fault of its own
 	}
@@ -196,6 +210,9 @@ func (x *session) step(ctx context.Context) error {
 		}
 	case state := <-x.states:
 		return x.enter(ctx, state)
+	case <-x.switched:
+		x.playing = *x.newest.Load()
+		x.tell("")
 	case do := <-x.calls:
 		var left departure
 		if err := do(ctx); errors.As(err, &left) {
@@ -238,7 +255,8 @@ func ending(err error) error {
 
 // greet tells the client that it is in.
 func (x *session) greet() {
-	x.told = stateOf(x.stream.Info())
+	info := x.stream.Info()
+	x.told, x.sync = stateOf(info), info.Sync
 	x.client.send(&joinedMessage{
 		header: x.header("joined", x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
 		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), Stream: x.told,
@@ -249,7 +267,9 @@ func (x *session) greet() {
 // follow brings the session up to date with its stream: tells the client what
 // has changed, and offers what hasn't been offered.
 func (x *session) follow(ctx context.Context) error {
-	now := stateOf(x.stream.Info())
+	info := x.stream.Info()
+	now := stateOf(info)
+	x.sync = info.Sync
 	if !now.equal(x.told) {
 		x.told = now
 		x.client.send(&streamMessage{x.header("stream", ""), now})
@@ -260,34 +280,57 @@ func (x *session) follow(ctx context.Context) error {
 	if len(now.Tracks) == 0 {
 		return nil // the source isn't there yet
 	}
-	tracks, err := x.stream.Tracks(ctx) // known: doesn't wait
+	tracks, err := x.tracks(ctx)
 	if err != nil {
 		return err
 	}
 	switch {
 	case x.viewer != nil:
-		return x.compare(ctx, tracks)
+		return x.rearrange(ctx, tracks)
 	case x.kind == overWebSocket:
-		if err := x.open(tracks); err != nil {
-			return err
-		}
-		return x.offer(ctx, nextOffer{})
+		return x.open(ctx, tracks)
 	}
 	return nil // WHEP: the client offers
 }
 
-// open makes the viewer, with the tracks of the stream that the client can decode.
-func (x *session) open(tracks []media.Track) error {
-	chosen, err := choose(tracks, x.codecs)
-	if err != nil {
+// tracks lists the stream's tracks, which are known: it doesn't wait.
+func (x *session) tracks(ctx context.Context) ([]media.Track, error) {
+	tracks, err := x.stream.Tracks(ctx)
+	if errors.Is(err, stream.ErrClosed) {
+		return nil, streamClosed
+	}
+	return tracks, err
+}
+
+// open makes the viewer and offers it what the client can decode.
+func (x *session) open(ctx context.Context, tracks []media.Track) error {
+	if err := x.newViewer(); err != nil {
 		return err
 	}
+	if err := x.rearrange(ctx, tracks); err != nil {
+		return err
+	}
+	if l := x.legs[media.Video]; l != nil {
+		x.playing = l.track.Name
+		x.tell("")
+	}
+	return nil
+}
+
+// newViewer makes the viewer, without tracks. From then on leave closes it.
+func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
 		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:
 			default: // the session is at its end
+			}
+		},
+		OnSwitch: func(at string, t media.Track) {
+			if at == slot(media.Video) {
+				x.newest.Store(&t.Name)
+				poke(x.switched)
 			}
 		},
 	}
@@ -301,44 +344,10 @@ func (x *session) open(tracks []media.Track) error {
 			}
 		}
 	}
-	viewer, err := x.server.rtc.NewViewer(options)
-	if err != nil {
+	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
 	}
-	x.viewer = viewer // from here on, leave closes it
-	for _, t := range chosen {
-		sub, err := x.stream.Subscribe(t.Name)
-		if err != nil {
-			return fmt.Errorf("track %q: %w", t.Name, err)
-		}
-		if err := viewer.AddTrack(t, x.stream.Name(), sub); err != nil {
-			return fmt.Errorf("track %q: %w", t.Name, err)
-		}
-	}
-	x.tracks = chosen
 	return nil
-}
-
-// compare looks whether the stream still is what the viewer was given. Format
-// parameters that grew are offered anew; other codecs are another session.
-func (x *session) compare(ctx context.Context, tracks []media.Track) error {
-	grown := false
-	for i, had := range x.tracks {
-		j := slices.IndexFunc(tracks, func(t media.Track) bool { return t.Name == had.Name })
-		if j < 0 || tracks[j].Codec != had.Codec {
-			return streamChanged
-		}
-		if tracks[j].Fmtp != had.Fmtp {
-			x.log.InfoContext(ctx, "format changed", "track", had.Name, "fmtp", tracks[j].Fmtp)
-			x.viewer.SetFmtp(had.Name, tracks[j].Fmtp)
-			grown = true
-		}
-		x.tracks[i] = tracks[j]
-	}
-	if !grown || x.kind != overWebSocket { // a WHEP client can't be offered anything
-		return nil
-	}
-	return x.offer(ctx, nextOffer{})
 }
 
 // offer makes an offer and sends it, or keeps it for later: the last one must
@@ -366,13 +375,17 @@ func (x *session) offer(ctx context.Context, o nextOffer) error {
 	return nil
 }
 
-// offerNext makes the offer that was kept, if there is one.
+// offerNext makes the offer that was kept, if there is one and there still is
+// something to offer.
 func (x *session) offerNext(ctx context.Context) error {
 	if x.next == nil {
 		return nil
 	}
 	o := *x.next
 	x.next = nil
+	if !o.restartICE && !x.viewer.OfferDue() {
+		return nil
+	}
 	return x.offer(ctx, o)
 }
 
@@ -409,6 +422,8 @@ func (x *session) act(ctx context.Context, m request) error {
 			return refuse(badState, "nothing was offered yet")
 		}
 		return x.offer(ctx, nextOffer{restartICE: true, requestID: m.RequestID})
+	case "select":
+		return x.choice(ctx, cmp.Or(m.Rendition, auto), m.RequestID)
 	case "report":
 		return x.report(m.FirstFrameMs)
 	case "leave":
@@ -423,11 +438,22 @@ func (x *session) answer(ctx context.Context, sdp string) error {
 	if !x.offered {
 		return refuse(badState, "no offer waits for an answer")
 	}
-	if err := x.viewer.SetAnswer(ctx, sdp); err != nil {
+	err := x.viewer.SetAnswer(ctx, sdp)
+	var declined *rtc.DeclinedError
+	if err != nil && !errors.As(err, &declined) {
 		return fmt.Errorf("answer: %w", err)
 	}
 	x.offered = false
-	return x.offerNext(ctx)
+	var refused error
+	if declined != nil {
+		if refused = x.declined(ctx, declined); refusalOf(refused).fatal {
+			return refused
+		}
+	}
+	if x.next == nil && !x.offered && x.viewer.OfferDue() {
+		x.next = new(nextOffer)
+	}
+	return cmp.Or(x.offerNext(ctx), refused)
 }
 
 // candidate takes one candidate of the client, nil at the end.

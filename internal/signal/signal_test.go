@@ -41,8 +41,8 @@ type gateway struct {
 	metrics *prometheus.Registry
 }
 
-// newGateway starts one with the streams test (VP8 and Opus), h264 and away
-// (absent until its source comes).
+// newGateway starts one with the streams test (VP8 and Opus), h264, ladder and
+// away (absent until its source comes).
 func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
@@ -53,10 +53,14 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	for name, tracks := range map[string][]media.Track{
 		"test": {{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 30}, {Name: "audio", Kind: media.Audio, Codec: media.Opus}},
 		"h264": {{Name: "video", Kind: media.Video, Codec: media.H264, Fmtp: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}},
+		"ladder": {
+			{Name: "best", Kind: media.Video, Codec: media.AV1}, {Name: "high", Kind: media.Video, Codec: media.VP8},
+			{Name: "low", Kind: media.Video, Codec: media.VP8}, {Name: "audio", Kind: media.Audio, Codec: media.Opus},
+		},
 		"away": {{Name: "video", Kind: media.Video, Codec: media.VP8}},
 	} {
 		src := &source{tracks: tracks, absent: name == "away"}
-		s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true}, src, log)
+		s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true, Sync: "av"}, src, log)
 		g.sources[name], g.streams[name] = src, s
 		t.Cleanup(func() { s.Close() })
 	}
@@ -83,6 +87,18 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 		g.http.Close()
 	})
 	return g
+}
+
+// reload gives a stream other tracks under its viewers.
+func (g *gateway) reload(t *testing.T, name string, tracks ...media.Track) {
+	t.Helper()
+	g.sources[name].mu.Lock()
+	g.sources[name].tracks = tracks
+	g.sources[name].mu.Unlock()
+	conf := *g.streams[name].Config()
+	if err := g.streams[name].Apply(context.Background(), &conf); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (g *gateway) Stream(name string) (*stream.Stream, bool) {
@@ -115,22 +131,36 @@ func (g *gateway) count(t *testing.T, name string, labels ...string) float64 {
 	return sum
 }
 
-// source launches pipelines that yield a small frame of each track every 20 ms,
+// source launches pipelines that yield a small frame of each branch every 20 ms,
 // each a keyframe.
 type source struct {
 	mu     sync.Mutex
 	tracks []media.Track
 	absent bool
-	sink   stream.Sink // of the pipeline that runs
+	said   map[string]func(fmtp string) // by track: what the running branches' sinks are told
 }
 
 func (s *source) Compile(*config.Stream) (*config.Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	feed := config.Feed{Name: "video", Capture: "fake"}
 	if s.absent {
-		return nil, fmt.Errorf("the cable isn't plugged in: %w", media.ErrAbsent)
+		feed.Absent = fmt.Errorf("the cable isn't plugged in: %w", media.ErrAbsent)
+		return &config.Plan{Feeds: []config.Feed{feed}}, nil
 	}
-	return &config.Plan{Launch: "fake", Tracks: slices.Clone(s.tracks)}, nil
+	plan := new(config.Plan)
+	for _, kind := range []media.Kind{media.Video, media.Audio} {
+		feed := config.Feed{Name: kind.String(), Capture: "fake"}
+		for _, t := range s.tracks {
+			if t.Kind == kind {
+				feed.Branches = append(feed.Branches, config.Branch{Track: t, Launch: string(t.Codec) + "enc"})
+			}
+		}
+		if len(feed.Branches) > 0 {
+			plan.Feeds = append(plan.Feeds, feed)
+		}
+	}
+	return plan, nil
 }
 
 func (s *source) appear() {
@@ -139,51 +169,81 @@ func (s *source) appear() {
 	s.absent = false
 }
 
-// describe says that the running pipeline's video has other format parameters.
+// describe says that the running video has other format parameters.
 func (s *source) describe(fmtp string) {
 	s.mu.Lock()
-	s.tracks[0].Fmtp = fmtp
-	track, sink := s.tracks[0], s.sink
+	say := s.said["video"]
 	s.mu.Unlock()
-	sink.Describe(track)
+	say(fmtp)
 }
 
-func (s *source) Launch(_ context.Context, _ string, plan *config.Plan, sink stream.Sink) (stream.Pipeline, error) {
-	s.mu.Lock()
-	s.sink = sink
-	s.mu.Unlock()
-	p := &pipeline{stop: make(chan struct{}), stopped: make(chan struct{})}
+func (s *source) Blame(*config.Branch, error) {}
+
+func (s *source) Launch(_ context.Context, _ string, _ *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
+	return &pipeline{source: s, sink: sink, stops: map[string]func(){}}, nil
+}
+
+// pipeline is a running capture. The stream calls it from one goroutine.
+type pipeline struct {
+	source *source
+	sink   stream.Sink
+	mu     sync.Mutex
+	stops  map[string]func() // by branch id
+}
+
+func (p *pipeline) Start(_ context.Context, id string, b *config.Branch) error {
+	track := b.Track
+	p.source.mu.Lock()
+	if p.source.said == nil {
+		p.source.said = map[string]func(string){}
+	}
+	p.source.said[track.Name] = func(fmtp string) { track.Fmtp = fmtp; p.sink.Describe(id, track) }
+	p.source.mu.Unlock()
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(p.stopped)
+		defer close(stopped)
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			for _, t := range plan.Tracks {
-				b := media.NewBuffer(100)
-				b.Capture, b.Arrived = media.Now(), media.Now()
-				b.Start, b.End, b.Keyframe = true, true, true
-				b.Append(append([]byte{0x10, 0x00}, make([]byte, 90)...))
-				sink.Deliver(t.Name, b)
-			}
+			b := media.NewBuffer(100)
+			b.Capture, b.Arrived = media.Now(), media.Now()
+			b.Start, b.End, b.Keyframe = true, true, true
+			b.Append(append([]byte{0x10, 0x00}, make([]byte, 90)...))
+			p.sink.Deliver(id, b)
 			select {
-			case <-p.stop:
+			case <-stop:
 				return
 			case <-tick.C:
 			}
 		}
 	}()
-	return p, nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stops[id] = func() { close(stop); <-stopped }
+	return nil
 }
 
-type pipeline struct {
-	stop, stopped chan struct{}
+func (p *pipeline) Stop(id string) {
+	p.mu.Lock()
+	stop := p.stops[id]
+	delete(p.stops, id)
+	p.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
 }
 
-func (p *pipeline) RequestKeyframe(string) {}
+func (p *pipeline) RequestKeyframe(string)       {}
+func (p *pipeline) SetBitrate(string, int) error { return nil }
 
 func (p *pipeline) Close() error {
-	close(p.stop)
-	<-p.stopped
+	p.mu.Lock()
+	stops := p.stops
+	p.stops = map[string]func(){}
+	p.mu.Unlock()
+	for _, stop := range stops {
+		stop()
+	}
 	return nil
 }
 
@@ -204,6 +264,7 @@ type conversation struct {
 	end  error               // what closed it; read after got is closed
 
 	writing sync.Mutex
+	passed  map[string]any // the last rendition message that hear passed over
 }
 
 func (g *gateway) dial(t *testing.T) *conversation {
@@ -255,6 +316,9 @@ func (c *conversation) hear(kind string) map[string]any {
 			}
 			if m["type"] == kind {
 				return m
+			}
+			if m["type"] == "rendition" {
+				c.passed = m
 			}
 			before = append(before, fmt.Sprint(m["type"], " ", cmp.Or(m["code"], m["reason"])))
 		case <-deadline:
@@ -341,6 +405,11 @@ func (p *peer) answer(offer string) string {
 	p.t.Helper()
 	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: offer}); err != nil {
 		p.t.Fatalf("offer: %v\n%s", err, offer)
+	}
+	for _, tr := range p.pc.GetTransceivers() {
+		if err := tr.SetCodecPreferences(nil); err != nil { // pion keeps to those of the first offer, browsers don't
+			p.t.Fatal(err)
+		}
 	}
 	answer, err := p.pc.CreateAnswer(nil)
 	if err != nil {

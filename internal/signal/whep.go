@@ -1,11 +1,13 @@
 package signal
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -102,6 +104,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream
 	if err := s.awaitTracks(r.Context(), st); err != nil {
 		return err
 	}
+	rendition := cmp.Or(r.URL.Query().Get("rendition"), auto)
 	x := s.newSession(r.Context(), overWHEP, st, nobody{})
 	x.whep = resource{offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
@@ -109,7 +112,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream
 		return err
 	}
 	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
-		return x.accept(ctx, offer, receives)
+		return x.accept(ctx, offer, receives, rendition)
 	})
 	if err != nil {
 		x.end(wasRefused)
@@ -133,23 +136,37 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream
 }
 
 // accept answers a client's offer (WHEP), with the tracks of the kinds and codecs
-// that it receives.
-func (x *session) accept(ctx context.Context, offer string, receives map[media.Kind][]media.Codec) (string, error) {
+// that it receives, of video the rendition that it asks for.
+func (x *session) accept(ctx context.Context, offer string, receives map[media.Kind][]media.Codec, rendition string) (string, error) {
 	tracks, err := x.stream.Tracks(ctx) // known: doesn't wait
 	if err != nil {
 		return "", err
 	}
-	tracks = slices.DeleteFunc(tracks, func(t media.Track) bool { return receives[t.Kind] == nil })
-	if len(tracks) == 0 {
+	x.kinds = slices.Collect(maps.Keys(receives))
+	x.codecs = &codecs{video: receives[media.Video], audio: receives[media.Audio]}
+	if !slices.ContainsFunc(tracks, func(t media.Track) bool { return slices.Contains(x.kinds, t.Kind) }) {
 		return "", refuse(notReceiving, "the offer receives no kind of media that the stream has")
 	}
-	x.codecs = &codecs{video: receives[media.Video], audio: receives[media.Audio]}
-	if err := x.open(tracks); err != nil {
+	if err := x.selectable(tracks, rendition); err != nil {
+		return "", err
+	}
+	x.selected = rendition
+	if err := x.newViewer(); err != nil {
+		return "", err
+	}
+	if _, err := x.arrange(tracks); err != nil {
 		return "", err
 	}
 	answer, err := x.viewer.Answer(ctx, offer)
 	if err != nil {
 		return "", fmt.Errorf("offer: %w", err)
+	}
+	x.fixed = true
+	x.kinds, x.codecs = nil, &codecs{video: []media.Codec{}, audio: []media.Codec{}}
+	for kind, l := range x.legs { // nothing else can be sent from now on
+		x.kinds = append(x.kinds, kind)
+		x.codecs.video = append(x.codecs.video, l.track.Codec)
+		x.codecs.audio = append(x.codecs.audio, l.track.Codec)
 	}
 	return answer, nil
 }

@@ -17,7 +17,9 @@ import (
 const (
 	messageRate  = 50 // messages a second from one client
 	messageBurst = 100
-	restartCost  = 25  // messages that a restart-ice counts for: it gathers candidates anew
+	restartCost  = 25 // messages that a restart-ice counts for: it gathers candidates anew
+	selectRate   = 2  // selects a second: each may start an encoder and negotiate
+	selectBurst  = 4
 	maxStrikes   = 10  // refused messages until the socket is closed
 	outgoing     = 128 // messages that wait for a client that doesn't read
 	unjoined     = 256 // sockets that may be open beside the viewers'
@@ -81,6 +83,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		trace:   trace,
 		log:     s.log.With("trace_id", trace),
 		limiter: rate.NewLimiter(messageRate, messageBurst),
+		selects: rate.NewLimiter(selectRate, selectBurst),
 		out:     make(chan frame, outgoing),
 		done:    make(chan struct{}),
 	}
@@ -112,6 +115,7 @@ type socket struct {
 	trace   string
 	log     *slog.Logger
 	limiter *rate.Limiter
+	selects *rate.Limiter
 	out     chan frame    // to the writer
 	done    chan struct{} // closed when the reader has ended
 	slow    sync.Once     // to cut it
@@ -205,6 +209,11 @@ func (c *socket) take(kind int, data []byte) (request, error) {
 	messages.WithLabelValues("in", m.Type).Inc()
 	if m.Type == "restart-ice" && !c.limiter.AllowN(time.Now(), restartCost-1) {
 		return m, tooFast
+	}
+	if m.Type == "select" && !c.selects.Allow() { // a hasty hand on a menu: what plays goes on
+		r := refuse(rateLimited, "more than %d selects a second", selectRate)
+		r.fatal = false
+		return m, r
 	}
 	return m, nil
 }

@@ -22,11 +22,13 @@ const (
 // ring keeps the recent packets of one track: what subscriptions read, and the
 // retransmission history of all of them. It outlives pipelines: numbers go on.
 type ring struct {
-	poke func() // asks the stream's goroutine to look at keyframe wishes; never blocks
+	poke func() // asks the capture's goroutine to look at keyframe wishes; never blocks
 
 	subs atomic.Pointer[[]*Subscription] // replaced as a whole, so that push may walk it unlocked
 
 	mu       sync.Mutex // guards all below; held to copy a few words, never across a call outward
+	writer   *encoding  // whose buffers are pushed; nil in tests
+	rare     bool       // keyframes can't be asked for: one of any age serves
 	track    media.Track
 	slots    [ringPackets]slot
 	tail     uint64 // oldest packet kept
@@ -41,7 +43,7 @@ type ring struct {
 	broken   bool          // the next packet is the first after a loss
 	wanted   bool          // somebody waits for a keyframe
 	asked    time.Duration // when the pipeline was last asked for one
-	lastPush time.Duration
+	lastTime time.Duration // capture time of the newest frame
 	count    Counts
 }
 
@@ -66,15 +68,74 @@ type Counts struct {
 	PipelineTime time.Duration
 }
 
-// push takes over b's reference and wakes the subscriptions. It runs on the
+// plus adds two counts.
+func (c Counts) plus(d Counts) Counts {
+	return Counts{
+		Frames: c.Frames + d.Frames, Keyframes: c.Keyframes + d.Keyframes, Packets: c.Packets + d.Packets,
+		Bytes: c.Bytes + d.Bytes, KeyframeRequests: c.KeyframeRequests + d.KeyframeRequests, Gaps: c.Gaps + d.Gaps,
+		Dropped: c.Dropped + d.Dropped, PipelineTime: c.PipelineTime + d.PipelineTime,
+	}
+}
+
+// newRing makes the ring of a track that none has filled yet.
+func newRing(t media.Track) *ring {
+	r := &ring{track: t}
+	r.poke = func() {
+		r.mu.Lock()
+		w := r.writer
+		r.mu.Unlock()
+		if w != nil {
+			signal(w.capture.keyframe)
+		}
+	}
+	return r
+}
+
+// deliver takes what an encoding made, with its reference. It runs on the
 // pipeline's goroutine and doesn't block.
+func (r *ring) deliver(e *encoding, b *media.Buffer) {
+	if b.Len() == 0 {
+		b.Release()
+		return
+	}
+	r.mu.Lock()
+	e.last = media.Now()
+	switch {
+	case r.writer == e:
+		poke := r.put(b)
+		r.mu.Unlock()
+		if poke {
+			r.poke()
+		}
+		r.wake()
+		return
+	case e.trial:
+		e.hold(b)
+	default:
+		b.Release()
+	}
+	r.mu.Unlock()
+}
+
+// push is deliver without regard to who made it.
 func (r *ring) push(b *media.Buffer) {
 	if b.Len() == 0 {
 		b.Release()
 		return
 	}
-	now := media.Now()
 	r.mu.Lock()
+	poke := r.put(b)
+	r.mu.Unlock()
+	if poke {
+		r.poke()
+	}
+	r.wake()
+}
+
+// put adds a buffer and tells whether a keyframe must be asked for. The caller
+// holds mu.
+func (r *ring) put(b *media.Buffer) (poke bool) {
+	now := media.Now()
 	if b.Gap {
 		r.breakOff()
 		r.wanted = true
@@ -84,7 +145,11 @@ func (r *ring) push(b *media.Buffer) {
 		r.frame, r.torn = r.head, !b.Start
 		r.count.Frames++
 		r.count.PipelineTime += b.Arrived - b.Capture
+		// Another capture that took over may have been quicker to deliver than the
+		// last one: time never goes back, and no two frames have the same.
+		r.lastTime = max(b.Capture, r.lastTime+time.Millisecond)
 	}
+	b.Capture = r.lastTime
 	if b.Keyframe && !r.torn && (!r.hasKey || r.key != r.frame) {
 		r.key, r.hasKey, r.keyAt = r.frame, true, now
 		r.wanted = false
@@ -100,15 +165,82 @@ func (r *ring) push(b *media.Buffer) {
 		r.head++
 	}
 	r.open = !b.End
-	r.lastPush = now
 	r.count.Packets += uint64(b.Len())
 	r.count.Bytes += uint64(b.Size())
-	poke := b.Gap && r.wanted
-	r.mu.Unlock()
-	if poke {
-		r.poke()
+	return b.Gap && r.wanted
+}
+
+// take makes e the encoding that fills the ring, beginning with what was held of
+// it since its newest keyframe.
+func (r *ring) take(e *encoding) {
+	r.mu.Lock()
+	if old := r.writer; old != nil && old != e {
+		old.drop()
 	}
+	held := e.held
+	r.writer, r.track, r.rare = e, e.track, e.branch.Copy
+	e.trial, e.held, e.begins = false, nil, false
+	r.breakOff()
+	r.wanted = false
+	for _, b := range held {
+		r.put(b)
+	}
+	r.mu.Unlock()
 	r.wake()
+}
+
+// started and stopped note whether an encoding runs. One that stops leaves its
+// ring with an end: what comes next begins anew, and with a keyframe unasked.
+func (r *ring) started(e *encoding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.started, e.last = media.Now(), 0
+}
+
+func (r *ring) stopped(e *encoding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.started = 0
+	e.drop()
+	if r.writer == e {
+		r.interrupt()
+		r.tidy()
+	}
+}
+
+// forsake gives back what is held of an encoding on trial.
+func (r *ring) forsake(e *encoding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.drop()
+}
+
+// tidy gives back the memory of a ring that nobody reads and nobody fills. The
+// caller holds mu.
+func (r *ring) tidy() {
+	if r.readers() == 0 && r.writer != nil && r.writer.started == 0 {
+		r.empty()
+	}
+}
+
+// describe notes what an encoding's bitstream is.
+func (r *ring) describe(e *encoding, t media.Track) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.track = t
+	if r.writer == e {
+		r.track = t
+	}
+}
+
+// rated notes that an encoding has another bitrate, as a track says.
+func (r *ring) rated(e *encoding, t media.Track) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.track.Bps, e.track.MinBps, e.track.MaxBps = t.Bps, t.MinBps, t.MaxBps
+	if r.writer == e {
+		r.track = e.track
+	}
 }
 
 // evict makes room in the full ring: s holds the oldest packet.
@@ -129,11 +261,9 @@ func (r *ring) breakOff() {
 	r.gap, r.broken, r.open = r.head, true, false
 }
 
-// interrupt tells the ring that its pipeline ended: the next one begins anew,
-// and with a keyframe unasked.
+// interrupt notes that what comes next begins anew, and with a keyframe unasked.
+// The caller holds mu.
 func (r *ring) interrupt() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.breakOff()
 	r.wanted = false
 }
@@ -147,12 +277,12 @@ func (r *ring) wake() {
 	}
 }
 
-// ask tells whether the pipeline should be asked for a keyframe now, and if not
+// ask tells whether an encoding should be asked for a keyframe now, and if not
 // when to look again; zero: nobody waits.
-func (r *ring) ask(now time.Duration) (ask bool, again time.Duration) {
+func (r *ring) ask(e *encoding, now time.Duration) (ask bool, again time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.wanted {
+	if !r.wanted || r.writer != e || e != nil && e.started == 0 {
 		return false, 0
 	}
 	if r.asked != 0 && now < r.asked+keyframeSpacing {
@@ -191,21 +321,42 @@ func (r *ring) at(index uint64) media.Packet {
 	return media.Packet{Buffer: s.buf, I: s.i, Index: index, Start: s.start}
 }
 
-// clear releases every buffer.
-func (r *ring) clear() {
+// clear releases every buffer, if e is who fills the ring.
+func (r *ring) clear(e *encoding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.writer == e {
+		r.empty()
+	}
+}
+
+// empty releases every buffer. The caller holds mu.
+func (r *ring) empty() {
 	for r.tail < r.head {
 		r.evict(&r.slots[r.tail%ringPackets])
 	}
 	r.hasKey = false
 }
 
-// snapshot copies the track and the counts.
-func (r *ring) snapshot() (media.Track, Counts, time.Duration) {
+// described is the track as it is known now.
+func (r *ring) described() media.Track {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.track, r.count, r.lastPush
+	return r.track
+}
+
+func (r *ring) counts() Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count
+}
+
+// readers is the number of subscriptions.
+func (r *ring) readers() int {
+	if subs := r.subs.Load(); subs != nil {
+		return len(*subs)
+	}
+	return 0
 }
 
 // attach and detach change who is woken.
@@ -234,10 +385,5 @@ func (r *ring) detach(s *Subscription) {
 		}
 	}
 	r.subs.Store(&subs)
-}
-
-func (r *ring) name() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.track.Name
+	r.tidy()
 }

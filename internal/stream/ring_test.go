@@ -81,7 +81,7 @@ func baseline(t *testing.T) {
 func TestViewerStartsOnKeyframe(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	f.frame(3, false)
 	if got := read(s); len(got) != 0 {
@@ -98,7 +98,7 @@ func TestViewerStartsOnKeyframe(t *testing.T) {
 func TestViewerWhoComesJustAfterAKeyframeStartsFromIt(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	f.frame(4, true)
 	f.frame(2, false)
 	s := f.subscribe()
@@ -111,7 +111,7 @@ func TestViewerWhoComesJustAfterAKeyframeStartsFromIt(t *testing.T) {
 func TestViewerDoesNotStartFromAnOldKeyframe(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	f.frame(4, true)
 	f.keyAt -= keyframeSpacing + time.Millisecond
 	s := f.subscribe()
@@ -129,7 +129,7 @@ func TestViewerDoesNotStartFromAnOldKeyframe(t *testing.T) {
 func TestAFrameIsReadBeforeItIsComplete(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	f.push(buffer(2, func(b *media.Buffer) { b.Start, b.Keyframe = true, true }))
 	expect(t, read(s), 0, 2)
@@ -142,7 +142,7 @@ func TestAFrameIsReadBeforeItIsComplete(t *testing.T) {
 func TestKeyframeIsReadFromItsFirstPacket(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	f.push(buffer(1, func(b *media.Buffer) { b.Start = true }))
 	f.push(buffer(3, func(b *media.Buffer) { b.Keyframe, b.End = true, true }))
@@ -152,7 +152,7 @@ func TestKeyframeIsReadFromItsFirstPacket(t *testing.T) {
 func TestLaggingViewerJumpsToTheNextKeyframeAndIsCounted(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	f.frame(1, true)
 	expect(t, read(s), 0, 1)
@@ -175,7 +175,7 @@ func TestLaggingViewerJumpsToTheNextKeyframeAndIsCounted(t *testing.T) {
 func TestLossInThePipelineClosesTheGate(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	f.frame(2, true)
 	expect(t, read(s), 0, 2)
@@ -196,14 +196,14 @@ func TestLossInThePipelineClosesTheGate(t *testing.T) {
 func TestHalfAKeyframeDoesNotOpenTheGate(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	read(s)
 	f.push(buffer(2, func(b *media.Buffer) { b.Gap, b.Keyframe, b.End = true, true, true }))
 	if got := read(s); len(got) != 0 {
 		t.Fatalf("read %v", got)
 	}
-	if ask, _ := f.ask(media.Now()); !ask {
+	if ask, _ := f.ask(nil, media.Now()); !ask {
 		t.Error("the wish for a keyframe was taken as fulfilled")
 	}
 	f.frame(2, true)
@@ -213,7 +213,7 @@ func TestHalfAKeyframeDoesNotOpenTheGate(t *testing.T) {
 func TestKeyframeRequestsAreSharedAndSpaced(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	a, b := f.subscribe(), f.subscribe()
 	a.RequestKeyframe()
 	b.RequestKeyframe()
@@ -221,21 +221,21 @@ func TestKeyframeRequestsAreSharedAndSpaced(t *testing.T) {
 		t.Fatalf("poked %d times, want once", f.pokes)
 	}
 	now := media.Now()
-	if ask, _ := f.ask(now); !ask {
+	if ask, _ := f.ask(nil, now); !ask {
 		t.Fatal("the first request isn't passed on")
 	}
-	if ask, again := f.ask(now + 100*time.Millisecond); ask || again != 400*time.Millisecond {
+	if ask, again := f.ask(nil, now+100*time.Millisecond); ask || again != 400*time.Millisecond {
 		t.Fatalf("asked again too early (%v), look again in %v", ask, again)
 	}
 	f.frame(1, true)
-	if ask, again := f.ask(now + keyframeSpacing); ask || again != 0 {
+	if ask, again := f.ask(nil, now+keyframeSpacing); ask || again != 0 {
 		t.Fatal("asked although the keyframe came")
 	}
 	a.RequestKeyframe()
-	if ask, _ := f.ask(now + keyframeSpacing - 1); ask {
+	if ask, _ := f.ask(nil, now+keyframeSpacing-1); ask {
 		t.Fatal("more than two requests a second")
 	}
-	if ask, _ := f.ask(now + keyframeSpacing); !ask {
+	if ask, _ := f.ask(nil, now+keyframeSpacing); !ask {
 		t.Fatal("the request was forgotten")
 	}
 }
@@ -243,7 +243,7 @@ func TestKeyframeRequestsAreSharedAndSpaced(t *testing.T) {
 func TestFindServesWhatIsInTheRing(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	s := f.subscribe()
 	for range ringPackets {
 		f.frame(2, true)
@@ -264,7 +264,7 @@ func TestFindServesWhatIsInTheRing(t *testing.T) {
 func TestAudioStartsWithTheNewestPacket(t *testing.T) {
 	baseline(t)
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	for range 5 {
 		f.frame(1, true)
 	}
@@ -273,7 +273,7 @@ func TestAudioStartsWithTheNewestPacket(t *testing.T) {
 
 func BenchmarkPush(b *testing.B) {
 	f := newFeed()
-	defer f.clear()
+	defer f.clear(nil)
 	payload := make([]byte, 1188)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,15 +1,17 @@
 // Package stream is a named live thing that can be watched: it owns the life of
-// the pipeline that feeds it, keeps each track's recent packets in a ring, and
+// the pipelines that feed it, keeps each track's recent packets in a ring, and
 // lets any number of subscriptions read them.
 //
-// It hides when a pipeline runs: started for the first viewer, stopped a while
-// after the last, restarted with backoff when it fails, waited for while its
-// source is absent. None of that ends a subscription: packet numbers and capture
-// times go on across pipelines.
+// It hides when what runs: a capture starts for the first viewer, an encoding
+// for the first viewer of its rendition; both stop a while after the last, are
+// restarted with backoff when they fail, and are exchanged under the viewers when
+// the configuration changes. None of that ends a subscription: packet numbers and
+// capture times go on.
 //
-// One goroutine a stream owns all control state (see life.go). Packets don't
-// pass through it: a pipeline's goroutine puts them into the ring, a reader's
-// goroutine takes them out.
+// Goroutines: one a stream decides what its captures and encodings are
+// (keeper.go, apply.go), one a capture runs its pipeline (capture.go), one an
+// encoding that runs (encoding.go). Packets don't pass through them: a pipeline's
+// goroutine puts them into the ring, a reader's goroutine takes them out.
 package stream
 
 import (
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"gateway/internal/config"
@@ -28,33 +31,47 @@ var ErrClosed = errors.New("stream is closed")
 
 // Launcher makes pipelines out of a stream's configuration.
 type Launcher interface {
-	// Compile finds out what to launch on this machine now. It may ask devices
-	// and block for seconds. An error that wraps media.ErrAbsent says that the
-	// source isn't there.
+	// Compile finds out what to launch on this machine now. It may ask devices,
+	// try encoders and block for seconds. A source that isn't there is its feed's
+	// Absent; an error is a fault of the file or of the machine.
 	Compile(*config.Stream) (*config.Plan, error)
 
-	// Launch starts a pipeline that delivers to the sink, and returns when it
-	// plays; it blocks no longer than ctx allows. The sink may be called before
-	// Launch returns, and is not called after Close has returned.
-	Launch(ctx context.Context, name string, plan *config.Plan, sink Sink) (Pipeline, error)
+	// Launch starts a feed's capture, and returns when it plays; it blocks no
+	// longer than ctx allows. The sink may be called before Launch returns, and is
+	// not called after Close has returned.
+	Launch(ctx context.Context, name string, feed *config.Feed, sink Sink) (Pipeline, error)
+
+	// Blame notes that a branch failed while it ran, so that Compile may choose
+	// another encoder. It doesn't block.
+	Blame(branch *config.Branch, err error)
 }
 
-// Pipeline is a running pipeline. Commands are queued: they don't block.
+// Pipeline is a running capture.
 type Pipeline interface {
-	// RequestKeyframe asks the encoder of a track for a keyframe.
-	RequestKeyframe(track string)
-	// Close stops the pipeline and waits for its end, in bounded time.
+	// Start begins to encode a branch, known by id from then on; it blocks no
+	// longer than ctx allows. A whole feed's branches run already, under their
+	// tracks' names.
+	Start(ctx context.Context, id string, branch *config.Branch) error
+	// Stop ends a branch in bounded time; nothing of it is delivered afterwards.
+	Stop(id string)
+	// RequestKeyframe asks a branch's encoder for a keyframe. It doesn't block.
+	RequestKeyframe(id string)
+	// SetBitrate changes the bitrate of a running encoder, in bit/s.
+	SetBitrate(id string, bps int) error
+	// Close stops everything and waits for its end, in bounded time.
 	Close() error
 }
 
 // Sink takes what a pipeline yields. Its methods are called on the pipeline's
 // goroutines and never block.
 type Sink interface {
-	// Deliver hands over a buffer of a track, with its reference.
-	Deliver(track string, b *media.Buffer)
-	// Describe says what a track's bitstream really is, when it differs from the plan.
-	Describe(track media.Track)
-	// Fail says that the pipeline ended by itself, and why; only the first call counts.
+	// Deliver hands over a buffer of a branch, with its reference.
+	Deliver(id string, b *media.Buffer)
+	// Describe says what a branch's bitstream really is, when it differs from the plan.
+	Describe(id string, track media.Track)
+	// Ended says that a branch ended by itself, and why; the capture goes on.
+	Ended(id string, err error)
+	// Fail says that the capture ended by itself, and why; only the first call counts.
 	Fail(err error)
 }
 
@@ -77,11 +94,12 @@ type Info struct {
 	Title     string      `json:"title"`
 	State     State       `json:"state"`
 	Reason    string      `json:"reason,omitempty"`
-	Tracks    []TrackInfo `json:"tracks"`
+	Sync      string      `json:"sync,omitempty"` // how sound and picture are kept in step, as the configuration says
+	Tracks    []TrackInfo `json:"tracks"`         // video first; the renditions best first
 	Viewers   int         `json:"viewers"`
 	Restarts  int         `json:"restarts"`
 	LastError string      `json:"lastError,omitempty"`
-	Launch    string      `json:"launch,omitempty"`
+	Reload    *Reload     `json:"reload,omitempty"` // the last change of the configuration
 	Notes     []string    `json:"notes,omitempty"`
 }
 
@@ -94,55 +112,71 @@ type TrackInfo struct {
 	Height  int         `json:"height,omitempty"`  // pixels
 	FPS     float64     `json:"fps,omitempty"`     // frames a second
 	Bitrate int         `json:"bitrate,omitempty"` // bit/s, as configured
+	Viewers int         `json:"viewers,omitempty"`
+	Running bool        `json:"running,omitempty"` // its encoder exists
+	Encoder string      `json:"encoder,omitempty"` // row of the encoder table
+	Launch  string      `json:"launch,omitempty"`  // what is launched for it, from the source on
 }
 
 // Stream is one stream. Its methods may be called from any goroutine.
 type Stream struct {
-	conf     *config.Stream
+	name     string
 	launcher Launcher
 	log      *slog.Logger
 
-	cancel   context.CancelFunc
-	done     chan struct{}
-	demand   chan struct{} // the number of subscriptions changed
-	keyframe chan struct{} // a ring wants a keyframe
+	ctx    context.Context // ends with Close; a field because goroutines outlive the calls that start them
+	cancel context.CancelFunc
+	done   chan struct{}
+	jobs   chan func()    // for the keeper's goroutine
+	ending sync.WaitGroup // captures that aren't in force any more
 
-	mu          sync.Mutex // guards below; held to read or set, never across a call outward
-	state       State
-	reason      string
-	lastErr     string
-	restarts    int
-	plan        *config.Plan
-	rings       map[string]*ring
-	order       []string // track names in the plan's order
-	subscribers int
-	watchers    map[int]func(Info)
-	watcherID   int
-	changed     chan struct{} // closed and replaced at every change
+	mu       sync.Mutex // guards below; held to read or set, never across a call outward
+	conf     *config.Stream
+	plan     *config.Plan // nil: not known yet
+	captures []*capture   // in the plan's order; retired ones last
+	tracks   []*encoding  // what the plan's tracks are made by now, in its order
+	trouble  State        // why there is no plan: Absent or Restarting
+	reason   string       // of trouble
+	lastErr  string
+	restarts int
+	reload   *Reload
+	previous *config.Stream // what to go back to when what is untried of conf doesn't work; nil: all does
+	untried  []*encoding    // of tracks, those that are new since previous and have yielded nothing yet
+	closed   bool
+	ids      int // of encodings, so far
+	totals   map[string]Counts
+	watchers map[int]func(Info)
+	watcher  int           // id of the last watcher
+	changed  chan struct{} // closed and replaced at every change
 }
 
 // New makes a stream and starts its life. Close ends it.
 func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
-	ctx, cancel := context.WithCancel(context.Background())
 	s := &Stream{
+		name:     conf.Name,
 		conf:     conf,
 		launcher: launcher,
 		log:      log.With("stream", conf.Name),
-		cancel:   cancel,
 		done:     make(chan struct{}),
-		demand:   make(chan struct{}, 1),
-		keyframe: make(chan struct{}, 1),
-		state:    Idle,
-		rings:    make(map[string]*ring),
+		jobs:     make(chan func()),
+		totals:   make(map[string]Counts),
 		watchers: make(map[int]func(Info)),
 		changed:  make(chan struct{}),
 	}
-	go s.live(ctx)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.keep()
 	return s
 }
 
 // Name is the stream's name, which is its file's.
-func (s *Stream) Name() string { return s.conf.Name }
+func (s *Stream) Name() string { return s.name }
+
+// Config is the configuration that is in force.
+func (s *Stream) Config() *config.Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conf
+}
 
 // Info describes the stream now.
 func (s *Stream) Info() Info {
@@ -154,26 +188,48 @@ func (s *Stream) Info() Info {
 // info is Info for a caller that holds mu.
 func (s *Stream) info() Info {
 	i := Info{
-		Name: s.conf.Name, Title: s.conf.Title, State: s.state, Reason: s.reason,
-		Viewers: s.subscribers, Restarts: s.restarts, LastError: s.lastErr,
-		Tracks: []TrackInfo{},
+		Name: s.name, Title: s.conf.Title, Sync: string(s.conf.Sync), Restarts: s.restarts, LastError: s.lastErr,
+		Tracks: []TrackInfo{}, Reload: s.reload,
 	}
-	viewers := 0
-	for _, name := range s.order {
-		t, _, _ := s.rings[name].snapshot()
+	i.State, i.Reason = s.state()
+	for _, e := range s.tracks {
+		t := e.ring.described()
+		n := e.ring.readers()
+		i.Viewers = max(i.Viewers, n) // each viewer has one video and one audio track
 		i.Tracks = append(i.Tracks, TrackInfo{
 			Name: t.Name, Kind: t.Kind, Codec: t.Codec,
 			Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
+			Viewers: n, Running: e.running, Encoder: e.branch.Encoder,
+			Launch: e.launch,
 		})
-		if subs := s.rings[name].subs.Load(); subs != nil {
-			viewers = max(viewers, len(*subs)) // a viewer subscribes to each track
+	}
+	video, audio := 0, 0
+	for _, t := range i.Tracks {
+		if t.Kind == media.Video {
+			video += t.Viewers
+		} else {
+			audio += t.Viewers
 		}
 	}
-	i.Viewers = viewers
+	i.Viewers = max(video, audio)
 	if s.plan != nil {
-		i.Launch, i.Notes = config.Redact(s.plan.Launch), s.plan.Notes
+		i.Notes = s.plan.Notes
 	}
 	return i
+}
+
+// state is that of the stream's picture, or of its sound where it has only that.
+// The caller holds mu.
+func (s *Stream) state() (State, string) {
+	switch {
+	case s.closed:
+		return Closed, ""
+	case s.trouble != "":
+		return s.trouble, s.reason
+	case len(s.captures) == 0:
+		return Idle, ""
+	}
+	return s.captures[0].state, s.captures[0].reason
 }
 
 // Tracks waits until the stream's tracks are known, which takes a source that
@@ -182,14 +238,13 @@ func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
 	for {
 		s.mu.Lock()
 		var tracks []media.Track
-		for _, name := range s.order {
-			t, _, _ := s.rings[name].snapshot()
-			tracks = append(tracks, t)
+		for _, e := range s.tracks {
+			tracks = append(tracks, e.ring.described())
 		}
-		state, changed := s.state, s.changed
+		closed, changed := s.closed, s.changed
 		s.mu.Unlock()
 		switch {
-		case state == Closed:
+		case closed:
 			return nil, ErrClosed
 		case len(tracks) > 0:
 			return tracks, nil
@@ -202,66 +257,95 @@ func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
 	}
 }
 
-// Subscribe reads a track. The stream's first subscription starts its capture.
-// The caller closes the subscription.
+// Subscribe reads a track as it is encoded now. The first subscription of a
+// track starts its encoder, the stream's first one its capture. When a change of
+// the configuration gives the track another codec, the subscription goes on with
+// the old one for a while (see Apply). The caller closes the subscription.
 func (s *Stream) Subscribe(track string) (*Subscription, error) {
 	s.mu.Lock()
-	if s.state == Closed {
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.closed {
 		return nil, ErrClosed
 	}
-	r := s.rings[track]
-	if r == nil {
-		s.mu.Unlock()
-		return nil, fmt.Errorf("stream %q has no track %q", s.conf.Name, track)
+	e := s.find(track)
+	if e == nil {
+		return nil, fmt.Errorf("stream %q has no track %q", s.name, track)
 	}
-	s.subscribers++
-	s.mu.Unlock()
-
-	sub := &Subscription{ring: r, leave: s.unsubscribe}
-	r.attach(sub)
-	signal(s.demand)
+	sub := &Subscription{ring: e.ring, leave: s.stir}
+	e.ring.attach(sub)
+	signal(e.capture.stir)
 	return sub, nil
 }
 
-func (s *Stream) unsubscribe() {
+// Current tells whether a subscription reads a track as it is encoded now. One
+// that doesn't is soon silent: its track is gone, or has another codec.
+func (s *Stream) Current(sub *Subscription) bool {
 	s.mu.Lock()
-	s.subscribers--
-	s.mu.Unlock()
-	signal(s.demand)
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.tracks, func(e *encoding) bool { return e.ring == sub.ring })
+}
+
+// find is the encoding of a present track, or nil. The caller holds mu.
+func (s *Stream) find(track string) *encoding {
+	for _, e := range s.tracks {
+		if e.branch.Track.Name == track {
+			return e
+		}
+	}
+	return nil
+}
+
+// stir has every capture look who wants what.
+func (s *Stream) stir() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.captures {
+		signal(c.stir)
+	}
 }
 
 // Counts are the totals of each track by its name.
 func (s *Stream) Counts() map[string]Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	all := make(map[string]Counts)
-	for _, r := range s.ringsNow() {
-		t, c, _ := r.snapshot()
-		all[t.Name] = c
+	for _, e := range s.tracks {
+		name := e.branch.Track.Name
+		all[name] = s.totals[name].plus(e.ring.counts())
 	}
 	return all
 }
 
-// Keyframe returns the payloads of a recent keyframe of the first video track:
-// one that is in the ring, or one that is asked for, for which the capture is
-// started if need be. It blocks until it has one or ctx is done.
+// Keyframe returns the payloads of a recent keyframe of a video track that is
+// being encoded, else of the last rendition, which costs least: one that is in the
+// ring, or one that is asked for, for which the capture is started if need be. It
+// blocks until it has one or ctx is done.
 func (s *Stream) Keyframe(ctx context.Context) (media.Track, [][]byte, error) {
-	tracks, err := s.Tracks(ctx)
+	if _, err := s.Tracks(ctx); err != nil {
+		return media.Track{}, nil, err
+	}
+	s.mu.Lock()
+	name := ""
+	for _, e := range s.tracks {
+		if e.branch.Track.Kind != media.Video {
+			continue
+		}
+		name = e.branch.Track.Name
+		if e.running {
+			break
+		}
+	}
+	s.mu.Unlock()
+	if name == "" {
+		return media.Track{}, nil, fmt.Errorf("stream %q has no video", s.name)
+	}
+	sub, err := s.Subscribe(name)
 	if err != nil {
 		return media.Track{}, nil, err
 	}
-	for _, t := range tracks {
-		if t.Kind != media.Video {
-			continue
-		}
-		sub, err := s.Subscribe(t.Name)
-		if err != nil {
-			return media.Track{}, nil, err
-		}
-		defer sub.Close()
-		payloads, err := sub.keyframe(ctx)
-		return t, payloads, err
-	}
-	return media.Track{}, nil, fmt.Errorf("stream %q has no video", s.conf.Name)
+	defer sub.Close()
+	payloads, err := sub.keyframe(ctx)
+	return sub.ring.described(), payloads, err
 }
 
 // Watch has f called at every change of the stream's state or tracks, until
@@ -270,8 +354,8 @@ func (s *Stream) Keyframe(ctx context.Context) (media.Track, [][]byte, error) {
 func (s *Stream) Watch(f func(Info)) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watcherID++
-	id := s.watcherID
+	s.watcher++
+	id := s.watcher
 	s.watchers[id] = f
 	return func() {
 		s.mu.Lock()
@@ -280,8 +364,8 @@ func (s *Stream) Watch(f func(Info)) (cancel func()) {
 	}
 }
 
-// Close stops the pipeline and ends the stream. Subscriptions stay readable and
-// silent. It waits, as long as the pipeline takes to stop. Idempotent.
+// Close stops all pipelines and ends the stream. Subscriptions stay readable and
+// silent. It waits, as long as the pipelines take to stop. Idempotent.
 func (s *Stream) Close() error {
 	s.cancel()
 	<-s.done
@@ -303,81 +387,6 @@ func (s *Stream) update(f func()) {
 	for _, w := range watchers {
 		w(info)
 	}
-}
-
-// setState changes the state and logs it.
-func (s *Stream) setState(state State, reason string) {
-	reason = config.Redact(reason)
-	s.mu.Lock()
-	same := s.state == state && s.reason == reason
-	s.mu.Unlock()
-	if same {
-		return
-	}
-	s.update(func() { s.state, s.reason = state, reason })
-	if reason != "" {
-		s.log.Info("stream state", "state", state, "reason", reason)
-	} else {
-		s.log.Info("stream state", "state", state)
-	}
-}
-
-// install makes the plan's tracks known. Rings of tracks that stay go on.
-func (s *Stream) install(plan *config.Plan) {
-	s.update(func() {
-		s.plan = plan
-		s.order = nil
-		for _, t := range plan.Tracks {
-			r := s.rings[t.Name]
-			if r == nil {
-				r = &ring{poke: func() { signal(s.keyframe) }}
-				s.rings[t.Name] = r
-			}
-			r.mu.Lock()
-			r.track = t
-			r.mu.Unlock()
-			s.order = append(s.order, t.Name)
-		}
-	})
-}
-
-// describe corrects a track by what its bitstream says.
-func (s *Stream) describe(t media.Track) {
-	s.mu.Lock()
-	r := s.rings[t.Name]
-	s.mu.Unlock()
-	if r == nil {
-		return
-	}
-	s.update(func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.track = t
-	})
-}
-
-// ringsNow lists the rings of the present tracks.
-func (s *Stream) ringsNow() []*ring {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rings := make([]*ring, 0, len(s.order))
-	for _, name := range s.order {
-		rings = append(rings, s.rings[name])
-	}
-	return rings
-}
-
-func (s *Stream) ring(track string) *ring {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.rings[track]
-}
-
-// wanted tells whether the pipeline should run.
-func (s *Stream) wanted() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.conf.OnDemand || s.subscribers > 0
 }
 
 // signal sets an event that is taken up once, however often it was set.

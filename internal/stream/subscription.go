@@ -77,7 +77,7 @@ func (s *Subscription) enter() bool {
 	if !r.hasKey || r.key < s.oldest || r.key < r.gap {
 		return false
 	}
-	if r.keyAt < s.since-keyframeSpacing {
+	if r.keyAt < s.since-keyframeSpacing && !r.rare {
 		return false // too old: showing it would mean to catch up for long
 	}
 	if s.next != 0 && r.key > s.next {
@@ -119,6 +119,9 @@ func (s *Subscription) wake() {
 // who ask while one is due are served by that one; at most two a second are
 // asked of an encoder. It doesn't block.
 func (s *Subscription) RequestKeyframe() { s.ring.want() }
+
+// Track describes what the subscription reads.
+func (s *Subscription) Track() media.Track { return s.ring.described() }
 
 // Dropped is the number of packets that the subscription skipped.
 func (s *Subscription) Dropped() uint64 {

@@ -4,10 +4,12 @@
   const socket = new WebSocket(new URL('../ws', location.href).href.replace(/^http/, 'ws'));
   const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   const types = (kind) => [...new Set((RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType))];
+  const rendition = new URLSearchParams(location.search).get('rendition');
   const join = {
     roomId: decodeURIComponent(location.pathname.replace(/\/+$/, '').replace(/^.*\//, '')),
     version: 1,
     codecs: { video: types('video'), audio: types('audio') },
+    ...(rendition && rendition !== 'auto' ? { rendition } : {}),
   };
   const early = { socket, join, messages: [], pc, answer: null };
   globalThis.gatewayEarly = early;

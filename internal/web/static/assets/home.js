@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { bitrateText, codecName } from './stats.js';
-import { sentence, stateNames } from './words.js';
+import { codecName, trackTexts } from './stats.js';
+import { refusedEdit, sentence, stateNames } from './words.js';
 
 /** @typedef {import('./viewer.js').Stream} Stream */
 
@@ -48,11 +48,12 @@ class Card {
     this.link = make('a');
     this.link.href = new URL(`watch/${encodeURIComponent(stream.name)}`, root);
     this.reason = make('p', 'reason');
+    this.edit = make('p', 'edit');
     const about = make('div', 'about');
     const heading = make('h2');
     this.numbers = make('p', 'numbers');
     heading.append(this.link);
-    about.append(heading, this.reason, this.numbers);
+    about.append(heading, this.reason, this.edit, this.numbers);
     this.screen.append(this.glyph, this.state);
     this.card.append(this.screen, about);
     this.element.append(this.card);
@@ -68,6 +69,7 @@ class Card {
     text(this.state, stateNames[state] ?? state);
     text(this.link, stream.title || stream.name);
     text(this.reason, state === 'live' ? '' : sentence(stream.reason) || (state === 'idle' ? 'Starts when somebody watches.' : ''));
+    text(this.edit, refusedEdit(stream.name, stream.reload));
     const parts = numbers(stream);
     if (this.numbers.textContent === parts.join(' ')) return;
     this.numbers.replaceChildren(...parts.flatMap((part, i) => {
@@ -109,13 +111,11 @@ class Card {
 
 /** What a card says in small. @param {Stream} stream @returns {string[]} */
 function numbers(stream) {
-  const video = stream.tracks?.find((track) => track.kind === 'video');
+  const [video, ...further] = stream.tracks?.filter((track) => track.kind === 'video') ?? [];
   const audio = stream.tracks?.find((track) => track.kind === 'audio');
   return [
-    video && codecName(video.codec),
-    video?.width && `${video.width} × ${video.height}`,
-    video?.fps && `${Math.round(video.fps * 10) / 10} fps`,
-    video?.bitrate && bitrateText(video.bitrate),
+    ...(video ? trackTexts(video) : []),
+    further.length && `${further.length + 1} renditions`,
     audio && codecName(audio.codec),
     stream.viewers && `${stream.viewers} watching`,
   ].filter(Boolean);
@@ -161,12 +161,24 @@ function complain(title, detail = '') {
   outage.replaceChildren(strong, detail);
 }
 
-/** Lists the files that the gateway left out, with its reasons. @param {string[]} reasons */
-function tell(reasons) {
-  const all = problems.querySelector('ul');
-  if (all.textContent === reasons.join('')) return;
-  all.replaceChildren(...reasons.map((reason) => Object.assign(document.createElement('li'), { textContent: reason })));
-  problems.hidden = reasons.length === 0;
+let told = '';
+
+/** Lists the files that the gateway found wrong, each with its findings. @param {string[]} findings "pipelines/x.yaml:3:1: key: what" */
+function tell(findings) {
+  if (told === JSON.stringify(findings)) return;
+  told = JSON.stringify(findings);
+  const make = (tag, children) => {
+    const e = document.createElement(tag);
+    e.append(...children);
+    return e;
+  };
+  const files = Map.groupBy(findings, (finding) => /^(.+?\.ya?ml)(?::|$)/.exec(finding)?.[1] ?? '');
+  const items = [...files].map(([file, all]) => make('li', [
+    ...(file ? [make('h3', [file])] : []),
+    make('ul', all.map((finding) => make('li', [finding]))),
+  ]));
+  problems.querySelector('ul').replaceChildren(...items);
+  problems.hidden = findings.length === 0;
 }
 
 async function update() {

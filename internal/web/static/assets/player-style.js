@@ -99,6 +99,21 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
 .mute span { display: none; }
 .bar.call .mute span { display: inline; }
 
+/* the menu is the browser's own, under a look of ours */
+.quality { position: relative; display: inline-flex; align-items: center; gap: .4em; min-height: 2.75em; padding: .5em .75em; border-radius: .75em; filter: drop-shadow(0 1px 2px #0008); }
+.quality:hover { background: #fff2; }
+.quality:has(:focus-visible) { outline: 2px solid var(--gateway-accent); outline-offset: -2px; }
+.quality svg { width: 1.5em; height: 1.5em; flex: none; }
+.quality span { max-width: 9em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .875em; font-weight: 600; }
+.quality select { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; border: 0; font: inherit; font-size: max(1rem, .875em); opacity: 0; cursor: pointer; }
+.quality option { background: #1b1f24; color: var(--gateway-text); }
+.quality .playing { font-weight: 600; }
+
+/* what the page around has to say; over the bar, whether that is seen or not */
+.remark { position: absolute; left: .75em; right: .75em; bottom: 4.75em; display: flex; pointer-events: none; }
+.remark ::slotted(*) { pointer-events: auto; }
+:host(:not([controls])) .remark { display: none; }
+
 /* the numbers */
 .panel {
   position: absolute; top: 4em; right: .75em; width: min(21em, 100% - 1.5em); max-height: calc(100% - 8.5em); overflow: auto;
@@ -131,6 +146,11 @@ dialog button { width: 100%; }
 @container (max-width: 34rem) {
   .panel { top: auto; bottom: 5.75em; left: .75em; width: auto; max-height: min(62%, 30em); }
   .bar { padding-left: .5em; padding-right: .5em; }
+  .quality span { display: none; }
+  .remark { top: 4.25em; bottom: auto; }
+}
+@container (max-width: 24rem) {
+  .help { display: none; }
 }
 @container (max-height: 16rem) {
   .notice { padding: .75em; font-size: .875em; }
@@ -143,7 +163,7 @@ dialog button { width: 100%; }
   .busy .mark { animation: none; }
 }
 @media (forced-colors: active) {
-  .badge, .panel, dialog, .solid { border: 1px solid; }
+  .badge, .panel, dialog, .solid, .quality { border: 1px solid; }
   .panel polyline { stroke: CanvasText; }
 }
 `);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { bitrateText } from './stats.js';
+import { bitrateText, trackTexts } from './stats.js';
 
 const svg = 'http://www.w3.org/2000/svg';
 
@@ -12,6 +12,7 @@ const icons = {
   muted: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm12 0 5 5m0-5-5 5',
   sound: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm11.5-.5a4.2 4.2 0 0 1 0 6M18 6.5a7.8 7.8 0 0 1 0 11',
   stats: 'M4 19.5h16M6.5 16v-4m5.5 4V5m5.5 11V9',
+  quality: 'M4 7.5h6.5m4 0H20M4 16.5h2.5m4 0H20M12.5 5.5v4M8.5 14.5v4',
   pip: 'M20.5 10V6.5A1.5 1.5 0 0 0 19 5H5a1.5 1.5 0 0 0-1.5 1.5v10A1.5 1.5 0 0 0 5 18h4.5m3.5-4.5h7.5v6H13v-6Z',
   fullscreen: 'M4 9V5.5A1.5 1.5 0 0 1 5.5 4H9m6 0h3.5A1.5 1.5 0 0 1 20 5.5V9m0 6v3.5a1.5 1.5 0 0 1-1.5 1.5H15m-6 0H5.5A1.5 1.5 0 0 1 4 18.5V15',
   window: 'M9 4v3.5A1.5 1.5 0 0 1 7.5 9H4m16 0h-3.5A1.5 1.5 0 0 1 15 7.5V4m0 16v-3.5a1.5 1.5 0 0 1 1.5-1.5H20M4 15h3.5A1.5 1.5 0 0 1 9 16.5V20',
@@ -63,7 +64,7 @@ function relabel(b, label, key) {
   b.title = `${label} (${key})`;
 }
 
-const keys = [['m', 'Sound on or off'], ['f', 'Full screen'], ['p', 'Picture in picture'], ['s', 'Statistics'], ['?', 'This list']];
+const keys = [['m', 'Sound on or off'], ['f', 'Full screen'], ['p', 'Picture in picture'], ['q', 'Quality, where there is a choice'], ['s', 'Statistics'], ['?', 'This list']];
 
 /** Everything that the player shows. */
 export class View {
@@ -90,11 +91,14 @@ export class View {
     this.mute = button('muted', 'Unmute', 'm');
     this.mute.className = 'mute';
     this.mute.append(element('span', { 'aria-hidden': 'true' }, 'Unmute'));
+    this.choose = element('select', { 'aria-label': 'Quality', 'aria-keyshortcuts': 'q', title: 'Quality (q)' });
+    this.chosen = element('span', { 'aria-hidden': 'true' });
+    this.quality = element('div', { class: 'quality', hidden: '' }, icon('quality'), this.chosen, this.choose);
     this.statsButton = button('stats', 'Statistics', 's');
     this.pip = button('pip', 'Picture in picture', 'p');
     this.full = button('fullscreen', 'Full screen', 'f');
     this.help = button('help', 'Keys', '?');
-    this.bottom = element('div', { class: 'bar bottom' }, this.mute, element('span', { class: 'space' }), this.statsButton, this.pip, this.full, this.help);
+    this.bottom = element('div', { class: 'bar bottom' }, this.mute, element('span', { class: 'space' }), this.quality, this.statsButton, this.pip, this.full, this.help);
 
     this.panel = new Panel();
     this.close = element('button', { type: 'button', class: 'solid' }, 'Close');
@@ -104,7 +108,8 @@ export class View {
     this.spoken = element('div', { class: 'spoken', role: 'status', 'aria-live': 'polite' });
 
     this.surface = element('div', { class: 'surface', tabindex: '-1' },
-      this.video, this.still, this.notice, this.top, this.panel.element, this.bottom, this.dialog, this.spoken);
+      this.video, this.still, this.notice, this.top, this.panel.element, this.bottom,
+      element('div', { class: 'remark' }, element('slot', { name: 'remark' })), this.dialog, this.spoken);
   }
 
   /**
@@ -157,6 +162,36 @@ export class View {
     this.bottom.classList.toggle('call', audible && muted && call);
   }
 
+  /**
+   * Fills the menu of renditions; it is there when there is something to choose.
+   *
+   * @param {import('./viewer.js').Track[]} renditions
+   * @param {import('./viewer.js').Choice} choice
+   */
+  renditions(renditions, { rendition, selected }) {
+    this.quality.hidden = renditions.length < 2;
+    const options = this.choose.options;
+    while (options.length > renditions.length + 1) options[options.length - 1].remove();
+    ['auto', ...renditions].forEach((track, i) => {
+      const option = options[i] ?? this.choose.appendChild(element('option'));
+      const playing = track.name !== undefined && track.name === rendition;
+      option.value = track.name ?? 'auto';
+      option.classList.toggle('playing', playing);
+      const text = track === 'auto' ? 'Auto' : [track.name, ...trackTexts(track)].join(', ');
+      setText(option, playing ? `${text} (playing)` : text); // in place: the menu may be open
+    });
+    this.choose.value = selected;
+    setText(this.chosen, selected === 'auto' ? 'Auto' : selected);
+    this.panel.rendition(renditions.length > 1 ? rendition : '', selected);
+  }
+
+  /** Opens the menu of renditions, where there is one and the browser lets it be opened; else it only gets the focus. */
+  openMenu() {
+    if (this.quality.hidden) return;
+    this.choose.focus();
+    this.choose.showPicker?.();
+  }
+
   /** @param {boolean} on */
   fullscreen(on) {
     setIcon(this.full, on ? 'window' : 'fullscreen');
@@ -177,15 +212,15 @@ class Panel {
 
   constructor() {
     this.list = element('dl');
-    this.element = element('section', { class: 'panel', 'aria-label': 'Statistics', hidden: '', tabindex: '0' }, element('h2', { 'aria-hidden': 'true' }, 'Statistics'), this.list);
+    this.element = element('section', { class: 'panel', 'aria-label': 'Statistics', hidden: '', tabindex: '0' }, element('h2', { 'aria-hidden': 'true' }, 'Statistics'), this.list, element('slot', { name: 'panel' }));
     for (const [key, label, curve] of [
-      ['state', 'State'], ['codec', 'Codec'], ['size', 'Size'], ['fps', 'Frame rate', true], ['bitrate', 'Bitrate', true],
+      ['state', 'State'], ['rendition', 'Rendition'], ['codec', 'Codec'], ['size', 'Size'], ['fps', 'Frame rate', true], ['bitrate', 'Bitrate', true],
       ['roundTrip', 'Round trip', true], ['loss', 'Loss', true], ['jitterBuffer', 'Jitter buffer', true], ['decodeTime', 'Decoding', true],
       ['freezes', 'Freezes'], ['dropped', 'Dropped'], ['firstFrame', 'First frame'], ['path', 'Path'],
     ]) {
       const value = element('dd', {}, '–');
-      const row = { value, values: [], line: null };
       const line = element('div', {}, element('dt', {}, label), value);
+      const row = { element: line, value, values: [], line: null };
       if (curve) {
         const graph = document.createElementNS(svg, 'svg');
         graph.setAttribute('viewBox', `0 0 ${curveLength - 1} 20`);
@@ -227,6 +262,13 @@ class Panel {
     set('dropped', `${s.framesDropped} frames, ${s.packetsLost} packets`);
     set('firstFrame', s.firstFrame === null ? '–' : `${Math.round(s.firstFrame)} ms`);
     set('path', s.local ? `${s.local} to ${s.remote}, ${s.transport.toUpperCase()}` : '–');
+  }
+
+  /** @param {string} playing name, or empty where there is no choice @param {string} selected */
+  rendition(playing, selected) {
+    const { element, value } = this.#rows.get('rendition');
+    element.hidden = !playing;
+    setText(value, selected === playing ? playing : `${playing}, ${selected === 'auto' ? 'chosen by itself' : `${selected} is asked for`}`);
   }
 
   /** Begins the curves anew. */

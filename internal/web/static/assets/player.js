@@ -16,6 +16,8 @@ const callFor = 12_000;
 const frozenAfter = 2_000;
 /** How long media may come in without becoming a picture. */
 const decodeWithin = 5_000;
+/** How long a word about something that was refused stays. */
+const hintFor = 6_000;
 
 /** The gateway that this module was loaded from; the page's own address for a copy of it elsewhere. */
 const home = new URL(import.meta.url.includes('/assets/') ? import.meta.url.replace(/assets\/[^]*$/, '') : document.baseURI);
@@ -36,13 +38,13 @@ export function resolveSource(src) {
 }
 
 /**
- * The element. Attributes: src, muted, controls, stats, ice-transport-policy.
+ * The element. Attributes: src, rendition, muted, controls, stats, ice-transport-policy.
  *
- * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `error` (detail: {code, message, traceId}),
- * `stats` (detail: Stats, once a second).
+ * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `stream` (detail: Stream), `rendition` (detail:
+ * Choice), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second).
  */
 export class GatewayPlayer extends HTMLElement {
-  static observedAttributes = ['src', 'muted', 'stats', 'ice-transport-policy'];
+  static observedAttributes = ['src', 'rendition', 'muted', 'stats', 'ice-transport-policy'];
 
   /** From when the first frame is timed, on the clock of performance.now(); a page that is only a player says 0. @type {number|undefined} */
   startedAt;
@@ -63,6 +65,13 @@ export class GatewayPlayer extends HTMLElement {
   #movedAt = 0;
   #mediaAt = 0;
   #firstFrame = null;
+  /** @type {MediaStreamTrack?} the track that the picture is from */
+  #track = null;
+  /** @type {MediaStream?} media of which nothing has come yet */
+  #awaited = null;
+  /** @type {words.Words?} said over the running picture for a while */
+  #hint = null;
+  #hintTimer = 0;
   #idleTimer = 0;
   #callUntil = 0;
   #tick = 0;
@@ -93,6 +102,26 @@ export class GatewayPlayer extends HTMLElement {
   /** The stream as the gateway last described it, or null. @returns {import('./viewer.js').Stream?} */
   get stream() {
     return this.#viewer?.stream ?? null;
+  }
+
+  /** The rendition that is asked for, a name or "auto"; it is the attribute of that name. */
+  get rendition() {
+    return this.getAttribute('rendition') || 'auto';
+  }
+
+  set rendition(name) {
+    if (name && name !== 'auto') this.setAttribute('rendition', name);
+    else this.removeAttribute('rendition');
+  }
+
+  /**
+   * The renditions that this browser can decode, best first; `playing` is true of the one that plays now.
+   *
+   * @returns {(import('./viewer.js').Track & { playing: boolean })[]}
+   */
+  get renditions() {
+    const playing = this.#viewer?.choice.rendition;
+    return (this.#viewer?.renditions ?? []).map((track) => ({ ...track, playing: track.name === playing }));
   }
 
   /** One of closed, connecting, waiting, playing, frozen, reconnecting, refused, blocked. */
@@ -126,6 +155,7 @@ export class GatewayPlayer extends HTMLElement {
     if (name === 'stats') this.#showStats(after !== null);
     else if (!this.isConnected) return;
     else if (name === 'muted') this.#view.video.muted = after !== null;
+    else if (name === 'rendition') this.#select();
     else if (this.#viewer || name === 'src') this.#open();
   }
 
@@ -143,18 +173,19 @@ export class GatewayPlayer extends HTMLElement {
   }
 
   /**
-   * Does what a key means: m, f, p, s, ?. The player listens for keys itself while the focus is in it; a page that is all player passes
+   * Does what a key means: m, f, p, q, s, ?. The player listens for keys itself while the focus is in it; a page that is all player passes
    * every key on.
    *
    * @param {KeyboardEvent} event
    */
   handleKey(event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !this.hasAttribute('controls')) return;
-    if (this.#view.dialog.open) return;
+    if (this.#view.dialog.open || event.composedPath()[0] === this.#view.choose) return; // a menu takes letters itself
     const act = {
       m: () => (this.muted = !this.muted),
       f: () => this.toggleFullscreen(),
       p: () => this.togglePictureInPicture(),
+      q: () => this.#view.openMenu(),
       s: () => this.toggleAttribute('stats'),
       '?': () => this.#view.dialog.showModal(),
     }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -183,12 +214,21 @@ export class GatewayPlayer extends HTMLElement {
     this.#callUntil = 0;
     v.name.textContent = source.room;
     const policy = this.getAttribute('ice-transport-policy') === 'relay' ? 'relay' : 'all';
-    const viewer = new Viewer({ url: source.url, room: source.room, iceTransportPolicy: policy, startedAt: this.startedAt });
+    const viewer = new Viewer({ url: source.url, room: source.room, rendition: this.rendition, iceTransportPolicy: policy, startedAt: this.startedAt });
     this.#viewer = viewer;
     viewer.addEventListener('state', () => this.#render());
-    viewer.addEventListener('stream', () => this.#render());
+    viewer.addEventListener('stream', (event) => {
+      this.#render();
+      this.#offer();
+      this.dispatchEvent(new CustomEvent('stream', { detail: event.detail }));
+    });
+    viewer.addEventListener('rendition', (event) => {
+      this.rendition = event.detail.selected;
+      this.#offer();
+      this.dispatchEvent(new CustomEvent('rendition', { detail: event.detail }));
+    });
     viewer.addEventListener('media', (event) => this.#attach(event.detail));
-    viewer.addEventListener('error', (event) => this.dispatchEvent(new CustomEvent('error', { detail: event.detail })));
+    viewer.addEventListener('error', (event) => this.#complain(event.detail));
     viewer.open();
     this.#tick = setInterval(() => this.#measure(), 1000);
     this.#render();
@@ -201,23 +241,51 @@ export class GatewayPlayer extends HTMLElement {
     viewer?.close();
     this.#meter = this.#stats = this.#firstFrame = null;
     this.#playing = this.#blocked = false;
-    this.#view.video.srcObject = null;
+    this.#awaited = this.#view.video.srcObject = null;
     this.#view.still.hidden = true;
     this.#view.surface.classList.remove('picture');
     this.#view.panel.clear();
+    this.#view.renditions([], { rendition: '', selected: 'auto' });
+    this.#track = this.#hint = null;
     this.#state = 'closed';
   }
 
-  /** Plays a session's media; the last frame of the session before stays until the first one of this. */
+  /** Asks for the rendition that the attribute names. */
+  #select() {
+    const viewer = this.#viewer;
+    if (viewer && viewer.choice.selected !== this.rendition) viewer.select(this.rendition);
+  }
+
+  /** Shows what can be chosen. */
+  #offer() {
+    this.#view.renditions(this.#viewer.renditions, this.#viewer.choice);
+  }
+
+  #complain(error) {
+    this.dispatchEvent(new CustomEvent('error', { detail: error }));
+    if (error.fatal || !['not-found', 'codec-unsupported'].includes(error.code)) return;
+    this.#hint = words.notSelected(error.message);
+    clearTimeout(this.#hintTimer);
+    this.#hintTimer = setTimeout(() => {
+      this.#hint = null;
+      this.#render();
+    }, hintFor);
+    this.#render();
+  }
+
+  /** Plays a session's media; the last frame of the session, or of the track, before stays until the first one of this. */
   #attach(media) {
-    const { video, still, surface } = this.#view;
+    this.#awaited = null;
+    const { video } = this.#view;
+    const [track = null] = media.getVideoTracks();
+    if (track !== this.#track) this.#hold(track);
+    if (video.srcObject !== media && ['absent', 'restarting'].includes(this.stream?.state) && media.getTracks().every((t) => t.muted)) {
+      // Nothing comes yet, and a media element that waits for data holds up the page's load event (HTML, "delaying-the-load-event flag").
+      for (const t of media.getTracks()) t.addEventListener('unmute', () => this.#awaited === media && this.#attach(media), { once: true });
+      this.#awaited = media;
+      return;
+    }
     if (video.srcObject !== media) {
-      if (surface.classList.contains('picture') && still.hidden && video.videoWidth) {
-        still.width = video.videoWidth;
-        still.height = video.videoHeight;
-        still.getContext('2d').drawImage(video, 0, 0);
-        still.hidden = false;
-      }
       this.#playing = false;
       this.#mediaAt = performance.now();
       video.srcObject = media;
@@ -225,6 +293,22 @@ export class GatewayPlayer extends HTMLElement {
     }
     this.#play();
     this.#sound();
+  }
+
+  /** Keeps the last frame in sight until the track has one. @param {MediaStreamTrack?} track */
+  #hold(track) {
+    const { video, still, surface } = this.#view;
+    this.#track = track;
+    if (surface.classList.contains('picture') && still.hidden && video.videoWidth) {
+      still.width = video.videoWidth;
+      still.height = video.videoHeight;
+      still.getContext('2d').drawImage(video, 0, 0);
+      still.hidden = false;
+    }
+    if (!track || !this.#playing) return; // #begin takes it away
+    video.requestVideoFrameCallback?.(() => {
+      if (track === this.#track) still.hidden = true;
+    });
   }
 
   #awaitFrame(media) {
@@ -309,7 +393,7 @@ export class GatewayPlayer extends HTMLElement {
     const notLive = stream && words.streamWords(stream);
     this.#view.label(words.stateNames[stream?.state] ?? 'Connecting', stream?.state === 'live' ? 'live' : stream?.state === 'absent' ? 'fault' : 'wait');
     if (this.#blocked) return this.#say('blocked', words.blocked);
-    if (this.#playing && still < frozenAfter) return this.#say('playing', null);
+    if (this.#playing && still < frozenAfter) return this.#say('playing', this.#hint, { small: true });
     if (notLive) return this.#say('waiting', notLive);
     if (this.#playing) return this.#say('frozen', words.frozen(Math.floor(still / 1000)), { small: true });
     const comes = (this.#stats?.framesReceived ?? 0) > 0 && !this.#stats.framesDecoded;
@@ -364,6 +448,7 @@ export class GatewayPlayer extends HTMLElement {
     const attempt = (act) => () => Promise.resolve(act()).catch((err) => console.warn('gateway:', err.message));
     v.mute.onclick = () => (this.muted = !this.muted);
     v.statsButton.onclick = () => this.toggleAttribute('stats');
+    v.choose.onchange = () => (this.rendition = v.choose.value);
     v.full.onclick = attempt(() => this.toggleFullscreen());
     v.pip.onclick = attempt(() => this.togglePictureInPicture());
     v.pip.hidden = !document.pictureInPictureEnabled;

@@ -32,7 +32,7 @@ export function retryDelay(attempt, visible, random = Math.random()) {
  * once, if it is the same conversation and still lives.
  *
  * @param {string} url
- * @param {{roomId: string, token?: string}} join
+ * @param {{roomId: string, token?: string, rendition?: string}} join
  * @returns {{socket: WebSocket, messages: MessageEvent[]}|undefined}
  */
 function begun(url, join) {
@@ -40,7 +40,8 @@ function begun(url, join) {
   if (!early?.socket) return;
   const { socket, messages } = early;
   early.socket = null;
-  early.kept = socket.url === url && early.join.roomId === join.roomId && !join.token && socket.readyState <= WebSocket.OPEN;
+  const same = early.join.roomId === join.roomId && early.join.rendition === join.rendition && !join.token;
+  early.kept = socket.url === url && same && socket.readyState <= WebSocket.OPEN;
   if (early.kept) return { socket, messages };
   socket.onopen = null;
   socket.close();

@@ -55,6 +55,21 @@ export function bitrateText(bps) {
   return `${Math.round(bps / 1000)} kbit/s`;
 }
 
+/**
+ * A track's numbers as people write them.
+ *
+ * @param {import('./viewer.js').Track} track
+ * @returns {string[]}
+ */
+export function trackTexts({ codec, width, height, fps, bitrate }) {
+  return [
+    codecName(codec),
+    width && height ? `${width} × ${height}` : '',
+    fps ? `${Math.round(fps * 10) / 10} fps` : '',
+    bitrate ? bitrateText(bitrate) : '',
+  ].filter(Boolean);
+}
+
 /** Reads one connection again and again; rates are of the time between two readings. */
 export class Meter {
   #pc;
@@ -69,7 +84,9 @@ export class Meter {
   async read() {
     const report = await this.#pc.getStats();
     const by = (type, kind) => [...report.values()].filter((s) => s.type === type && (!kind || s.kind === kind));
-    const [video = {}] = by('inbound-rtp', 'video').sort((a, b) => (b.bytesReceived ?? 0) - (a.bytesReceived ?? 0));
+    // one that ended may be listed still
+    const fresh = (s) => s.lastPacketReceivedTimestamp ?? 0;
+    const [video = {}] = by('inbound-rtp', 'video').sort((a, b) => fresh(b) - fresh(a) || (b.bytesReceived ?? 0) - (a.bytesReceived ?? 0));
     const [audio = {}] = by('inbound-rtp', 'audio');
     const pair = chosenPair(report) ?? {};
     const now = {

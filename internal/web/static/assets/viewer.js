@@ -27,9 +27,21 @@ const retryAfter = {
  */
 
 /**
+ * What came of the last edit of a stream's file.
+ *
+ * @typedef {{ at: number, ok: boolean, message: string, findings?: string[] }} Reload at: Unix milliseconds
+ */
+
+/**
  * A stream as the gateway describes it; see docs/protocol.md.
  *
- * @typedef {{ name: string, title?: string, state: string, reason?: string, tracks?: Track[], viewers?: number }} Stream
+ * @typedef {{ name: string, title?: string, state: string, reason?: string, tracks?: Track[], viewers?: number, reload?: Reload }} Stream
+ */
+
+/**
+ * Which rendition plays, and which one is asked for.
+ *
+ * @typedef {{ rendition: string, selected: string }} Choice rendition: a name, empty while it is unknown; selected: a name, or "auto"
  */
 
 /**
@@ -101,7 +113,7 @@ function begun() {
  * Its steps are marks in the browser's performance timeline, gateway:connecting, open, joined, offer, answer, connected, first-frame.
  *
  * Events: `state` (detail: ViewerState), `stream` (detail: Stream), `media` (detail: MediaStream, a new one for each session and also
- * when its tracks changed), `error` (detail: {code, message, traceId, fatal}).
+ * when its tracks changed), `rendition` (detail: Choice), `error` (detail: {code, message, traceId, fatal}).
  */
 export class Viewer extends EventTarget {
   #signaling;
@@ -130,26 +142,41 @@ export class Viewer extends EventTarget {
   #steps = Promise.resolve();
   /** Counts sessions: a step of an older one does nothing. */
   #epoch = 0;
+  /** @type {{ video: string[], audio: string[] }|undefined} */
+  #codecs;
+  /** @type {Choice} */
+  #choice;
+  /** What the gateway was told last in a join, what it has confirmed, and the requestId of a select that it hasn't answered. */
+  #joinedWith = 'auto';
+  #confirmed = 'auto';
+  #asked = '';
+  #asks = 0;
 
   /**
    * @param {object} options
    * @param {string} options.url the gateway's WebSocket, such as "ws://box:8080/ws"
    * @param {string} options.room the room; every stream is a room of its own name
    * @param {string} [options.token] what the gateway asks for where it is closed
+   * @param {string} [options.rendition] name of the rendition to begin with; otherwise the gateway chooses
    * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" uses TURN only; so does a gateway that says so
    * @param {number} [options.startedAt] from when the first frame is timed, on the clock of performance.now(); otherwise from open
    */
-  constructor({ url, room, token, iceTransportPolicy = 'all', startedAt }) {
+  constructor({ url, room, token, rendition = 'auto', iceTransportPolicy = 'all', startedAt }) {
     super();
     this.#room = room;
+    this.#choice = { rendition: '', selected: rendition };
     this.#policy = iceTransportPolicy;
     this.#startedAt = startedAt ?? -1;
-    this.#signaling = new Signaling(url, () => ({
-      roomId: room,
-      version: 1,
-      codecs: receivableCodecs(),
-      ...(token ? { token } : {}),
-    }));
+    this.#signaling = new Signaling(url, () => {
+      this.#joinedWith = this.#choice.selected;
+      return {
+        roomId: room,
+        version: 1,
+        codecs: (this.#codecs ??= receivableCodecs()),
+        ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
+        ...(token ? { token } : {}),
+      };
+    });
     this.#signaling.addEventListener('state', (event) => this.#follow(event.detail));
     this.#signaling.addEventListener('message', (event) => this.#receive(event.detail));
   }
@@ -172,6 +199,39 @@ export class Viewer extends EventTarget {
   /** What the viewer is doing. @returns {ViewerState} */
   get status() {
     return this.#status;
+  }
+
+  /** Which rendition plays, and which one is asked for. @returns {Choice} */
+  get choice() {
+    return this.#choice;
+  }
+
+  /** The renditions that this browser can decode, best first. @returns {Track[]} */
+  get renditions() {
+    const types = (this.#codecs ??= receivableCodecs()).video.map((type) => type.toLowerCase());
+    const fits = (codec) => !types.length || types.includes(`video/${codec}`);
+    return (this.#stream?.tracks ?? []).filter((track) => track.kind === 'video' && fits(track.codec));
+  }
+
+  /**
+   * Asks for a rendition; it is also asked for in later sessions. What comes of it is told by `rendition`, and by `error` when the gateway
+   * refuses: then all stays as it was.
+   *
+   * @param {string} rendition a name, or "auto": the gateway chooses
+   */
+  select(rendition) {
+    const asked = `select-${++this.#asks}`;
+    this.#asked = this.#session && this.#signaling.send('select', { rendition, requestId: asked }) ? asked : ''; // otherwise it joins with it
+    this.#choose({ selected: rendition });
+  }
+
+  /** @param {Partial<Choice>} changes */
+  #choose(changes) {
+    const before = this.#choice;
+    const now = { ...before, ...changes };
+    if (now.rendition === before.rendition && now.selected === before.selected) return;
+    this.#choice = now;
+    this.dispatchEvent(new CustomEvent('rendition', { detail: now }));
   }
 
   /** Begins to watch. */
@@ -248,6 +308,9 @@ export class Viewer extends EventTarget {
       case 'stream':
         this.#describe(message.stream);
         break;
+      case 'rendition':
+        this.#switched(message);
+        break;
       case 'offer':
         this.#step((pc) => this.#answer(pc, message.sdp));
         break;
@@ -263,7 +326,17 @@ export class Viewer extends EventTarget {
     }
   }
 
-  #refuse({ code = 'internal', message = '', traceId = '', fatal = false }) {
+  #switched({ requestId = '', rendition = '', selected = 'auto' }) {
+    this.#confirmed = selected;
+    if (requestId === this.#asked) this.#asked = '';
+    this.#choose(this.#asked ? { rendition } : { rendition, selected }); // the answer to a newer wish is still to come
+  }
+
+  #refuse({ code = 'internal', message = '', traceId = '', fatal = false, requestId = '' }) {
+    if (requestId && requestId === this.#asked) {
+      this.#asked = '';
+      this.#choose({ selected: this.#confirmed });
+    }
     this.dispatchEvent(new CustomEvent('error', { detail: { code, message, traceId, fatal } }));
     if (!fatal) return;
     if (retryAfter[code] === null) {
@@ -288,6 +361,10 @@ export class Viewer extends EventTarget {
     });
     this.#enter('joined');
     this.#describe(stream);
+    this.#asked = '';
+    this.#confirmed = 'auto';
+    this.#choose({ rendition: '' });
+    if (this.#choice.selected !== this.#joinedWith) this.select(this.#choice.selected); // chosen while the socket opened
   }
 
   #describe(stream) {

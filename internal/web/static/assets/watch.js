@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { About } from './about.js';
 import './player.js';
 
 const player = /** @type {import('./player.js').GatewayPlayer} */ (document.querySelector('gateway-player'));
@@ -13,10 +14,12 @@ player.toggleAttribute('controls', options.get('controls') !== '0');
 player.toggleAttribute('muted', options.get('muted') !== '0');
 player.toggleAttribute('stats', options.has('stats'));
 if (options.has('relay')) player.setAttribute('ice-transport-policy', 'relay');
+player.rendition = options.get('rendition') ?? 'auto';
 player.startedAt = 0;
 player.setAttribute('src', location.origin + location.pathname);
 
 player.addEventListener('state', () => {
   document.title = `${player.stream?.title || decodeURIComponent(name)} · gateway`;
 });
+player.append(...new About(player, new URL(`../api/streams/${name}`, location.href)).elements);
 document.addEventListener('keydown', (event) => player.handleKey(event));

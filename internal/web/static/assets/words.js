@@ -62,7 +62,7 @@ export function viewerWords({ state, code, message }, room, host) {
     case 'codec-unsupported':
       return {
         title: 'This browser can’t decode the stream',
-        detail: `${said} Open it in another browser, or set codec: vp8 in the stream’s YAML file.`,
+        detail: `${said} Open it in another browser, or set codec: vp8 in the stream’s YAML file, for all or for one more rendition.`,
         tone: 'fault',
         ...again,
       };
@@ -121,6 +121,28 @@ export function undecodable(codec) {
     detail: `${codecName(codec) || 'Video'} comes in, but no picture comes out. Open it in another browser, or set codec: vp8 in the stream’s YAML file.`,
     tone: 'fault',
   };
+}
+
+/**
+ * The sentence for a rendition that the gateway didn't switch to.
+ *
+ * @param {string} message the gateway's reason
+ * @returns {Words}
+ */
+export function notSelected(message) {
+  return { title: 'The quality stays as it was', detail: sentence(message), tone: 'fault' };
+}
+
+/**
+ * The sentence for an edit of a stream's file that the gateway didn't take.
+ *
+ * @param {string} name the stream's
+ * @param {import('./viewer.js').Reload} [reload]
+ * @returns {string} a line, and one for each finding; empty when there is nothing to say
+ */
+export function refusedEdit(name, reload) {
+  if (!reload || reload.ok) return '';
+  return [`pipelines/${name}.yaml: edit refused: ${reload.message}`, ...(reload.findings ?? [])].join('\n');
 }
 
 /**

@@ -1,0 +1,547 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gateway/internal/config"
+	"gateway/internal/gst"
+	"gateway/internal/media"
+)
+
+// devices is what `gateway devices -json` prints: docs/operations.md.
+type devices struct {
+	*gst.Devices
+	Encoders []encoder `json:"encoders"`
+}
+
+// encoder is a row of the encoder table on this machine.
+type encoder struct {
+	ID        string      `json:"id"`
+	Name      string      `json:"name"`
+	Codec     media.Codec `json:"codec"`
+	Hardware  bool        `json:"hardware"`
+	Package   string      `json:"package"`       // of Debian, that has it
+	Installed bool        `json:"installed"`     // with all that it needs
+	FPS       float64     `json:"fps,omitempty"` // frames a second of 1280x720 that it managed in a trial
+	gst.Fault
+}
+
+// Devices prints what this machine can capture and encode, as text or JSON; with
+// an id, a pipeline file for that thing alone. It captures nothing. Without an id
+// it tries the encoders out, and blocks for half a minute at most.
+func (s Settings) Devices(ctx context.Context, asJSON bool, id string, stdout io.Writer) error {
+	table, err := config.LoadEncoders(s.conf.Encoders)
+	if err != nil {
+		return err
+	}
+	registry := gst.NewRegistry()
+	d := devices{gst.FindDevices(ctx), encoders(table, registry)}
+	if id == "" {
+		ctx, cancel := context.WithTimeout(ctx, trialsTimeout)
+		defer cancel()
+		d.try(ctx, table, registry)
+	}
+	switch {
+	case id != "":
+		f, err := d.suggest(id, registry)
+		if err != nil {
+			return err
+		}
+		_, err = stdout.Write(f.yaml(s.schema()))
+		return err
+	case asJSON:
+		out := json.NewEncoder(stdout)
+		out.SetEscapeHTML(false)
+		out.SetIndent("", "  ")
+		return out.Encode(d)
+	}
+	_, err = stdout.Write(d.text())
+	return err
+}
+
+// schema is the path of the editors' schema as a pipeline file names it; "" if
+// the schema isn't beside the pipelines.
+func (s Settings) schema() string {
+	const path = "../docs/pipeline.schema.json"
+	if _, err := os.Stat(filepath.Join(s.conf.Pipelines, path)); err != nil {
+		return ""
+	}
+	return path
+}
+
+// encoders tells which rows of the table are installed.
+func encoders(table *config.Encoders, r config.Registry) []encoder {
+	rows := []encoder{}
+	for _, row := range table.For("") {
+		_, err := branchOf(row, table, r)
+		rows = append(rows, encoder{
+			ID: "encoder:" + row.Name, Name: row.Name, Codec: row.Codec, Hardware: row.Hardware, Package: row.Package, Installed: err == nil,
+		})
+	}
+	return rows
+}
+
+// trialsTimeout bounds the trials of all encoders together: no more begin then.
+const trialsTimeout = 15 * time.Second
+
+// try runs the installed encoders, one after the other.
+func (d *devices) try(ctx context.Context, table *config.Encoders, r *gst.Registry) {
+	var untried []string
+	for i := range d.Encoders {
+		e := &d.Encoders[i]
+		row, _ := table.Find(e.Name)
+		launch, err := branchOf(row, table, r)
+		switch {
+		case err != nil: // not installed
+		case ctx.Err() != nil:
+			untried = append(untried, e.Name)
+		default:
+			e.try(row, launch, r)
+		}
+	}
+	if len(untried) > 0 {
+		d.Notes = append(d.Notes, fmt.Sprintf("not tried, because it took more than %v already: %s", trialsTimeout, strings.Join(untried, ", ")))
+	}
+}
+
+// branchOf compiles a stream that uses the row, and returns the launch text of the
+// branch. It has an error if something that the row needs isn't installed.
+func branchOf(row config.Encoder, table *config.Encoders, r config.Registry) (string, error) {
+	f := encoder{Name: row.Name, Codec: row.Codec}.suggest()
+	s, err := config.ParseStream("trial", "trial", f.yaml(""), table)
+	if err != nil {
+		return "", err
+	}
+	plan, err := config.Compile(s, r)
+	if err != nil {
+		return "", err
+	}
+	return plan.Feeds[0].Branches[0].Launch, nil
+}
+
+func (e *encoder) try(row config.Encoder, launch string, r *gst.Registry) {
+	width, height := trialWidth, trialHeight
+	if row.Codec.Kind() == media.Audio {
+		width, height = 0, 0
+	}
+	fps, err := r.Trial(row, launch, width, height, usualFPS)
+	switch {
+	case err != nil && row.Hardware:
+		e.Fault = gst.Fault{Problem: "it doesn't work: " + err.Error(), Remedy: "install the hardware's driver, or let this user open it (groups video, render)"}
+	case err != nil:
+		e.Fault = gst.Fault{Problem: "it doesn't work: " + err.Error(), Remedy: "use another encoder"}
+	case width > 0:
+		e.FPS = math.Round(fps)
+	}
+}
+
+// text is the list for people.
+func (d devices) text() []byte {
+	var b bytes.Buffer
+	fault := func(f gst.Fault) {
+		if f.Problem != "" {
+			fmt.Fprintf(&b, "    ! %s: %s\n", f.Problem, f.Remedy)
+		}
+	}
+	b.WriteString("cameras\n")
+	for _, c := range d.Cameras {
+		fmt.Fprintf(&b, "  %s\n    %s\n    %s\n", c.ID, list(c.Name, c.Driver, c.Device), c.Source)
+		fault(c.Fault)
+		for _, f := range alike(c.Formats) {
+			fmt.Fprintf(&b, "    %s  %s\n", f.Name, sizes(f.Sizes))
+		}
+	}
+	b.WriteString("displays\n")
+	for _, x := range d.Displays {
+		fmt.Fprintf(&b, "  %s", x.ID)
+		if x.Width > 0 {
+			fmt.Fprintf(&b, "  %dx%d", x.Width, x.Height)
+		}
+		fmt.Fprintf(&b, "\n    %s\n", x.Source)
+		fault(x.Fault)
+	}
+	b.WriteString("monitors\n")
+	for _, m := range d.Monitors {
+		primary := ""
+		if m.Primary {
+			primary = "primary"
+		}
+		fmt.Fprintf(&b, "  %s  %s\n    %s\n", m.ID, list(fmt.Sprintf("%dx%d at %d,%d", m.Width, m.Height, m.X, m.Y), primary), m.Source)
+	}
+	b.WriteString("windows\n")
+	for _, w := range d.Windows {
+		fmt.Fprintf(&b, "  %s  %s\n    %s\n", w.ID, list(fmt.Sprintf("%dx%d", w.Width, w.Height), w.Class, w.Title), w.Source)
+	}
+	b.WriteString("audio\n")
+	for _, a := range d.Audio {
+		standard := ""
+		if a.Default {
+			standard = "default"
+		}
+		fmt.Fprintf(&b, "  %s\n    %s\n    %s\n", a.ID, list(a.Name, a.API, standard), a.Source)
+	}
+	b.WriteString("encoders\n")
+	absent := map[string][]string{} // by what to do about it
+	for _, e := range d.Encoders {
+		kind, there := "software", "installed"
+		switch {
+		case !e.Installed && e.Hardware:
+			why := "not here, needs its hardware, the driver and " + e.Package
+			absent[why] = append(absent[why], e.Name)
+			continue
+		case !e.Installed:
+			why := "not installed, in " + e.Package
+			absent[why] = append(absent[why], e.Name)
+			continue
+		case e.FPS > 0:
+			there = fmt.Sprintf("%.0f frames a second of %dx%d", e.FPS, trialWidth, trialHeight)
+		}
+		if e.Hardware {
+			kind = "hardware"
+		}
+		fmt.Fprintf(&b, "  %-20s  %s, %s, %s\n", e.ID, e.Codec, kind, there)
+		fault(e.Fault)
+	}
+	for _, why := range slices.Sorted(maps.Keys(absent)) {
+		fmt.Fprintf(&b, "  %s:\n    %s\n", why, strings.Join(absent[why], " "))
+	}
+	for _, n := range d.Notes {
+		fmt.Fprintf(&b, "note: %s\n", n)
+	}
+	b.WriteString("A pipeline for one of them: gateway devices -yaml ID > pipelines/NAME.yaml\n")
+	return b.Bytes()
+}
+
+// alike joins the formats that have the same sizes and rates.
+func alike(formats []gst.VideoFormat) []gst.VideoFormat {
+	var joined []gst.VideoFormat
+	for _, f := range formats {
+		same := func(j gst.VideoFormat) bool { return sizes(j.Sizes) == sizes(f.Sizes) }
+		if at := slices.IndexFunc(joined, same); at >= 0 {
+			joined[at].Name += " " + f.Name
+			continue
+		}
+		joined = append(joined, f)
+	}
+	return joined
+}
+
+// list joins the words that aren't empty, each once.
+func list(words ...string) string {
+	var some []string
+	for _, w := range words {
+		if w != "" && !slices.Contains(some, w) {
+			some = append(some, w)
+		}
+	}
+	return strings.Join(some, ", ")
+}
+
+func sizes(all []gst.VideoSize) string {
+	var words []string
+	for _, s := range all {
+		w := fmt.Sprintf("%dx%d", s.Width, s.Height)
+		if s.MinWidth > 0 {
+			w = fmt.Sprintf("%dx%d to %s", s.MinWidth, s.MinHeight, w)
+		}
+		for i, r := range s.Rates {
+			w += []string{" ", "/"}[min(i, 1)] + number(r)
+		}
+		if s.MinRate > 0 {
+			w += "-" + number(s.MinRate)
+		}
+		words = append(words, w)
+	}
+	return strings.Join(words, ", ")
+}
+
+// number writes a rate with as few digits as it has.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+// suggestion is a pipeline file to be.
+type suggestion struct {
+	comment       []string
+	title         string
+	source        string // of video
+	audio         string // source of audio
+	codec         media.Codec
+	encoder       string
+	width, height int
+	fps           float64
+}
+
+const (
+	mostWidth, mostHeight   = 1920, 1080 // that a suggested file asks for
+	trialWidth, trialHeight = 1280, 720
+	usualFPS                = 30
+)
+
+// find is the id of what people call so: its id, a camera's path or device, a
+// display's name, a window's title or number, or the name of a monitor or sound.
+func (d devices) find(word string) (string, error) {
+	var ids []string
+	exact := false
+	add := func(id string, names ...string) {
+		exact = exact || id == word // whatever else has that for its name, such as a window's title
+		if slices.Contains(names, word) {
+			ids = append(ids, id)
+		}
+	}
+	for _, c := range d.Cameras {
+		add(c.ID, c.Path, c.Device, c.Name)
+	}
+	for _, x := range d.Displays {
+		add(x.ID, x.Name)
+	}
+	for _, m := range d.Monitors {
+		add(m.ID, m.Name)
+	}
+	for _, w := range d.Windows {
+		add(w.ID, w.Title, w.XID)
+	}
+	for _, a := range d.Audio {
+		add(a.ID, a.Name)
+	}
+	for _, e := range d.Encoders {
+		add(e.ID, e.Name)
+	}
+	switch {
+	case exact || len(ids) == 0:
+		return word, nil
+	case len(ids) == 1:
+		return ids[0], nil
+	}
+	return "", fmt.Errorf("%q may be %s: give one of these ids", word, strings.Join(ids, " or "))
+}
+
+// suggest tells how to stream what has that id, or is called so.
+func (d devices) suggest(id string, r config.Registry) (*suggestion, error) {
+	id, err := d.find(id)
+	if err != nil {
+		return nil, err
+	}
+	codec := d.codec()
+	for _, c := range d.Cameras {
+		if c.ID == id {
+			f := &suggestion{comment: []string{"Camera " + list(c.Name, c.Driver, c.Bus)}, title: c.Name, source: c.Source, codec: codec}
+			if c.Path == "" && c.Device != "" {
+				f.comment = append(f.comment, "udev made no link to it under /dev/v4l: its number may be another after a restart.")
+			}
+			f.fault(c.Fault)
+			f.choose(c.Source, r)
+			return f, nil
+		}
+	}
+	for _, x := range d.Displays {
+		if x.ID == id {
+			f := &suggestion{comment: []string{"X display " + x.Name}, title: "Desktop " + x.Name, source: x.Source, codec: codec}
+			f.fault(x.Fault)
+			f.fit(x.Width, x.Height)
+			return f, nil
+		}
+	}
+	for _, m := range d.Monitors {
+		if m.ID == id {
+			f := &suggestion{comment: []string{"Monitor " + m.Name + " of X display " + m.Display}, title: m.Name, source: m.Source, codec: codec}
+			f.fit(m.Width, m.Height)
+			return f, nil
+		}
+	}
+	for _, w := range d.Windows {
+		if w.ID == id {
+			f := &suggestion{comment: []string{
+				"Window " + list(w.Title, w.Class) + " on X display " + w.Display,
+				"The number is the window's as long as it is open. When it isn't there at start,",
+				"ximagesrc shows the whole screen.",
+			}, title: cmp.Or(w.Title, w.Class, id), source: w.Source, codec: codec}
+			f.fit(w.Width, w.Height)
+			return f, nil
+		}
+	}
+	for _, a := range d.Audio {
+		if a.ID == id {
+			return &suggestion{comment: []string{"Audio of " + list(a.Name, a.API)}, title: a.Name, audio: a.Source}, nil
+		}
+	}
+	for _, e := range d.Encoders {
+		if e.ID == id {
+			return e.suggest(), nil
+		}
+	}
+	return nil, fmt.Errorf("there is no %q here: gateway devices lists the ids", id)
+}
+
+// suggest is a test picture, or a tone, by that encoder.
+func (e encoder) suggest() *suggestion {
+	f := &suggestion{comment: []string{"Encoder " + e.Name}, title: e.Name, codec: e.Codec}
+	if !e.Installed {
+		f.comment = append(f.comment, "It isn't installed: the package "+e.Package+" has it.")
+	}
+	if e.Codec.Kind() == media.Audio {
+		f.audio = "audiotestsrc is-live=true volume=0.1"
+		return f
+	}
+	f.source, f.encoder = "videotestsrc is-live=true horizontal-speed=2", e.Name
+	f.width, f.height, f.fps = trialWidth, trialHeight, usualFPS
+	return f
+}
+
+// codec is the first that something installed encodes, in the order of how many
+// browsers play it.
+func (d devices) codec() media.Codec {
+	for _, codec := range []media.Codec{media.H264, media.VP8, media.VP9, media.AV1} {
+		for _, e := range d.Encoders {
+			if e.Codec == codec && e.Installed {
+				return codec
+			}
+		}
+	}
+	return media.H264
+}
+
+func (f *suggestion) fault(fault gst.Fault) {
+	if fault.Problem != "" {
+		f.comment = append(f.comment, "Now: "+fault.Problem+": "+fault.Remedy)
+	}
+}
+
+// fit takes a picture's size, scaled to what is sensible to encode.
+func (f *suggestion) fit(width, height int) {
+	if width < 16 || height < 16 {
+		return // unknown, or too small for encoders
+	}
+	f.width, f.height = fit(width, height)
+	f.fps = usualFPS
+}
+
+func fit(width, height int) (int, int) {
+	scale := min(1, float64(mostWidth)/float64(width), float64(mostHeight)/float64(height))
+	even := func(n int) int { return max(int(float64(n)*scale+0.5)/2*2, 16) }
+	return even(width), even(height)
+}
+
+// choose takes the best size and rate of a camera up to 1080p30, or passes on
+// what only it encodes.
+func (f *suggestion) choose(source string, r config.Registry) {
+	formats, err := r.Formats(source)
+	if err != nil {
+		return // absent: the gateway chooses when it comes
+	}
+	best := 0.0
+	for _, o := range formats {
+		if o.MediaType != "video/x-raw" && o.MediaType != "image/jpeg" || o.MaxWidth < 16 || o.MaxHeight < 16 {
+			continue
+		}
+		width, height := fit(o.MaxWidth, o.MaxHeight)
+		if o.MinWidth < o.MaxWidth {
+			width, height = min(o.MaxWidth, mostWidth)/2*2, min(o.MaxHeight, mostHeight)/2*2
+		}
+		fps := o.MaxFPS
+		for _, rate := range o.Rates {
+			fps = max(fps, rate)
+		}
+		if fps <= 0 || fps*1.01 > usualFPS { // 29.97 is as good as 30
+			fps = usualFPS
+		}
+		moves := min(1, fps/24) // below the cinema's rate, size counts less and less
+		if score := float64(width*height) * moves * moves; fps >= 1 && score > best {
+			best, f.width, f.height, f.fps = score, width, height, fps
+		}
+	}
+	for _, o := range formats {
+		if o.MediaType != "video/x-h264" {
+			continue
+		}
+		if best > 0 {
+			f.comment = append(f.comment, "It makes H.264 by itself too: \"encoder: copy\" passes that on.")
+		} else {
+			f.codec, f.encoder = media.H264, "copy"
+		}
+		return
+	}
+}
+
+// bitrate is a middling one for the size.
+func (f *suggestion) bitrate() string {
+	switch area := f.width * f.height; {
+	case area > 1280*720*3/2:
+		return "4M"
+	case area > 640*480*3/2, area == 0:
+		return "2.5M"
+	}
+	return "1M"
+}
+
+// yaml writes the file; schema is where editors find its schema, "" for nowhere.
+func (f *suggestion) yaml(schema string) []byte {
+	var b bytes.Buffer
+	if schema != "" {
+		fmt.Fprintf(&b, "# yaml-language-server: $schema=%s\n", schema)
+	}
+	for _, c := range f.comment {
+		fmt.Fprintf(&b, "# %s\n", c)
+	}
+	fmt.Fprintf(&b, "title: %s\n", scalar(clip(f.title, 200)))
+	if f.source != "" {
+		fmt.Fprintf(&b, "source: %s\nvideo:\n  codec: %s\n", scalar(f.source), f.codec)
+		if f.encoder != "" {
+			fmt.Fprintf(&b, "  encoder: %s\n", scalar(f.encoder))
+		}
+		if f.encoder != "copy" {
+			if f.width > 0 {
+				fmt.Fprintf(&b, "  width: %d\n  height: %d\n", f.width, f.height)
+			}
+			if f.fps > 0 {
+				fmt.Fprintf(&b, "  framerate: %s\n", number(f.fps))
+			}
+			fmt.Fprintf(&b, "  bitrate: %s\n", f.bitrate())
+		}
+	}
+	if f.audio != "" {
+		fmt.Fprintf(&b, "audio:\n  source: %s\n  codec: %s\n", scalar(f.audio), cmp.Or(f.codec, media.Opus))
+	}
+	return b.Bytes()
+}
+
+// clip cuts a text to n bytes at the end of a character.
+func clip(s string, n int) string {
+	for len(s) > n {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
+
+var plainScalar = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_/.,=:@+-]*( [A-Za-z0-9_/.,=:@+-]+)*$`)
+
+// scalar writes a YAML string: plain where it can't be taken for anything else,
+// else as JSON writes it, which YAML reads as the same.
+func scalar(s string) string {
+	switch strings.ToLower(s) {
+	case "y", "n", "yes", "no", "on", "off", "true", "false", "null":
+	default:
+		if plainScalar.MatchString(s) && !strings.Contains(s, ": ") && !strings.HasSuffix(s, ":") {
+			return s
+		}
+	}
+	var b bytes.Buffer
+	out := json.NewEncoder(&b)
+	out.SetEscapeHTML(false)
+	out.Encode(s) // a string never fails
+	return strings.TrimSpace(b.String())
+}

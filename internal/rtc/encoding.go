@@ -1,0 +1,154 @@
+package rtc
+
+import (
+	"time"
+
+	"github.com/pion/rtp"
+
+	"gateway/internal/media"
+)
+
+// encoding is a source at one viewer and what its packets look like on the wire.
+// Once packets were sent the headers stay what they are, so that a packet that is
+// sent again under its number is the same bytes: with other bytes it would use an
+// AES-GCM nonce twice. Another format makes another encoding.
+type encoding struct {
+	spec   media.Track
+	src    Source
+	format format     // of the headers
+	offset uint32     // of the RTP timestamps
+	header rtp.Header // SSRC, PT and what changes from packet to packet
+	first  rtp.Header // the same for the first packet of a frame: with the playout delay
+	rtx    rtp.Header // SSRC 0: packets are sent again as they were
+}
+
+// ready tells whether the peer takes the encoding.
+func (e *encoding) ready() bool { return e.header.SSRC != 0 }
+
+// in is the encoding in a format: itself if that changes no header.
+func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
+	if e.ready() && e.format.pt == f.pt && e.format.rtx == f.rtx && e.format.delayID == f.delayID && e.format.inStep == f.inStep {
+		e.format = f
+		return e
+	}
+	n := &encoding{spec: e.spec, src: e.src, format: f, offset: e.offset}
+	n.header = rtp.Header{Version: 2, PayloadType: f.pt, SSRC: ssrc}
+	n.first = n.header
+	if f.delayID != 0 {
+		delay := atOnce
+		if f.inStep {
+			delay = withSound
+		}
+		if err := n.first.SetExtension(f.delayID, delay); err != nil {
+			n.first = n.header // the identifier was checked; never here
+		}
+	}
+	if f.rtx != 0 {
+		n.rtx = rtp.Header{Version: 2, PayloadType: f.rtx, SSRC: rtxSSRC}
+	}
+	return n
+}
+
+// prepare fills in the header that packet p has under a sequence number, stamped
+// late after its capture: a pure function of these.
+func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.Header {
+	h := &e.header
+	if p.Start {
+		h = &e.first
+	}
+	h.SequenceNumber = seq
+	h.Timestamp = e.timestamp(p.Buffer.Capture + late)
+	h.Marker = p.Marker()
+	return h
+}
+
+// timestamp is the RTP timestamp of a moment on the capture clock.
+func (e *encoding) timestamp(at time.Duration) uint32 {
+	return media.RTPTime(at, e.spec.Codec.ClockRate()) + e.offset
+}
+
+func (e *encoding) close() {
+	e.src.Notify(nil)
+	e.src.Close()
+}
+
+// switched tells that a track goes on with another encoding.
+type switched struct {
+	slot string
+	spec media.Track
+	old  *encoding // to be closed; nil at the start
+}
+
+// take reads what is due of a track into s.batch: from the next encoding as soon
+// as that has something, which a source begins with a keyframe. What the old one
+// is in the middle of is sent before, if all of it is due. Viewer.sendMu is held.
+func (t *track) take(s *shard, write func([]media.Packet)) {
+	s.batch = s.batch[:0]
+	if n := t.next; n != nil && n.ready() {
+		if s.batch = n.src.Next(s.batch); len(s.batch) > 0 {
+			if t.cur != nil && t.cut {
+				s.rest = t.cur.src.Next(s.rest[:0])
+				write(s.rest[:t.remainder(s.rest)])
+				release(s.rest)
+			}
+			s.switched = append(s.switched, switched{t.slot, n.spec, t.cur})
+			t.advance(s.batch[0].Buffer.Capture)
+		}
+	}
+	if len(s.batch) == 0 && t.cur != nil {
+		s.batch = t.cur.src.Next(s.batch)
+	}
+	write(s.batch)
+	release(s.batch)
+}
+
+// remainder is how many of the packets end the frame that the track is in the
+// middle of, 0 if its end isn't among them.
+func (t *track) remainder(packets []media.Packet) int {
+	for i, p := range packets {
+		if p.Index != t.last+1+uint64(i) {
+			break
+		}
+		if p.Marker() {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+func release(packets []media.Packet) {
+	for _, p := range packets {
+		p.Release()
+	}
+}
+
+// advance puts the next encoding in the place of the current one; its first frame
+// was captured at that time.
+func (t *track) advance(at time.Duration) {
+	n := t.next
+	n.offset = t.offset
+	if rate := n.spec.Codec.ClockRate(); t.clock != 0 && t.clock != rate {
+		// the clock rate changes (Opus to PCMU), the time doesn't jump (RFC 7160 §4.1)
+		n.offset += media.RTPTime(at, t.clock) - media.RTPTime(at, rate)
+	}
+	t.offset, t.clock = n.offset, n.spec.Codec.ClockRate()
+	t.cur, t.next = n, nil
+	if t.cut {
+		t.history.skip() // the receiver must not take the frame for complete
+		t.cut = false
+	}
+	t.behind = t.packets > 0
+}
+
+// lateness is how much later than its capture a new frame is stamped, so that
+// timestamps don't go back: a new encoder may be behind the old one, with frames
+// that were sent already in the old one's encoding.
+func (t *track) lateness(capture time.Duration) time.Duration {
+	if t.behind {
+		if next := t.sent + time.Millisecond; capture < next {
+			return next - capture
+		}
+		t.behind = false
+	}
+	return 0
+}

@@ -1,0 +1,530 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway/internal/config"
+	"gateway/internal/media"
+)
+
+const (
+	launchTimeout = 10 * time.Second // from launch to playing
+	firstFrame    = 10 * time.Second // from playing to the first frame
+	stallAfter    = 5 * time.Second  // without a frame a live pipeline counts as frozen; slower streams get ten frame intervals
+
+	backoffMin   = 250 * time.Millisecond
+	backoffMax   = 8 * time.Second
+	backoffReset = 10 * time.Second // what ran so long starts the backoff anew
+)
+
+// errUnwanted ends a pipeline that nobody watches any more.
+var errUnwanted = errors.New("nobody watches")
+
+// capture runs one feed: rest while nobody watches, play while somebody does,
+// back off when that fails. Its goroutine, live, ends with ctx.
+type capture struct {
+	stream   *Stream
+	feed     config.Feed // of a whole feed with its Branches; otherwise encodings have those
+	ctx      context.Context
+	cancel   context.CancelFunc
+	done     chan struct{}
+	stir     chan struct{} // who wants what may have changed
+	keyframe chan struct{} // a ring wants a keyframe
+
+	// guarded by Stream.mu
+	encodings []*encoding
+	state     State
+	reason    string
+	parked    bool      // may not play: another capture has its device
+	retired   bool      // ends with its last encoding
+	playing   bool      // has, or may have, its device open
+	pipeline  Pipeline  // while it plays and has started
+	began     time.Time // when it had
+}
+
+func (s *Stream) newCapture(feed config.Feed) *capture {
+	c := &capture{
+		stream: s, feed: feed, done: make(chan struct{}), state: Idle,
+		stir: make(chan struct{}, 1), keyframe: make(chan struct{}, 1),
+	}
+	if !feed.Whole {
+		c.feed.Branches = nil
+	}
+	if feed.Absent != nil {
+		c.state, c.reason = Absent, config.Redact(feed.Absent.Error())
+	}
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	return c
+}
+
+// close ends the capture and waits for its pipeline's end.
+func (c *capture) close() {
+	c.cancel()
+	<-c.done
+}
+
+func (c *capture) setState(state State, reason string) {
+	s := c.stream
+	reason = config.Redact(reason)
+	s.mu.Lock()
+	same := c.state == state && c.reason == reason
+	s.mu.Unlock()
+	if same {
+		return
+	}
+	s.update(func() { c.state, c.reason = state, reason })
+	log := s.log.With("feed", c.feed.Name, "state", state)
+	if reason != "" {
+		log = log.With("reason", reason)
+	}
+	log.Info("stream state")
+}
+
+// now reads the state.
+func (c *capture) now() State {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return c.state
+}
+
+// wanted tells whether somebody needs the capture.
+func (c *capture) wanted() bool {
+	s := c.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.parked || c.state == Absent {
+		return false
+	}
+	for _, e := range c.encodings {
+		if wanted, _ := e.wanted(media.Now()); wanted {
+			return true
+		}
+	}
+	return false
+}
+
+// plays tells whether the capture may open its device.
+func (c *capture) plays() bool {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return c.playing
+}
+
+// waits tells whether the capture is parked, and says so to those who watch.
+func (c *capture) waits() bool {
+	c.stream.mu.Lock()
+	parked := c.parked
+	c.stream.mu.Unlock()
+	if parked {
+		c.setState(Restarting, "the configuration changes")
+	}
+	return parked
+}
+
+// live is the capture's life.
+func (c *capture) live() {
+	defer close(c.done)
+	defer c.cancel()
+	backoff := backoffMin
+	for c.rest() {
+		began := time.Now()
+		c.stream.update(func() { c.playing = !c.parked })
+		if !c.plays() {
+			continue
+		}
+		err := c.play()
+		c.stream.update(func() { c.playing = false })
+		if errors.Is(err, errUnwanted) {
+			c.clear()
+			if !c.waits() {
+				c.setState(Idle, "")
+			}
+			backoff = backoffMin
+			continue
+		}
+		if c.ctx.Err() != nil {
+			break
+		}
+		for _, e := range c.current() {
+			e.settle(err)
+		}
+		if time.Since(began) > backoffReset {
+			backoff = backoffMin
+		}
+		c.failed(err, backoff)
+		failure := c.failure(nil, err)
+		select {
+		case <-c.ctx.Done():
+		case <-time.After(backoff):
+		}
+		backoff = min(backoff*2, backoffMax)
+		c.stream.replan(c.ctx, failure) // what failed may have gone: look again
+	}
+	c.clear()
+}
+
+// rest waits until somebody wants the capture; false: it ends.
+func (c *capture) rest() bool {
+	for !c.wanted() {
+		if c.over() {
+			return false
+		}
+		if !c.waits() && (c.now() == Restarting || c.now() == Starting) { // nobody waits for it any more
+			c.setState(Idle, "")
+		}
+		select {
+		case <-c.ctx.Done():
+			return false
+		case <-c.keyframe: // nothing to ask: what starts begins with one
+		case <-c.stir:
+		}
+	}
+	return c.ctx.Err() == nil
+}
+
+// over tells whether a capture that nobody wants is retired, and if so takes it out
+// of its stream. Otherwise it forgets its retired encodings.
+func (c *capture) over() bool {
+	s := c.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.retired {
+		c.encodings = slices.DeleteFunc(slices.Clone(c.encodings), func(e *encoding) bool { return e.retired != 0 })
+		return false
+	}
+	s.captures = slices.DeleteFunc(slices.Clone(s.captures), func(o *capture) bool { return o == c })
+	return true
+}
+
+// proved notes what of the configuration in force has yielded pictures, or sound.
+func (s *Stream) proved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.previous == nil {
+		return
+	}
+	now := media.Now()
+	s.untried = slices.DeleteFunc(s.untried, func(e *encoding) bool { return e.yields(now) })
+	if len(s.untried) == 0 {
+		s.previous = nil
+	}
+}
+
+// failed notes that the pipeline ended by itself.
+func (c *capture) failed(err error, backoff time.Duration) {
+	s := c.stream
+	text := config.Redact(err.Error())
+	s.mu.Lock()
+	s.restarts++
+	s.lastErr = text
+	s.mu.Unlock()
+	s.log.Warn("pipeline failed", "feed", c.feed.Name, "err", text, "retry_in", backoff)
+	c.setState(Restarting, text)
+}
+
+// encodingFailed notes that one encoder ended by itself.
+func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
+	text := config.Redact(err.Error())
+	s.mu.Lock()
+	branch := e.branch
+	s.mu.Unlock()
+	s.launcher.Blame(&branch, err)
+	s.update(func() {
+		s.restarts++
+		s.lastErr = text
+	})
+	s.log.Warn("encoder failed", "track", branch.Track.Name, "encoder", branch.Encoder, "err", text, "retry_in", backoff)
+}
+
+// falter tells that nothing comes of the capture any more, because its only
+// running encoding failed. The next frame makes it live again.
+func (c *capture) falter(r *run, reason error) {
+	s := c.stream
+	s.mu.Lock()
+	others := slices.ContainsFunc(c.encodings, func(e *encoding) bool { return e.running })
+	s.mu.Unlock()
+	if !others {
+		c.setState(Restarting, reason.Error())
+		r.quiet.Store(true)
+	}
+}
+
+// current lists the capture's encodings.
+func (c *capture) current() []*encoding {
+	c.stream.mu.Lock()
+	defer c.stream.mu.Unlock()
+	return append([]*encoding(nil), c.encodings...)
+}
+
+// clear gives back the memory of rings that nobody fills.
+func (c *capture) clear() {
+	for _, e := range c.current() {
+		e.ring.clear(e)
+	}
+}
+
+// play launches the feed and stays with the pipeline until it fails, isn't wanted
+// any more (errUnwanted) or the capture ends.
+func (c *capture) play() error {
+	if c.now() != Restarting { // a restart stays one until frames come
+		c.setState(Starting, "")
+	}
+	run := &run{capture: c, failure: make(chan error, 1), flows: make(chan struct{}, 1)}
+	run.quiet.Store(true)
+	launching, cancel := context.WithTimeout(c.ctx, launchTimeout)
+	pipeline, err := c.stream.launcher.Launch(launching, c.stream.name, &c.feed, run)
+	cancel()
+	if err != nil {
+		run.stop()
+		return fmt.Errorf("launch: %w", err)
+	}
+	c.stream.update(func() { c.pipeline, c.began = pipeline, time.Now() })
+	err = c.attend(run, pipeline)
+	if err := pipeline.Close(); err != nil {
+		c.stream.log.Error("pipeline close", "err", err)
+	}
+	run.stop()
+	c.stream.update(func() { c.pipeline = nil })
+	return err
+}
+
+// activity is an encoding that runs, or is coming to its end.
+type activity struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// attend serves a running pipeline: encoders as they are wanted, keyframe
+// requests, stalls.
+func (c *capture) attend(run *run, pipeline Pipeline) error {
+	active := make(map[*encoding]activity)
+	defer func() {
+		for _, a := range active {
+			a.cancel()
+		}
+		for _, a := range active {
+			<-a.done
+		}
+	}()
+	var (
+		tick     = time.NewTicker(time.Second)
+		due      = time.NewTimer(time.Hour) // an encoder, or all, may not be wanted any more
+		keyframe = time.NewTimer(time.Hour)
+		leaving  time.Duration // since when nothing is wanted; 0: something is
+	)
+	defer tick.Stop()
+	defer due.Stop()
+	defer keyframe.Stop()
+	for {
+		wanted, next := c.encode(active, run, pipeline)
+		now := media.Now()
+		s := c.stream
+		s.mu.Lock()
+		linger, parked := s.conf.Linger, c.parked
+		if c.retired {
+			linger = 0
+		}
+		s.mu.Unlock()
+		switch {
+		case parked:
+			return errUnwanted
+		case wanted:
+			leaving = 0
+		default:
+			if leaving == 0 {
+				leaving = now
+			}
+			if next = leaving + linger - now; next <= 0 {
+				return errUnwanted
+			}
+		}
+		if next > 0 {
+			due.Reset(next)
+		}
+		c.askKeyframes(pipeline, keyframe)
+
+		select {
+		case <-c.ctx.Done():
+			return c.ctx.Err()
+		case err := <-run.failure:
+			return err
+		case <-run.flows:
+			c.setState(Live, "")
+			c.stream.proved()
+		case <-c.stir:
+		case <-due.C:
+		case <-c.keyframe:
+		case <-keyframe.C:
+		case <-tick.C:
+			c.stream.proved()
+			if err := c.stalled(active); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// encode starts the encoders that are wanted and ends the others. It tells
+// whether any is wanted, and when to look again; it doesn't wait for them.
+func (c *capture) encode(active map[*encoding]activity, run *run, pipeline Pipeline) (any bool, again time.Duration) {
+	now := media.Now()
+	wants := make(map[*encoding]bool)
+	c.stream.mu.Lock()
+	c.encodings = slices.DeleteFunc(slices.Clone(c.encodings), func(e *encoding) bool {
+		wanted, next := e.wanted(now)
+		if next > 0 && (again == 0 || next < again) {
+			again = next
+		}
+		wants[e], any = wanted, any || wanted
+		return !wanted && e.retired != 0
+	})
+	run.admit(c.encodings)
+	c.stream.mu.Unlock()
+
+	for e, a := range active {
+		select {
+		case <-a.done:
+			delete(active, e)
+		default:
+			if !wants[e] {
+				a.cancel()
+			}
+		}
+	}
+	for e, wanted := range wants {
+		if _, runs := active[e]; runs || !wanted { // one that is ending stirs when it has
+			continue
+		}
+		ctx, cancel := context.WithCancel(c.ctx)
+		a := activity{cancel, make(chan struct{})}
+		active[e] = a
+		go func() {
+			defer signal(c.stir)
+			defer close(a.done)
+			e.run(ctx, run, pipeline)
+		}()
+	}
+	return any, again
+}
+
+// askKeyframes passes on what the rings want, and sets the timer to look again.
+func (c *capture) askKeyframes(pipeline Pipeline, timer *time.Timer) {
+	var next time.Duration
+	for _, e := range c.current() {
+		ask, again := e.ring.ask(e, media.Now())
+		if ask {
+			pipeline.RequestKeyframe(e.id)
+		}
+		if again > 0 && (next == 0 || again < next) {
+			next = again
+		}
+	}
+	if next > 0 {
+		timer.Reset(next)
+	}
+}
+
+// stalled looks for encodings that should yield frames and don't. Where no other
+// yields any either, it is the capture's fault.
+func (c *capture) stalled(active map[*encoding]activity) error {
+	now := media.Now()
+	for e := range active {
+		err := e.stale(now)
+		if err == nil {
+			continue
+		}
+		others := false
+		for o := range active {
+			others = others || o != e && o.yields(now)
+		}
+		if !others {
+			return fmt.Errorf("track %q: %w", e.ring.described().Name, err)
+		}
+		e.end(err)
+	}
+	return nil
+}
+
+// run is one pipeline's sink: it carries what is delivered to the encodings, as
+// long as the pipeline is the capture's.
+type run struct {
+	capture *capture
+	failure chan error
+	flows   chan struct{} // frames come, after quiet
+	quiet   atomic.Bool   // no frame since the start, or since the only encoding failed
+	fail    sync.Once
+
+	mu      sync.RWMutex // held shared while something is delivered, exclusively to change what follows
+	byID    map[string]*encoding
+	stopped bool
+}
+
+// admit says which encodings there are.
+func (r *run) admit(encodings []*encoding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byID = make(map[string]*encoding, len(encodings))
+	for _, e := range encodings {
+		r.byID[e.id] = e
+	}
+}
+
+// stop makes the run deaf; what is being delivered is waited for, and what came on
+// trial is given back.
+func (r *run) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	for _, e := range r.byID {
+		e.ring.forsake(e)
+	}
+}
+
+// Deliver implements Sink.
+func (r *run) Deliver(id string, b *media.Buffer) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[id]
+	if r.stopped || e == nil {
+		b.Release()
+		return
+	}
+	e.ring.deliver(e, b)
+	if r.quiet.Load() && r.quiet.Swap(false) {
+		signal(r.flows)
+	}
+}
+
+// Describe implements Sink.
+func (r *run) Describe(id string, t media.Track) {
+	r.mu.RLock()
+	e := r.byID[id]
+	if r.stopped {
+		e = nil
+	}
+	r.mu.RUnlock()
+	if e != nil {
+		r.capture.stream.update(func() { e.ring.describe(e, t) })
+	}
+}
+
+// Ended implements Sink.
+func (r *run) Ended(id string, err error) {
+	r.mu.RLock()
+	e := r.byID[id]
+	r.mu.RUnlock()
+	if e != nil {
+		e.end(err)
+	}
+}
+
+// Fail implements Sink.
+func (r *run) Fail(err error) {
+	r.fail.Do(func() { r.failure <- err })
+}

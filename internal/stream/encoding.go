@@ -1,0 +1,239 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"gateway/internal/config"
+	"gateway/internal/media"
+)
+
+const (
+	startTimeout    = 10 * time.Second // for an encoder to start
+	renditionLinger = 2 * time.Second  // how long an encoder goes on after its last viewer, if the stream lingers so long
+	heldBuffers     = 1024             // of an encoding on trial
+)
+
+// encoding is one branch of a capture: what fills a track's ring. A changed
+// configuration is a new encoding, which is tried beside the old one and takes
+// its ring over at a keyframe.
+type encoding struct {
+	id      string
+	capture *capture
+	ring    *ring
+	ended   chan error // it ended by itself; holds one
+	outcome chan error // of its trial: nil when it could take over; holds one
+
+	// guarded by Stream.mu
+	branch    config.Branch
+	launch    string // all of its launch text, for people
+	running   bool
+	needed    bool          // on trial: runs without viewers
+	until     time.Duration // runs without viewers until then
+	retired   time.Duration // no track's encoding any more: ends when its viewers have moved, at the latest then; 0: in use
+	unwatched time.Duration // when the last viewer left; 0: watched, or never was
+
+	// guarded by ring.mu
+	track   media.Track // what it makes
+	trial   bool        // its buffers are held, from the newest keyframe on
+	held    []*media.Buffer
+	frame   int           // of held: where the newest frame begins
+	begins  bool          // held begins with a keyframe
+	started time.Duration // 0: isn't running
+	last    time.Duration // when something came of it last
+}
+
+// wanted tells whether the encoding should run, and if not yet or not any more,
+// when to look again; 0: when somebody comes. The caller holds Stream.mu.
+func (e *encoding) wanted(now time.Duration) (wanted bool, again time.Duration) {
+	switch {
+	case e.retired != 0 && now >= e.retired:
+		return false, 0
+	case e.needed, e.always():
+		return true, 0
+	case e.ring.readers() > 0:
+		e.unwatched = 0
+		if e.retired != 0 {
+			return true, e.retired - now
+		}
+		return true, 0
+	case now < e.until && e.retired == 0:
+		return true, e.until - now
+	case !e.running || e.retired != 0:
+		return false, 0
+	}
+	if e.unwatched == 0 {
+		e.unwatched = now
+	}
+	left := e.unwatched + min(renditionLinger, e.capture.stream.conf.Linger) - now
+	return left > 0, max(left, 0)
+}
+
+// always tells whether the encoding runs without viewers: the first of a stream
+// that isn't on demand. The caller holds Stream.mu.
+func (e *encoding) always() bool {
+	s := e.capture.stream
+	return !s.conf.OnDemand && slices.Contains(s.tracks, e) && e == e.capture.encodings[0]
+}
+
+// run encodes until ctx is done: started, and started again with backoff when it
+// fails.
+func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
+	s := e.capture.stream
+	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
+		began := time.Now()
+		err := e.once(ctx, pipeline)
+		if ctx.Err() != nil {
+			return
+		}
+		e.settle(err)
+		if time.Since(began) > backoffReset {
+			backoff = backoffMin
+		}
+		s.encodingFailed(e, err, backoff)
+		e.capture.falter(r, err)
+		failure := e.capture.failure(e, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(backoff):
+		}
+		s.replan(ctx, failure)
+	}
+}
+
+// once encodes until it fails or ctx is done.
+func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
+	s := e.capture.stream
+	s.mu.Lock()
+	branch := e.branch
+	s.mu.Unlock()
+	select {
+	case <-e.ended: // of the last time
+	default:
+	}
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	err := pipeline.Start(starting, e.id, &branch)
+	cancel()
+	if err != nil {
+		return err
+	}
+	e.ring.started(e)
+	bps := branch.Track.Bps
+	s.update(func() { e.running, bps = true, e.branch.Track.Bps })
+	if bps != branch.Track.Bps { // it was changed while the encoder started
+		err = pipeline.SetBitrate(e.id, bps)
+	}
+	if branch.Copy {
+		pipeline.RequestKeyframe(e.id) // what the source encodes by itself doesn't begin with one
+	}
+	signal(e.capture.stir) // there may be wishes for a keyframe
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-e.ended:
+		}
+	}
+	pipeline.Stop(e.id)
+	e.ring.stopped(e)
+	s.update(func() { e.running = false })
+	return err
+}
+
+// end has the encoding stop and start again, for a reason. It doesn't block.
+func (e *encoding) end(err error) {
+	select {
+	case e.ended <- err:
+	default:
+	}
+}
+
+// settle tells how the encoding's trial came out; only the first counts.
+func (e *encoding) settle(err error) {
+	select {
+	case e.outcome <- err:
+	default:
+	}
+}
+
+// hold keeps a buffer of an encoding on trial, from its newest keyframe on. The
+// caller holds ring.mu.
+func (e *encoding) hold(b *media.Buffer) {
+	if b.Gap {
+		e.drop()
+	}
+	if b.Start {
+		if !e.begins {
+			e.drop()
+		}
+		e.frame = len(e.held)
+	}
+	if len(e.held) == heldBuffers { // nobody takes it; the next keyframe will do as well
+		e.drop()
+	}
+	if !b.Start && len(e.held) == 0 {
+		b.Release()
+		return
+	}
+	e.held = append(e.held, b)
+	if b.Keyframe {
+		for _, old := range e.held[:e.frame] {
+			old.Release()
+		}
+		e.held = append(e.held[:0], e.held[e.frame:]...)
+		e.frame, e.begins = 0, true
+		e.settle(nil)
+	}
+}
+
+// drop releases what is held. The caller holds ring.mu.
+func (e *encoding) drop() {
+	for _, b := range e.held {
+		b.Release()
+	}
+	e.held, e.frame, e.begins = e.held[:0], 0, false
+}
+
+// stale tells for how long nothing came of a running encoding, if that is too
+// long: a pipeline that neither yields nor fails.
+func (e *encoding) stale(now time.Duration) error {
+	r := e.ring
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case e.started == 0:
+		return nil
+	case e.last == 0:
+		if now-e.started > firstFrame {
+			return errNoFrame
+		}
+		return nil
+	}
+	limit := stallAfter
+	if e.track.FPS > 0 {
+		limit = max(limit, time.Duration(10*float64(time.Second)/e.track.FPS))
+	}
+	if now-e.last > limit {
+		return errStalled
+	}
+	return nil
+}
+
+// yields tells whether frames come of the encoding.
+func (e *encoding) yields(now time.Duration) bool {
+	r := e.ring
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lately := stallAfter / 2
+	if e.track.FPS > 0 {
+		lately = max(lately, time.Duration(2*float64(time.Second)/e.track.FPS))
+	}
+	return e.started != 0 && e.last != 0 && now-e.last < lately
+}
+
+var (
+	errNoFrame = errors.New("no frame within " + firstFrame.String() + " of the start")
+	errStalled = errors.New("no frame for " + stallAfter.String())
+)
