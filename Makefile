@@ -14,7 +14,7 @@ PACKAGES    := configs/debian-packages.txt
 ARGS ?=
 
 # Folders of test/ with a target of their own: slow, or measurements.
-ALONE := bench-join|bench-latency|camera|docker|soak
+ALONE := bench-avsync|bench-join|bench-latency|bench-reload|camera|docker|soak
 UNIT   = $(shell $(GO) list ./... | grep -v '^gateway/test/')
 E2E    = $(shell $(GO) list ./test/... | grep -vE '^gateway/test/($(ALONE))(/|$$)')
 
@@ -87,6 +87,12 @@ bench-latency: packages ## glass to glass: from an X screen to the pixels in a b
 bench-join: packages ## from opening the page to the first picture
 	@$(GO) run ./test/bench-join $(ARGS)
 
+bench-reload: packages ## what viewers miss when a pipeline file is edited
+	@$(GO) run ./test/bench-reload $(ARGS)
+
+bench-avsync: packages ## how far sound and picture are apart in a browser
+	@$(GO) run ./test/bench-avsync $(ARGS)
+
 ##@ Other
 
 packages: ## install the Debian packages to run, build and test
@@ -96,6 +102,9 @@ test/node_modules: test/package.json test/package-lock.json
 	$(call need,test)
 	@cd test && npm ci --silent --no-audit --no-fund && touch node_modules
 
+elements: ## which Debian package has which GStreamer elements, for the linter, from the package lists
+	@internal/lint/elements.sh >internal/lint/elements.txt
+
 clean: ## remove what was built
 	@rm -rf bin test/node_modules
 
@@ -103,4 +112,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: run build test test-unit test-e2e check test-camera test-docker soak bench-latency bench-join packages clean help
+.PHONY: run build test test-unit test-e2e check test-camera test-docker soak bench-latency bench-join bench-reload bench-avsync packages elements clean help

@@ -4,14 +4,19 @@
 package camera
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"image"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,7 +62,7 @@ func TestCameraVM(t *testing.T) {
 	if err := p.Wait(ctx); err != nil {
 		t.Fatalf("in the virtual machine: %v", err)
 	}
-	for _, name := range []string{"TestGuestRawCamera", "TestGuestMJPEGCamera", "TestGuestCameraReturns"} {
+	for _, name := range []string{"TestGuestRawCamera", "TestGuestMJPEGCamera", "TestGuestCameraReturns", "TestGuestCamerasAreListed"} {
 		if !strings.Contains(p.Log(), "--- PASS: "+name) {
 			t.Errorf("%s didn't pass in the virtual machine", name)
 		}
@@ -92,8 +97,8 @@ func TestGuestMJPEGCamera(t *testing.T) {
 	watch(ctx, t, g, 20)
 	s, err := g.Stream(ctx, "webcam")
 	rig.Check(t, err)
-	if !strings.Contains(s.Launch, "jpegdec") {
-		t.Errorf("the launch text decodes no JPEG: %s", s.Launch)
+	if !strings.Contains(s.Track("video").Launch, "jpegdec") {
+		t.Errorf("the launch text decodes no JPEG: %s", s.Track("video").Launch)
 	}
 }
 
@@ -116,6 +121,101 @@ func TestGuestCameraReturns(t *testing.T) {
 	shell(ctx, t, "camera_back && "+relink+" && v4l2-ctl -d /dev/webcam -c horizontal_movement=5")
 	rig.Check(t, g.WaitState(ctx, "webcam", "live"))
 	w.wait(ctx, t, 10) // the same viewer, the same connection
+}
+
+// TestGuestCamerasAreListed asks `gateway devices` about a camera that is free, busy
+// and forbidden, and checks the pipeline file that it suggests.
+func TestGuestCamerasAreListed(t *testing.T) {
+	ctx := guest(t)
+	shell(ctx, t, `mkdir -p /dev/v4l/by-id && ln -sfn "$(ls /dev/video[0-8])" /dev/v4l/by-id/usb-Vivid_1-video-index0`)
+	binary, err := rig.Binary()
+	rig.Check(t, err)
+	shell(ctx, t, "install -m 755 "+binary+" "+everybodys)
+	const id = "camera:usb-Vivid_1-video-index0"
+	free := cameraOf(t, id, devices(ctx, t, nil))
+	if free.Name != "vivid" || free.Driver != "vivid" || free.Bus != "platform:vivid-000" || free.Problem != "" ||
+		free.Source != "v4l2src device=/dev/v4l/by-id/usb-Vivid_1-video-index0" {
+		t.Errorf("%+v", free)
+	}
+	sizes := map[string][]float64{}
+	for _, f := range free.Formats {
+		for _, s := range f.Sizes {
+			sizes[fmt.Sprintf("%s %dx%d", f.Name, s.Width, s.Height)] = s.Rates
+		}
+	}
+	if got := fmt.Sprint(sizes["YUYV 640x480"]); got != "[25 15 12.5 10 5 4 2 1]" {
+		t.Errorf("YUYV 640x480 at %s of %v", got, sizes)
+	}
+
+	pipeline := filepath.Join(t.TempDir(), "mine.yaml")
+	if err := os.WriteFile(pipeline, run(ctx, t, nil, "devices", "-yaml", id), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(ctx, t, nil, "check", pipeline); strings.Contains(string(out), "absent") {
+		t.Errorf("%s", out)
+	}
+
+	busy, err := rig.Start(rig.Command{Path: "gst-launch-1.0", Args: strings.Fields(
+		"-v v4l2src device=/dev/v4l/by-id/usb-Vivid_1-video-index0 ! video/x-raw,width=320,height=180 ! identity silent=false ! fakesink silent=true")})
+	rig.Check(t, err)
+	rig.End(t, "capture", busy.Close)
+	_, err = busy.WaitLog(ctx, regexp.MustCompile("chain"))
+	rig.Check(t, err)
+	if c := cameraOf(t, id, devices(ctx, t, nil)); !strings.HasPrefix(c.Problem, "busy") || len(c.Formats) == 0 {
+		t.Errorf("captured from: %+v", c)
+	}
+	rig.Check(t, busy.Close())
+
+	shell(ctx, t, "chgrp video /dev/video* && chmod 660 /dev/video*")
+	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if c := cameraOf(t, id, devices(ctx, t, nobody)); !strings.Contains(c.Remedy, "usermod -aG video nobody") {
+		t.Errorf("without the group: %+v", c)
+	}
+}
+
+// everybodys is a copy of the gateway that any user may run.
+const everybodys = "/run/gateway"
+
+// listed is a camera in the list.
+type listed struct {
+	ID, Name, Driver, Bus, Source, Problem, Remedy string
+	Formats                                        []struct {
+		Name  string
+		Sizes []struct {
+			Width, Height int
+			Rates         []float64
+		}
+	}
+}
+
+func devices(ctx context.Context, t *testing.T, as *syscall.SysProcAttr) []listed {
+	t.Helper()
+	var d struct{ Cameras []listed }
+	rig.Check(t, json.Unmarshal(run(ctx, t, as, "devices", "-json"), &d))
+	return d.Cameras
+}
+
+func cameraOf(t *testing.T, id string, all []listed) listed {
+	t.Helper()
+	i := slices.IndexFunc(all, func(c listed) bool { return c.ID == id })
+	if i < 0 {
+		t.Fatalf("no %s: %+v", id, all)
+	}
+	return all[i]
+}
+
+// run returns what a command of the gateway prints.
+func run(ctx context.Context, t *testing.T, as *syscall.SysProcAttr, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, everybodys, args...)
+	cmd.SysProcAttr = as
+	var faults bytes.Buffer
+	cmd.Stderr = &faults
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("gateway %s: %v\n%s%s", strings.Join(args, " "), err, out, &faults)
+	}
+	return out
 }
 
 // start runs the gateway with one camera, as pipelines/webcam.yaml has it but

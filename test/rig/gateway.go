@@ -183,14 +183,37 @@ func (g *Gateway) Get(ctx context.Context, path string) (status int, body []byte
 
 // Stream is what /api/streams/NAME says of a stream.
 type Stream struct {
-	Name, Title, State, Reason, LastError, Launch string
-	Viewers, Restarts                             int
-	Tracks                                        []struct {
-		Name, Kind, Codec string
-		Width, Height     int
-		FPS               float64
-		Bitrate           int
+	Name, Title, State, Reason, LastError, Settings string
+	Viewers, Restarts                               int
+	Tracks                                          []Track
+	Reload                                          *Reload // nil: its file wasn't edited
+}
+
+// Track is a track in a [Stream].
+type Track struct {
+	Name, Kind, Codec, Encoder, Launch string
+	Width, Height                      int
+	FPS                                float64
+	Bitrate, Viewers                   int
+	Running                            bool // its encoder exists
+}
+
+// Track is the stream's track of a name, empty when it has none.
+func (s *Stream) Track(name string) Track {
+	for _, t := range s.Tracks {
+		if t.Name == name {
+			return t
+		}
 	}
+	return Track{}
+}
+
+// Reload is what came of the last edit of a stream's file.
+type Reload struct {
+	At       int64 // Unix milliseconds
+	OK       bool
+	Message  string
+	Findings []string
 }
 
 // Stream asks for one stream's state.
@@ -218,6 +241,30 @@ func (g *Gateway) WaitState(ctx context.Context, name, state string) error {
 		}
 		return err == nil, err
 	})
+}
+
+// Edit changes a stream's file by write and waits until the gateway has decided
+// on it.
+func (g *Gateway) Edit(ctx context.Context, name string, write func() error) (*Reload, error) {
+	s, err := g.Stream(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	before := int64(0)
+	if s.Reload != nil {
+		before = s.Reload.At
+	}
+	if err := write(); err != nil {
+		return nil, err
+	}
+	err = Until(ctx, "the gateway to reload "+name, func() (bool, error) {
+		s, err = g.Stream(ctx, name)
+		return err == nil && s.Reload != nil && s.Reload.At > before, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.Reload, nil
 }
 
 // Metrics reads /metrics: "name{label="x"}" → value, as Prometheus prints them.

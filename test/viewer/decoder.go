@@ -14,8 +14,8 @@ import (
 	"gateway/test/rig"
 )
 
-// Decoder makes pictures of a track's RTP packets, by gst-launch-1.0 in a
-// process of its own.
+// Decoder makes pictures or sound of a track's RTP packets, by gst-launch-1.0 in
+// a process of its own.
 type Decoder struct {
 	process *rig.Process
 	in      *io.PipeWriter // to its standard input
@@ -30,11 +30,43 @@ var depayloaders = map[media.Codec]string{
 	media.H264: "H264 ! rtpstreamdepay ! rtph264depay ! h264parse ! avdec_h264",
 	media.VP8:  "VP8 ! rtpstreamdepay ! rtpvp8depay ! vp8dec",
 	media.VP9:  "VP9 ! rtpstreamdepay ! rtpvp9depay ! vp9dec",
+	media.Opus: "OPUS ! rtpstreamdepay ! rtpopusdepay ! opusdec",
+	media.PCMU: "PCMU ! rtpstreamdepay ! rtppcmudepay ! mulawdec",
+	media.PCMA: "PCMA ! rtpstreamdepay ! rtppcmadepay ! alawdec",
 }
 
 // NewDecoder starts a decoder that calls onPicture for each picture, scaled to
 // width by height, on a goroutine of its own.
 func NewDecoder(codec media.Codec, width, height int, onPicture func(*image.RGBA)) (*Decoder, error) {
+	out := fmt.Sprintf("videoconvert ! videoscale ! video/x-raw,format=RGBA,width=%d,height=%d,pixel-aspect-ratio=1/1", width, height)
+	return newDecoder(codec, out, func() ([]byte, func()) {
+		picture := image.NewRGBA(image.Rect(0, 0, width, height))
+		return picture.Pix, func() { onPicture(picture) }
+	})
+}
+
+// SoundRate is how many samples a second there are of decoded sound.
+const SoundRate = 48000
+
+// NewSoundDecoder starts a decoder that calls onSound for each tenth of a second
+// of sound, mono, from -1 to 1, on a goroutine of its own.
+func NewSoundDecoder(codec media.Codec, onSound func([]float64)) (*Decoder, error) {
+	out := fmt.Sprintf("audioconvert ! audioresample ! audio/x-raw,format=S16LE,rate=%d,channels=1", SoundRate)
+	return newDecoder(codec, out, func() ([]byte, func()) {
+		raw := make([]byte, 2*SoundRate/10)
+		return raw, func() {
+			samples := make([]float64, len(raw)/2)
+			for i := range samples {
+				samples[i] = float64(int16(binary.LittleEndian.Uint16(raw[2*i:]))) / (1 << 15)
+			}
+			onSound(samples)
+		}
+	})
+}
+
+// newDecoder starts a decoder whose output, after the elements of out, is read
+// piece by piece: piece returns what to read one into, and what to call then.
+func newDecoder(codec media.Codec, out string, piece func() ([]byte, func())) (*Decoder, error) {
 	path, err := rig.Need("gst-launch-1.0", "gstreamer1.0-tools")
 	if err != nil {
 		return nil, err
@@ -44,13 +76,13 @@ func NewDecoder(codec media.Codec, width, height int, onPicture func(*image.RGBA
 		return nil, fmt.Errorf("decoder: no way to decode %s", codec)
 	}
 	in, write := io.Pipe()
-	read, out := io.Pipe()
-	d := &Decoder{in: write, out: out}
+	read, from := io.Pipe()
+	d := &Decoder{in: write, out: from}
 	// RFC 4571 framing carries RTP over a pipe. The queue lets the decoder's
 	// output wait without stopping its input.
-	launch := fmt.Sprintf("fdsrc fd=0 ! application/x-rtp-stream,media=video,clock-rate=90000,encoding-name=%s ! videoconvert ! videoscale "+
-		"! video/x-raw,format=RGBA,width=%d,height=%d,pixel-aspect-ratio=1/1 ! queue ! fdsink fd=1 sync=false", depay, width, height)
-	d.process, err = rig.Start(rig.Command{Path: path, Args: append([]string{"-q"}, strings.Fields(launch)...), Input: in, Output: out})
+	launch := fmt.Sprintf("fdsrc fd=0 ! application/x-rtp-stream,media=%s,payload=96,clock-rate=%d,encoding-name=%s ! %s ! queue ! fdsink fd=1 sync=false",
+		codec.Kind(), codec.ClockRate(), depay, out)
+	d.process, err = rig.Start(rig.Command{Path: path, Args: append([]string{"-q"}, strings.Fields(launch)...), Input: in, Output: from})
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +95,11 @@ func NewDecoder(codec media.Codec, width, height int, onPicture func(*image.RGBA
 	go func() {
 		defer d.reading.Done()
 		for {
-			picture := image.NewRGBA(image.Rect(0, 0, width, height))
-			if _, err := io.ReadFull(read, picture.Pix); err != nil {
+			room, done := piece()
+			if _, err := io.ReadFull(read, room); err != nil {
 				return
 			}
-			onPicture(picture)
+			done()
 		}
 	}()
 	return d, nil

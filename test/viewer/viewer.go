@@ -37,6 +37,7 @@ type Viewer struct {
 	Begun    time.Time // when Watch was called
 	Posted   time.Time // when the offer was ready and the gateway was asked
 	Answered time.Time // when the answer had come
+	Answer   string    // the gateway's SDP
 
 	session string // URL of the WHEP session
 	client  *http.Client
@@ -70,6 +71,8 @@ var codecs = map[media.Codec][]webrtc.RTPCodecParameters{
 	media.VP9: {{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP9, ClockRate: 90000, SDPFmtpLine: "profile-id=0", RTCPFeedback: feedback}, PayloadType: 98}},
 	media.Opus: {{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
 		SDPFmtpLine: "minptime=10;useinbandfec=1"}, PayloadType: 111}},
+	media.PCMU: {{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMU, ClockRate: 8000}, PayloadType: 0}},
+	media.PCMA: {{RTPCodecCapability: webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypePCMA, ClockRate: 8000}, PayloadType: 8}},
 }
 
 var feedback = []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}, {Type: "ccm", Parameter: "fir"}}
@@ -161,7 +164,7 @@ func (v *Viewer) negotiate(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	v.Answered = time.Now()
+	v.Answered, v.Answer = time.Now(), answer
 	return v.peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
 }
 

@@ -427,13 +427,16 @@ func TestNothingSeriousIsFoundByAxe(t *testing.T) {
 		rig.Check(t, &rig.Missing{What: "axe-core", Remedy: "run npm ci in test/"})
 	}
 	s := start(t)
-	s.set(every()...)
+	edited := ladder
+	edited.Name, edited.Reload = "edited", &reload{At: 1, Message: "no such encoder", Findings: []string{"pipelines/edited.yaml:3:1: video.encoder: unknown"}}
+	s.set(append(every(), edited)...)
 	s.problems = []string{"pipelines/desk.yaml:12:14: video.bitrate: 400k is below the minimum"}
 	for _, dark := range []bool{false, true} {
 		w := browse(t, s, "/", dark)
 		for _, c := range []struct{ path, ready string }{
 			{"/", "document.querySelectorAll('.card img').length >= 2"},
 			{"/watch/front-door?stats", player + "?.state === 'playing'"},
+			{"/watch/edited?stats", player + "?.state === 'playing' && " + remark + ".checkVisibility() && (document.querySelector('.settings').open = true) && document.querySelector('.settings pre')"},
 			{"/watch/desktop", notice},
 			{"/watch/nothing", notice},
 			{"/missing", "document.querySelector('.code')"},
@@ -519,6 +522,13 @@ func TestScreenshots(t *testing.T) {
 				shot("missing", "/missing", "document.querySelector('.code')")
 			}
 			shot("playing", "/watch/front-door?stats", player+"?.state === 'playing' && "+player+".stats?.fps > 20")
+			edited := ladder
+			edited.Reload = &reload{At: time.Now().UnixMilli(), Message: "x264enc: no keyframe within 5 s", Findings: []string{"pipelines/front-door.yaml:3:1: video.encoder: x264enc yields no keyframe"}}
+			s.set(append([]stream{edited}, every()[1:]...)...)
+			shot("edited", "/watch/front-door", player+"?.state === 'playing' && ("+player+".dispatchEvent(new PointerEvent('pointermove')), true)")
+			shot("settings", "/watch/front-door?stats", player+"?.state === 'playing' && (document.querySelector('.settings').open = true) && document.querySelector('.settings pre')?.scrollIntoView() === undefined")
+			shot("edited-home", "/", "document.querySelectorAll('.card img').length >= 2")
+			s.set(every()...)
 			if dark { // the player is always dark
 				continue
 			}

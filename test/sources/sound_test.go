@@ -1,0 +1,105 @@
+package sources
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/pion/rtp"
+
+	"gateway/internal/media"
+	"gateway/test/rig"
+	"gateway/test/viewer"
+)
+
+// hears waits until a viewer hears a tone of that frequency, and little else.
+func hears(ctx context.Context, t *testing.T, g *rig.Gateway, name string, codec media.Codec, hz float64) {
+	t.Helper()
+	sound := make(chan []float64, 100)
+	d, err := viewer.NewSoundDecoder(codec, func(samples []float64) {
+		select {
+		case sound <- samples:
+		default:
+		}
+	})
+	rig.Check(t, err)
+	defer d.Close()
+	w, err := viewer.Watch(ctx, viewer.Options{URL: g.URL("/whep/" + name), Codecs: []media.Codec{codec, media.VP8},
+		OnRTP: func(c media.Codec, p *rtp.Packet) {
+			if c == codec && len(p.Payload) > 0 {
+				d.Write(p)
+			}
+		}})
+	rig.Check(t, err)
+	defer w.Close()
+	best, good := 0.0, 0
+	for good < 10 {
+		select {
+		case samples := <-sound:
+			share := toneShare(samples, hz)
+			best = max(best, share)
+			if good++; share < 0.9 {
+				good = 0
+			}
+		case <-ctx.Done():
+			t.Fatalf("%s: no tone of %g Hz, its share was %.2f at most", name, hz, best)
+		}
+	}
+}
+
+// toneShare is the part of the power that is at a frequency (Goertzel), 0 for silence.
+func toneShare(samples []float64, hz float64) float64 {
+	c := 2 * math.Cos(2*math.Pi*hz/viewer.SoundRate)
+	var s1, s2, power float64
+	for _, x := range samples {
+		s1, s2 = x+c*s1-s2, s1
+		power += x * x
+	}
+	n := float64(len(samples))
+	if power/n < 1e-4 {
+		return 0
+	}
+	return 2 * (s1*s1 + s2*s2 - c*s1*s2) / n / power
+}
+
+func TestSoundServer(t *testing.T) {
+	ctx := bounded(t, time.Minute)
+	s, err := rig.StartSound(ctx)
+	rig.Check(t, err)
+	rig.End(t, "sound server", s.Close)
+	needElement(t, "gstreamer1.0-plugins-good", "pulsesink", "pulsesrc")
+	launch(t, "audiotestsrc is-live=true freq=440 volume=0.5 ! pulsesink device="+rig.SoundSink, s.Env()...)
+	source := "pulsesrc device=" + rig.SoundSink + ".monitor"
+	g := startGateway(ctx, t, map[string]string{
+		"opus": "audio: {source: " + source + "}\n",
+		"dtx":  "audio: {source: " + source + ", bitrate: 16k, channels: 1, dtx: true}\n",
+		"pcmu": "audio: {source: " + source + ", codec: pcmu}\n",
+		"pcma": "audio: {source: " + source + ", codec: pcma}\n",
+		"both": "source: videotestsrc\nvideo: {codec: vp8, width: 320, height: 180}\naudio: {source: " + source + "}\n",
+	}, s.Env()...)
+	for name, codec := range map[string]media.Codec{"opus": media.Opus, "dtx": media.Opus, "pcmu": media.PCMU, "pcma": media.PCMA, "both": media.Opus} {
+		t.Run(name, func(t *testing.T) { hears(ctx, t, g, name, codec, 440) })
+	}
+}
+
+// A sound card by ALSA: its plugin for PulseAudio stands for the card, because
+// ALSA's null device doesn't keep time.
+func TestALSA(t *testing.T) {
+	ctx := bounded(t, time.Minute)
+	needElement(t, "gstreamer1.0-alsa", "alsasrc")
+	if found, _ := filepath.Glob("/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"); len(found) == 0 {
+		rig.Check(t, &rig.Missing{What: "ALSA's plugin for PulseAudio", Remedy: "apt-get install libasound2-plugins"})
+	}
+	s, err := rig.StartSound(ctx)
+	rig.Check(t, err)
+	rig.End(t, "sound server", s.Close)
+	launch(t, "audiotestsrc is-live=true freq=1000 volume=0.5 ! pulsesink device="+rig.SoundSink, s.Env()...)
+	conf := filepath.Join(t.TempDir(), "asound.conf")
+	rig.Check(t, os.WriteFile(conf, fmt.Appendf(nil, "</usr/share/alsa/alsa.conf>\npcm.rig { type pulse device \"%s.monitor\" }\n", rig.SoundSink), 0o644))
+	g := startGateway(ctx, t, map[string]string{"card": "audio: {source: alsasrc device=rig}\n"}, append(s.Env(), "ALSA_CONFIG_PATH="+conf)...)
+	hears(ctx, t, g, "card", media.Opus, 1000)
+}
