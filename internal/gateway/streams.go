@@ -286,6 +286,10 @@ func (s *streams) remove(path string) (outcome, bool) {
 	}
 	name := config.File{Path: path}.Name()
 	s.mu.Lock()
+	if _, known := s.files[path]; !known { // another reload was first
+		s.mu.Unlock()
+		return outcome{}, false
+	}
 	gone := s.byName[name]
 	delete(s.byName, name)
 	delete(s.files, path)

@@ -404,12 +404,9 @@ func TestChangeThatNobodySawIsTakenBackWhenItFails(t *testing.T) {
 		t.Fatalf("captures %q", second.feed.Capture)
 	}
 	e.frame(true)
-	for i := s.Info(); i.Reload.OK || i.Title != "before" || !strings.Contains(i.Reload.Message, "not negotiated"); i = s.Info() {
-		time.Sleep(time.Millisecond) // the outcome is noted after the new pipeline plays
-		if t.Context().Err() != nil {
-			t.Fatalf("%+v", i)
-		}
-	}
+	waitInfo(t, s, "the outcome, which is noted after the new pipeline plays", func(i Info) bool {
+		return !i.Reload.OK && i.Title == "before" && strings.Contains(i.Reload.Message, "not negotiated")
+	})
 	expect(t, read(sub), 0, 1)
 	waitState(t, s, Live)
 }
@@ -499,11 +496,9 @@ func TestChangeStaysWhenWhatWasBeforeFails(t *testing.T) {
 	subscribeTo(t, s, "low")
 	low := receive(t, l.started, "encoder of the new rendition")
 	l.sink.Ended(low.id, errors.New("no such size"))
-	for s.Config() == changed {
-		time.Sleep(time.Millisecond)
-		if t.Context().Err() != nil {
-			t.Fatal("a rendition that doesn't work stays")
-		}
+	waitInfo(t, s, "a rendition that doesn't work is taken back", func(i Info) bool { return i.Reload != nil && !i.Reload.OK })
+	if s.Config() == changed {
+		t.Error("a rendition that doesn't work stays")
 	}
 }
 
@@ -540,9 +535,7 @@ func TestBitratesAreSetAllOrNone(t *testing.T) {
 	subscribeTo(t, s, "audio")
 	l, opus := begun(t, b)
 	opus.frame(true)
-	for !s.Info().Tracks[1].Running {
-		time.Sleep(time.Millisecond)
-	}
+	waitInfo(t, s, "sound", func(i Info) bool { return i.Tracks[1].Running })
 	l.mu.Lock()
 	l.fixed = errors.New("not while it runs")
 	l.mu.Unlock()

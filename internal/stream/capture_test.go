@@ -204,17 +204,23 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 // waitState waits until the stream is in a state.
 func waitState(t *testing.T, s *Stream, want State) Info {
 	t.Helper()
-	states := make(chan Info, 64)
+	return waitInfo(t, s, fmt.Sprintf("state %q", want), func(i Info) bool { return i.State == want })
+}
+
+// waitInfo waits until the stream is as a test wants it.
+func waitInfo(t *testing.T, s *Stream, what string, good func(Info) bool) Info {
+	t.Helper()
+	infos := make(chan Info, 64)
 	cancel := s.Watch(func(i Info) {
 		select {
-		case states <- i:
+		case infos <- i:
 		default:
 		}
 	})
 	defer cancel()
 	i := s.Info()
-	for i.State != want {
-		i = receive(t, states, fmt.Sprintf("state %q (now %q)", want, i.State))
+	for !good(i) {
+		i = receive(t, infos, fmt.Sprintf("%s (now %+v)", what, i))
 	}
 	return i
 }
