@@ -61,14 +61,21 @@ func (p *peer) accept(t *testing.T, answer string) {
 	}
 }
 
-// remoteAddress is where the gateway's media goes.
+// remoteAddress is where the gateway's media goes. Packets that are on their way
+// may arrive before ICE has chosen a pair anew.
 func (v *Viewer) remoteAddress(t *testing.T) string {
 	t.Helper()
-	pair, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	if err != nil || pair == nil {
-		t.Fatalf("no pair is selected: %v", err)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		pair, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		if err == nil && pair != nil {
+			return pair.Remote.Address
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no pair is selected: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return pair.Remote.Address
 }
 
 func TestRelayOnlyViewerIsSentMediaThroughItsRelay(t *testing.T) {
