@@ -87,7 +87,7 @@ func BenchmarkTurn(b *testing.B) {
 	src := newSource()
 	s := newSession(b, newEngine(b, Options{}), peerOptions{}, videoTrack, src)
 	s.connect(b)
-	idle := &shard{wake: make(chan struct{}, 1), batch: make([]media.Packet, 0, batchPackets)}
+	idle := &shard{out: newBatch(), wake: make(chan struct{}, 1), batch: make([]media.Packet, 0, batchPackets)}
 	idle.add(s.Viewer)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -80,10 +80,12 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	pion := pionLog{o.Logger}
-	if e.sockets, err = openSockets(o.UDPPort, o.ICE.Interfaces, o.ICE.PublicAddresses, o.Logger, pion.NewLogger("mux")); err != nil {
+	shards := runtime.GOMAXPROCS(0)
+	e.sockets, err = openSockets(o.UDPPort, shards, o.ICE.Interfaces, o.ICE.PublicAddresses, o.Logger, pion.NewLogger("mux"), e.metrics)
+	if err != nil {
 		return nil, err
 	}
-	if e.settings, err = settings(o.ICE, e.sockets, pion); err != nil {
+	if e.settings, err = settings(o.ICE, pion); err != nil {
 		e.sockets.Close()
 		return nil, err
 	}
@@ -91,8 +93,8 @@ func New(o Options) (*Engine, error) {
 		o.Logger.Warn("all addresses are private: viewers beyond the NAT need a forwarded port named by ice.public_addresses, " +
 			"or a TURN server that reaches this machine; ice.servers are for the viewers' side")
 	}
-	for range runtime.GOMAXPROCS(0) {
-		e.shards = append(e.shards, newShard())
+	for i := range shards {
+		e.shards = append(e.shards, newShard(i))
 	}
 	return e, nil
 }
@@ -111,10 +113,9 @@ func nominalCodecs() (*webrtc.MediaEngine, error) {
 	)
 }
 
-func settings(o config.ICE, mux ice.UDPMux, log pionLog) (webrtc.SettingEngine, error) {
+func settings(o config.ICE, log pionLog) (webrtc.SettingEngine, error) {
 	var s webrtc.SettingEngine
 	s.LoggerFactory = log
-	s.SetICEUDPMux(mux)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.DisableActiveTCP(true)
 	// Resolving a browser's mDNS candidates takes two sockets for each viewer (and
@@ -182,6 +183,7 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 
 	v := newViewer(e, s, o)
 	own := e.settings
+	own.SetICEUDPMux(viewerMux{e.sockets, v})
 	own.BufferFactory = v.buffer
 	if v.relays != nil {
 		own.SetRemoteIPFilter(v.relays.admit)

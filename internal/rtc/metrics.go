@@ -21,6 +21,12 @@ type metrics struct {
 	plis          prometheus.Counter
 	firs          prometheus.Counter
 	switches      prometheus.Counter
+	sends         prometheus.Counter
+	gsoMessages   prometheus.Counter
+	gsoPackets    prometheus.Counter
+	otherPackets  prometheus.Counter
+	fallbacks     *prometheus.CounterVec
+	stuck         prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -35,6 +41,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		all = append(all, c)
 		return c
 	}
+	sent := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "gateway", Subsystem: "rtc", Name: "datagrams_sent_total",
+		Help: "Datagrams of media that the kernel took, by how: gso (cut up by the kernel or the network card) or alone.",
+	}, []string{"how"})
+	fallbacks := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "gateway", Subsystem: "rtc", Name: "send_fallbacks_total",
+		Help: "Ways to send that were given up for good, by for whom (socket, viewer) and what is left (mmsg, single).",
+	}, []string{"scope", "to"})
+	all = append(all, sent, fallbacks)
 	m := &metrics{
 		viewers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "gateway", Subsystem: "rtc", Name: "viewers", Help: "Viewers by the state of their connection.",
@@ -54,6 +69,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		nacks:         counter("nacks_received_total", "NACK messages received."),
 		plis:          counter("plis_received_total", "Picture loss indications received."),
 		firs:          counter("firs_received_total", "Full intra requests received, with repeats."),
+		sends:         counter("send_calls_total", "System calls that sent media."),
+		gsoMessages:   counter("gso_messages_total", "Messages that were cut up into several datagrams."),
+		gsoPackets:    sent.WithLabelValues("gso"),
+		otherPackets:  sent.WithLabelValues("alone"),
+		fallbacks:     fallbacks,
+		stuck:         counter("send_stuck_total", "Times that a network card took nothing for 20 ms; what was due was dropped."),
 		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
 	}
 	if r == nil {

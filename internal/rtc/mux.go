@@ -15,35 +15,41 @@ import (
 	"github.com/pion/logging"
 )
 
-const socketBuffer = 1 << 20 // asked of the kernel, which may give less
-
 // sockets is the one UDP port on every local address: pion's UDPMux of an
 // address each. A socket bound to an address answers from it, which one on the
 // wildcard address doesn't promise. Addresses come and go (a camera box gets its
 // lease after it has booted, a laptop changes its Wi-Fi), so they are looked up
 // again when candidates are gathered.
 type sockets struct {
-	port   int
-	public []string // what the addresses are advertised as; empty: as they are
-	log    *slog.Logger
-	pion   logging.LeveledLogger
-	addrs  func() ([]netip.Addr, error) // those to serve, looked up now
+	port    int
+	public  []string // what the addresses are advertised as; empty: as they are
+	shards  int
+	log     *slog.Logger
+	pion    logging.LeveledLogger
+	metrics *metrics
+	addrs   func() ([]netip.Addr, error) // those to serve, looked up now
 
 	mu      sync.Mutex // guards what follows
-	muxes   map[netip.Addr]*ice.UDPMuxDefault
+	muxes   map[netip.Addr]*mux
 	checked time.Time
 	closed  bool
 }
 
+// mux is pion's on one of the sockets.
+type mux struct {
+	*ice.UDPMuxDefault
+	socket *socket
+}
+
 // openSockets opens the port; 0 takes one that is free on all addresses.
-func openSockets(port int, keep, public []string, log *slog.Logger, pion logging.LeveledLogger) (*sockets, error) {
+func openSockets(port, shards int, keep, public []string, log *slog.Logger, pion logging.LeveledLogger, m *metrics) (*sockets, error) {
 	// With an advertised address a loopback candidate would be advertised too,
 	// under that address, and neither connects.
 	loopback := len(public) == 0
 	var err error
 	for try := 0; try < 10; try++ {
 		s := &sockets{
-			port: port, public: public, log: log, pion: pion, muxes: map[netip.Addr]*ice.UDPMuxDefault{},
+			port: port, public: public, shards: shards, log: log, pion: pion, metrics: m, muxes: map[netip.Addr]*mux{},
 			addrs: func() ([]netip.Addr, error) { return localAddrs(loopback, keep) },
 		}
 		if err = s.refresh(); err == nil {
@@ -87,7 +93,7 @@ func (s *sockets) refresh() error {
 		if s.muxes[addr] != nil {
 			continue
 		}
-		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, uint16(s.port))))
+		conn, err := listen(addr, s.port, s.shards, s.log, s.metrics)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			taken = append(taken, fmt.Errorf("UDP port %d is taken on %s by another program; stop it or set ice.udp_port: %w", s.port, addr, err))
 			continue
@@ -96,36 +102,12 @@ func (s *sockets) refresh() error {
 			continue
 		}
 		if s.port == 0 {
-			s.port = conn.LocalAddr().(*net.UDPAddr).Port
+			s.port = conn.port()
 		}
-		_ = conn.SetReadBuffer(socketBuffer) // best effort
-		_ = conn.SetWriteBuffer(socketBuffer)
 		s.log.Debug("address is served", "address", addr, "port", s.port)
-		s.muxes[addr] = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: socket{conn}, Logger: s.pion})
+		s.muxes[addr] = &mux{ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: s.pion}), conn}
 	}
 	return errors.Join(taken...)
-}
-
-// socket is a UDP socket without a write deadline. pion sets one to end the
-// writes of a candidate that closes, but all viewers share the socket: packets
-// of others were lost by it (0.1 % while viewers came and went, 2026-11). A
-// write to a UDP socket waits for the network card at most.
-type socket struct{ *net.UDPConn }
-
-// SetDeadline is pion's.
-func (s socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
-
-// SetWriteDeadline is pion's.
-func (s socket) SetWriteDeadline(time.Time) error { return nil }
-
-// ReadFromAddrPort is pion's: it doesn't allocate.
-func (s socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	return s.ReadFromUDPAddrPort(b)
-}
-
-// WriteToAddrPort is pion's: it doesn't allocate.
-func (s socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	return s.WriteToUDPAddrPort(b, to)
 }
 
 // private tells whether the only addresses are ones that the Internet doesn't
@@ -223,25 +205,74 @@ func (s *sockets) outward() []netip.Addr {
 	return out
 }
 
-// GetConn is pion's: the connection of an ICE agent at an address.
-func (s *sockets) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+// at is the mux of a local address, nil if there is none.
+func (s *sockets) at(addr net.Addr) *mux {
 	u, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return nil, net.InvalidAddrError(addr.String())
+		return nil
 	}
 	s.mu.Lock()
-	mux := s.muxes[u.AddrPort().Addr().Unmap().WithZone("")]
-	s.mu.Unlock()
-	if mux == nil {
+	defer s.mu.Unlock()
+	return s.muxes[u.AddrPort().Addr().Unmap().WithZone("")]
+}
+
+// viewerMux is the sockets as a viewer's ICE agent sees them.
+type viewerMux struct {
+	*sockets
+	viewer *Viewer
+}
+
+// GetConn is pion's: the connection of an ICE agent at an address.
+func (m viewerMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) {
+	at := m.at(addr)
+	if at == nil {
 		return nil, net.InvalidAddrError(addr.String())
 	}
-	return mux.GetConn(ufrag, addr)
+	conn, err := at.GetConn(ufrag, addr)
+	if err != nil {
+		return nil, err
+	}
+	through, ok := conn.(muxConn)
+	if !ok {
+		return conn, nil
+	}
+	return &link{muxConn: through, viewer: m.viewer, sender: at.socket.senders[m.viewer.shard.index]}, nil
+}
+
+// muxConn is what pion's mux makes over a connection that has these methods.
+type muxConn interface {
+	net.PacketConn
+	ice.AddrPortReaderWriter
+}
+
+// link is a viewer's ICE agent at one of the sockets. What it writes goes to
+// pion's mux, but for RTP in the viewer's turn, which its shard sends in batches.
+type link struct {
+	muxConn
+	viewer *Viewer
+	sender *sender
+	noGSO  bool // segments don't get through to this viewer; its shard's
+}
+
+// WriteToAddrPort is pion's.
+func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	// RTP is written with Viewer.sendMu held, which guards batching.
+	if isRTP(b) && l.viewer.batching && to.Addr().Is4() == l.sender.socket.addr.Is4() {
+		l.viewer.shard.out.add(l, to, b)
+		return len(b), nil
+	}
+	return l.muxConn.WriteToAddrPort(b, to)
+}
+
+// isRTP tells RTP from all else on the port (RFC 7983 §7, RFC 5761 §4).
+func isRTP(b []byte) bool {
+	return len(b) >= 12 && b[0]>>6 == 2 && (b[1]&0x7f < 64 || b[1]&0x7f > 95)
 }
 
 // RemoveConnByUfrag is pion's: an ICE agent ended or restarts.
 func (s *sockets) RemoveConnByUfrag(ufrag string) {
 	s.mu.Lock()
-	muxes := make([]*ice.UDPMuxDefault, 0, len(s.muxes))
+	muxes := make([]*mux, 0, len(s.muxes))
 	for _, m := range s.muxes {
 		muxes = append(muxes, m)
 	}

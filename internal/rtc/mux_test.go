@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/ice/v4"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -119,7 +118,7 @@ func TestPrivateAddressesAreTold(t *testing.T) {
 		"127.0.0.1": true, "::1": true, "10.1.2.3": true, "192.168.0.9": true, "172.31.0.1": true, "169.254.3.4": true, "100.64.7.7": true, "fd12::1": true,
 		"203.0.113.7": false, "172.32.0.1": false, "2001:db8::7": false, "100.128.0.1": false,
 	} {
-		s := sockets{muxes: map[netip.Addr]*ice.UDPMuxDefault{netip.MustParseAddr(addr): nil, netip.MustParseAddr("127.0.0.1"): nil}}
+		s := sockets{muxes: map[netip.Addr]*mux{netip.MustParseAddr(addr): nil, netip.MustParseAddr("127.0.0.1"): nil}}
 		if got := s.private(); got != want {
 			t.Errorf("%s: private is %v", addr, got)
 		}

@@ -15,9 +15,10 @@ const (
 // shard is one sending goroutine and the viewers that it serves. Only it calls
 // their sources' Next and writes their RTP.
 type shard struct {
-	wake chan struct{} // holds one token: there is something in ready
-	stop chan struct{}
-	done chan struct{}
+	index int
+	wake  chan struct{} // holds one token: there is something in ready
+	stop  chan struct{}
+	done  chan struct{}
 
 	mu      sync.Mutex // guards what follows; held to touch the lists, never across a write
 	viewers []*Viewer
@@ -29,10 +30,13 @@ type shard struct {
 	rest     []media.Packet // what is due of the encoding before, at a switch
 	rtx      []byte         // one retransmission's payload
 	switched []switched     // of the viewer whose turn it is
+	out      *batch
 }
 
-func newShard() *shard {
+func newShard(index int) *shard {
 	s := &shard{
+		index: index,
+		out:   newBatch(),
 		wake:  make(chan struct{}, 1),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),

@@ -66,7 +66,9 @@ type Viewer struct {
 	sendMu   sync.Mutex
 	tracks   []*track // changed with negotiation.mu held too
 	gone     bool
+	batching bool // what is written goes to the shard's batch
 	failures int
+	unsent   uint64        // packets that the batch could not send
 	reportAt time.Duration // of the next sender report; 0 before the first packet
 
 	stateMu sync.Mutex    // held to change state, and while OnState is called
@@ -142,6 +144,7 @@ func (v *Viewer) turn(s *shard) (more bool) {
 		return false
 	}
 	packets, bytes, again, unsent := 0, 0, 0, uint64(0)
+	v.batching, s.out.unsent = true, 0
 	for _, t := range v.tracks {
 		if t.out == nil || t.latest() == nil {
 			continue
@@ -162,14 +165,20 @@ func (v *Viewer) turn(s *shard) (more bool) {
 		unsent += t.unsent
 		more = more || len(s.batch) == cap(s.batch)
 	}
+	s.out.flush()
+	v.batching = false
+	v.unsent += uint64(s.out.unsent)
+	unsent += uint64(s.out.unsent)
 	m := v.engine.metrics
 	if again > 0 {
 		m.retransmitted.Add(float64(again))
 	}
+	if unsent > 0 {
+		m.unsent.Add(float64(unsent))
+	}
 	if packets > 0 {
 		m.packets.Add(float64(packets))
 		m.bytes.Add(float64(bytes))
-		m.unsent.Add(float64(unsent))
 		if v.reportAt == 0 {
 			v.report(media.Now()) // at once: until then the receiver can't play the tracks in step
 		}
@@ -383,6 +392,7 @@ func (v *Viewer) Close() error {
 func (v *Viewer) Stats() Stats {
 	var s Stats
 	v.sendMu.Lock()
+	s.Unsent = v.unsent
 	tracks := append([]*track(nil), v.tracks...)
 	var rate uint32 // of the first video track, else of the first
 	var rated *track

@@ -144,7 +144,7 @@ func TestNothingIsReadBeforeTheConnection(t *testing.T) {
 
 // newIdleShard is a shard whose scratch a test may use.
 func newIdleShard(t testing.TB) *shard {
-	s := newShard()
+	s := newShard(0)
 	t.Cleanup(s.close)
 	return s
 }
