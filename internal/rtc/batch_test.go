@@ -363,6 +363,9 @@ func TestMediaIsSentInBatches(t *testing.T) {
 				s.peer.next(t)
 			}
 			m := e.metrics
+			for deadline := time.Now().Add(10 * time.Second); value(t, m.gsoPackets)+value(t, m.otherPackets) < 30 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond) // they are counted after they were sent
+			}
 			if gso, alone := value(t, m.gsoPackets), value(t, m.otherPackets); gso < 25 || gso+alone != 30 {
 				t.Errorf("%v packets went out in segments, %v alone", gso, alone)
 			}

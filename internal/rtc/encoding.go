@@ -79,27 +79,29 @@ type switched struct {
 	old  *encoding // to be closed; nil at the start
 }
 
-// take reads what is due of a track into s.batch: from the next encoding as soon
-// as that has something, which a source begins with a keyframe. What the old one
-// is in the middle of is sent before, if all of it is due. Viewer.sendMu is held.
-func (t *track) take(s *shard, write func([]media.Packet)) {
-	s.batch = s.batch[:0]
+// take reads what is due of a track, room packets at most, and tells whether that
+// was all of the room: from the next encoding as soon as that has something, which
+// a source begins with a keyframe. What the old one is in the middle of is sent
+// before, if all of it is due. Viewer.sendMu is held.
+func (t *track) take(s *shard, room int, write func([]media.Packet)) (full bool) {
+	batch := s.batch[:0:min(room, cap(s.batch))]
 	if n := t.next; n != nil && n.ready() {
-		if s.batch = n.src.Next(s.batch); len(s.batch) > 0 {
+		if batch = n.src.Next(batch); len(batch) > 0 {
 			if t.cur != nil && t.cut {
 				s.rest = t.cur.src.Next(s.rest[:0])
 				write(s.rest[:t.remainder(s.rest)])
 				release(s.rest)
 			}
 			s.switched = append(s.switched, switched{t.slot, n.spec, t.cur})
-			t.advance(s.batch[0].Buffer.Capture)
+			t.advance(batch[0].Buffer.Capture)
 		}
 	}
-	if len(s.batch) == 0 && t.cur != nil {
-		s.batch = t.cur.src.Next(s.batch)
+	if len(batch) == 0 && t.cur != nil {
+		batch = t.cur.src.Next(batch)
 	}
-	write(s.batch)
-	release(s.batch)
+	write(batch)
+	release(batch)
+	return len(batch) == cap(batch)
 }
 
 // remainder is how many of the packets end the frame that the track is in the

@@ -56,6 +56,7 @@ type Engine struct {
 	codecs    *webrtc.MediaEngine
 	shards    []*shard
 	relayOnly bool // viewers are reached through their relays only
+	unpaced   bool // packets go as they come: what tests compare pacing with
 
 	mu          sync.Mutex // guards what follows
 	viewers     map[*Viewer]struct{}

@@ -8,8 +8,17 @@ import (
 )
 
 const (
-	batchPackets = 128                    // packets of one track that a viewer may send before the next viewer's turn
+	batchPackets = 128                    // packets of one track that a viewer may send in a turn at most
 	shardTick    = 100 * time.Millisecond // how exact the time of a sender report is
+)
+
+// due tells when a viewer that had its turn is to have another.
+type due uint8
+
+const (
+	notDue    due = iota
+	dueAtTick     // of the pacers
+	dueNow
 )
 
 // shard is one sending goroutine and the viewers that it serves. Only it calls
@@ -26,6 +35,9 @@ type shard struct {
 
 	// touched only by the goroutine
 	turn     []*Viewer
+	paced    []*Viewer      // those whose pacer lets them go on later: Viewer.paced
+	again    []*Viewer      // those of them whose turn it is
+	tick     *time.Timer    // runs while there are any
 	batch    []media.Packet // what is due of a track
 	rest     []media.Packet // what is due of the encoding before, at a switch
 	rtx      []byte         // one retransmission's payload
@@ -37,6 +49,7 @@ func newShard(index int) *shard {
 	s := &shard{
 		index: index,
 		out:   newBatch(),
+		tick:  time.NewTimer(paceTick),
 		wake:  make(chan struct{}, 1),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
@@ -87,15 +100,18 @@ func (s *shard) mark(v *Viewer) {
 
 func (s *shard) run() {
 	defer close(s.done)
-	tick := time.NewTicker(shardTick)
-	defer tick.Stop()
+	reports := time.NewTicker(shardTick)
+	defer reports.Stop()
+	defer s.tick.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.wake:
 			s.serve()
-		case <-tick.C:
+		case <-s.tick.C:
+			s.goOn()
+		case <-reports.C:
 			s.report()
 		}
 	}
@@ -112,9 +128,32 @@ func (s *shard) serve() {
 	for i, v := range s.turn {
 		s.turn[i] = nil
 		v.marked.Store(false) // before reading, so that what comes meanwhile marks again
-		if v.send(s) {
-			s.mark(v)
+		s.serveOne(v)
+	}
+}
+
+func (s *shard) serveOne(v *Viewer) {
+	switch v.send(s) {
+	case dueNow:
+		s.mark(v)
+	case dueAtTick:
+		if !v.paced {
+			v.paced = true
+			if s.paced = append(s.paced, v); len(s.paced) == 1 {
+				s.tick.Reset(paceTick)
+			}
 		}
+	}
+}
+
+// goOn gives each paced viewer a turn.
+func (s *shard) goOn() {
+	s.again = append(s.again[:0], s.paced...)
+	clear(s.paced)
+	s.paced = s.paced[:0]
+	for i, v := range s.again {
+		s.again[i], v.paced = nil, false
+		s.serveOne(v)
 	}
 }
 

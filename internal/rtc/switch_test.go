@@ -107,7 +107,7 @@ func TestFrameIsEndedOrLeftOutAtASwitch(t *testing.T) {
 			tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, a, format{pt: 102}, w)
 			shard := newIdleShard(t)
 			turn := func() {
-				tr.take(shard, func(batch []media.Packet) {
+				tr.take(shard, batchPackets, func(batch []media.Packet) {
 					for _, p := range batch {
 						if err := tr.write(p); err != nil {
 							t.Fatal(err)
@@ -152,7 +152,7 @@ func TestTimestampsNeverGoBack(t *testing.T) {
 	ms := func(n int) time.Duration { return time.Hour + time.Duration(n)*time.Millisecond }
 	shard := newIdleShard(t)
 	turn := func() {
-		tr.take(shard, func(batch []media.Packet) {
+		tr.take(shard, batchPackets, func(batch []media.Packet) {
 			for _, p := range batch {
 				if err := tr.write(p); err != nil {
 					t.Fatal(err)
@@ -673,7 +673,7 @@ func TestClockRateChangesWithoutAJump(t *testing.T) {
 	tr := playing(newWHEP(t, newEngine(t, Options{})), audioTrack, opus, format{pt: 111}, w)
 	shard := newIdleShard(t)
 	turn := func() {
-		tr.take(shard, func(batch []media.Packet) {
+		tr.take(shard, batchPackets, func(batch []media.Packet) {
 			for _, p := range batch {
 				_ = tr.write(p)
 			}
@@ -733,7 +733,7 @@ func TestSendingAllocatesNothing(t *testing.T) {
 	n := testing.AllocsPerRun(100, func() {
 		src.cursor = 0
 		packets := 0
-		tr.take(shard, func(batch []media.Packet) {
+		tr.take(shard, batchPackets, func(batch []media.Packet) {
 			for _, p := range batch {
 				p.Index = tr.last + 1
 				_ = tr.write(p)

@@ -72,8 +72,8 @@ type track struct {
 	packets uint64
 	bytes   uint64
 	again   uint64 // packets sent again
-	unsent  uint64 // of packets, those that pion dropped
-	tokens  int    // bytes that may be sent again
+	pace    pacer
+	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
 	nacked  []uint16 // the shard's copy of feedback.nacked
 
@@ -158,7 +158,7 @@ func (t *track) write(p media.Packet) error {
 	payload := p.Payload()
 	n, err := t.out.WriteRTP(h, payload)
 	if n == 0 {
-		t.unsent++ // pion found no way, or failed
+		t.viewer.unsent++ // pion found no way, or failed
 	}
 	t.packets++
 	t.bytes += uint64(len(payload))
@@ -192,6 +192,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 		return false, nil
 	}
 	t.tokens -= len(payload)
+	t.pace.debt += len(payload)
 	*slot = resent{seq: seq, at: now}
 	t.again++
 
@@ -218,20 +219,19 @@ func (t *track) pause() time.Duration {
 	return defaultRTT
 }
 
-// answerNACKs sends again what the receiver asked for.
-func (t *track) answerNACKs(scratch *[]byte) (sent int, err error) {
+// answerNACKs sends again what the receiver asked for, room packets at most, and
+// tells whether more is left.
+func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent int, left bool, err error) {
 	t.mu.Lock()
-	t.nacked = append(t.nacked[:0], t.wanted...)
-	t.wanted = t.wanted[:0]
+	n := min(len(t.wanted), room)
+	t.nacked = append(t.nacked[:0], t.wanted[:n]...)
+	t.wanted = append(t.wanted[:0], t.wanted[n:]...)
+	left = len(t.wanted) > 0
 	t.mu.Unlock()
-	if len(t.nacked) == 0 {
-		return 0, nil
-	}
-	now := media.Now()
 	for _, seq := range t.nacked {
 		ok, werr := t.resend(seq, now, scratch)
 		if werr != nil {
-			return sent, werr
+			return sent, left, werr
 		}
 		if ok {
 			sent++
@@ -240,7 +240,15 @@ func (t *track) answerNACKs(scratch *[]byte) (sent int, err error) {
 			t.viewer.engine.metrics.refused.Inc()
 		}
 	}
-	return sent, nil
+	return sent, left, nil
+}
+
+// plan sets the pace for a buffer of the current encoding.
+func (t *track) plan(b *media.Buffer) {
+	t.mu.Lock()
+	estimate := t.remb
+	t.mu.Unlock()
+	t.pace.plan(b, t.cur.spec.Bps, estimate)
 }
 
 // drop ends what the track sends.

@@ -55,6 +55,7 @@ type Viewer struct {
 	relays *relays // nil: the peer may be anywhere
 
 	marked  atomic.Bool // is in the shard's ready list
+	paced   bool        // is in the shard's paced list; the shard's
 	open    atomic.Bool // packets can be sent: connected, and ICE isn't restarting
 	foreign atomic.Int32
 	bySSRC  sync.Map // uint32 → *track
@@ -68,7 +69,7 @@ type Viewer struct {
 	gone     bool
 	batching bool // what is written goes to the shard's batch
 	failures int
-	unsent   uint64        // packets that the batch could not send
+	unsent   int           // packets that found no way
 	reportAt time.Duration // of the next sender report; 0 before the first packet
 
 	stateMu sync.Mutex    // held to change state, and while OnState is called
@@ -119,9 +120,9 @@ func (v *Viewer) attach() {
 // wake gives the viewer a turn on its shard.
 func (v *Viewer) wake() { v.shard.mark(v) }
 
-// send is one turn. It tells whether there may be more. Called on the shard.
-func (v *Viewer) send(s *shard) (more bool) {
-	more = v.turn(s)
+// send is one turn and tells when the next one is due. Called on the shard.
+func (v *Viewer) send(s *shard) due {
+	next := v.turn(s)
 	for i, c := range s.switched {
 		s.switched[i] = switched{}
 		v.engine.metrics.switches.Inc()
@@ -133,42 +134,59 @@ func (v *Viewer) send(s *shard) (more bool) {
 		}
 	}
 	s.switched = s.switched[:0]
-	return more
+	return next
 }
 
-// turn sends retransmissions that were asked for, then what is due.
-func (v *Viewer) turn(s *shard) (more bool) {
+// turn sends retransmissions that were asked for, then what is due, as far as the
+// tracks' pacers allow.
+func (v *Viewer) turn(s *shard) (next due) {
 	v.sendMu.Lock()
 	defer v.sendMu.Unlock()
 	if v.gone || !v.open.Load() {
-		return false
+		return notDue
 	}
-	packets, bytes, again, unsent := 0, 0, 0, uint64(0)
-	v.batching, s.out.unsent = true, 0
+	packets, bytes, again := 0, 0, 0
+	unsent := -v.unsent
+	v.batching = true
+	now := media.Now()
 	for _, t := range v.tracks {
 		if t.out == nil || t.latest() == nil {
 			continue
 		}
-		n, err := t.answerNACKs(&s.rtx)
+		room := t.pace.room(now)
+		if v.engine.unpaced {
+			room = batchPackets
+		}
+		n, left, err := t.answerNACKs(&s.rtx, now, room)
 		if n > 0 || err != nil {
 			v.wrote(err)
 		}
 		again += n
-		unsent -= t.unsent
-		t.take(s, func(batch []media.Packet) {
+		if room -= n; room <= 0 || left {
+			next = max(next, dueAtTick)
+			continue
+		}
+		full := t.take(s, room, func(batch []media.Packet) {
 			for _, p := range batch {
+				size := len(p.Payload())
+				if p.I == 0 {
+					t.plan(p.Buffer)
+				}
 				v.wrote(t.write(p))
-				bytes += len(p.Payload())
+				t.pace.spend(p, size)
+				bytes += size
 			}
 			packets += len(batch)
 		})
-		unsent += t.unsent
-		more = more || len(s.batch) == cap(s.batch)
+		if full {
+			next = dueNow
+		}
 	}
 	s.out.flush()
 	v.batching = false
-	v.unsent += uint64(s.out.unsent)
-	unsent += uint64(s.out.unsent)
+	v.unsent += s.out.unsent
+	unsent += v.unsent
+	s.out.unsent = 0
 	m := v.engine.metrics
 	if again > 0 {
 		m.retransmitted.Add(float64(again))
@@ -183,7 +201,7 @@ func (v *Viewer) turn(s *shard) (more bool) {
 			v.report(media.Now()) // at once: until then the receiver can't play the tracks in step
 		}
 	}
-	return more
+	return next
 }
 
 // wrote ends a viewer to whom nothing can be written any more; sendMu is held. A
@@ -392,7 +410,7 @@ func (v *Viewer) Close() error {
 func (v *Viewer) Stats() Stats {
 	var s Stats
 	v.sendMu.Lock()
-	s.Unsent = v.unsent
+	s.Unsent = uint64(v.unsent)
 	tracks := append([]*track(nil), v.tracks...)
 	var rate uint32 // of the first video track, else of the first
 	var rated *track
@@ -403,7 +421,6 @@ func (v *Viewer) Stats() Stats {
 		s.Packets += t.packets
 		s.Bytes += t.bytes
 		s.Retransmitted += t.again
-		s.Unsent += t.unsent
 	}
 	v.sendMu.Unlock()
 	for _, t := range tracks {
