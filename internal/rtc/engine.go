@@ -14,7 +14,6 @@ import (
 
 	"github.com/pion/dtls/v3"
 	"github.com/pion/ice/v4"
-	"github.com/pion/interceptor"
 	"github.com/pion/webrtc/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -183,26 +182,14 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 	}
 
 	v := newViewer(e, s, o)
-	own := e.settings
-	own.SetICEUDPMux(viewerMux{e.sockets, v})
-	own.BufferFactory = v.buffer
-	if v.relays != nil {
-		own.SetRemoteIPFilter(v.relays.admit)
+	if v.conn, err = e.newPeerConnection(v, certificate); err != nil {
+		return nil, err
 	}
-	api := webrtc.NewAPI(
-		webrtc.WithSettingEngine(own),
-		webrtc.WithMediaEngine(e.codecs),
-		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
-	)
-	if v.pc, err = api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{*certificate}}); err != nil {
-		return nil, fmt.Errorf("peer connection: %w", err)
-	}
-	v.attach()
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		go v.pc.Close()
+		go v.conn.close()
 		return nil, fmt.Errorf("engine: %w", ErrClosed)
 	}
 	e.viewers[v] = struct{}{}

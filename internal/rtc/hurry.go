@@ -22,7 +22,8 @@ var maxBindingRequests = uint16(7 + len(hurries))
 
 // hurry shortens the time to the first packet. A look is had by adding a remote
 // candidate that no pair can be made of: of TCP, which the gateway doesn't use.
-func (v *Viewer) hurry() {
+func (p *peerConnection) hurry() {
+	v := p.viewer
 	started := time.Now()
 	var look func(i int)
 	look = func(i int) {
@@ -30,7 +31,7 @@ func (v *Viewer) hurry() {
 			return
 		}
 		// an error says that the connection is closed: nothing is lost
-		_ = v.pc.AddICECandidate(webrtc.ICECandidateInit{
+		_ = p.AddICECandidate(webrtc.ICECandidateInit{
 			Candidate: fmt.Sprintf("1 1 tcp 1 192.0.2.1 %d typ host tcptype passive", 1+i), // RFC 5737 address
 		})
 		if i+1 < len(hurries) {

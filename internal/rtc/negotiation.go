@@ -8,9 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/media"
 )
@@ -73,12 +70,8 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 			return "", v.failed(err)
 		}
 	}
-	restartICE = restartICE && v.described
-	if restartICE {
-		v.open.Store(false) // pion drops what is written until ICE is back; the source keeps it
-	}
 	v.startDeadline()
-	text, err := v.pionOffer(restartICE)
+	text, err := v.offer(restartICE && v.described)
 	if err != nil {
 		v.end(fmt.Errorf("offer: %w", err))
 		return "", v.failed(fmt.Errorf("offer: %w", err))
@@ -107,23 +100,16 @@ func (v *Viewer) propose() error {
 	return nil
 }
 
-func (v *Viewer) pionOffer(restartICE bool) (string, error) {
-	d, err := v.pc.CreateOffer(&webrtc.OfferOptions{
-		OfferAnswerOptions: webrtc.OfferAnswerOptions{ICETricklingSupported: true}, ICERestart: restartICE,
-	})
+func (v *Viewer) offer(restartICE bool) (string, error) {
+	text, err := v.conn.offer(restartICE)
 	if err != nil {
 		return "", err
 	}
 	proposals := map[string]proposal{}
 	for _, t := range v.tracks {
-		t.mid = t.transceiver.Mid()
 		proposals[t.mid] = proposal{t, t.offer, t.inactive}
 	}
-	text, err := dress(d.SDP, proposals, nil)
-	if err != nil {
-		return "", err
-	}
-	return text, v.pc.SetLocalDescription(d)
+	return dress(text, proposals, nil)
 }
 
 // SetAnswer takes the answer to the last Offer. After an error the offer stays
@@ -165,13 +151,8 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 			declined.Slots, declined.text = append(declined.Slots, o.track.slot), strings.TrimPrefix(declined.text+", "+text, ", ")
 		}
 	}
-	setup := r.setup
-	if setup == "" {
-		setup = "active"
-	}
 	v.describe(r)
-	d := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: r.forPion(r.sections, setup)}
-	if err := v.pc.SetRemoteDescription(d); err != nil {
+	if err := v.conn.accept(r); err != nil {
 		v.end(fmt.Errorf("answer: %w", err))
 		return v.failed(fmt.Errorf("answer: %w", err))
 	}
@@ -236,7 +217,7 @@ func answered(offered []format, s *section) []format {
 	return left
 }
 
-// describe takes note of a remote description that pion is about to get.
+// describe takes note of a remote description that the connection is about to get.
 func (v *Viewer) describe(r *remote) {
 	if v.relays != nil {
 		if r.ufrag != v.ufrag {
@@ -247,11 +228,8 @@ func (v *Viewer) describe(r *remote) {
 	v.ufrag = r.ufrag
 }
 
-// applied follows a remote description that pion has taken.
+// applied follows a remote description that the connection has taken.
 func (v *Viewer) applied() {
-	if !v.described && v.relays == nil { // the look's candidate would be filtered out
-		v.hurry()
-	}
 	for _, t := range v.tracks {
 		if !v.described && t.kind == media.Video {
 			t.requestKeyframe() // it is encoded while the connection comes about
@@ -290,18 +268,13 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
-	if v.answers && r.ufrag != v.ufrag {
-		// As in Offer. pion's agent can't be restarted while it gathers (a data race),
-		// nor before it has begun to connect, on another goroutine: that would bring
-		// back the last offer's credentials.
-		if v.current() == StateNew || v.pc.ICEGatheringState() == webrtc.ICEGatheringStateGathering {
-			return "", v.failed(fmt.Errorf("offer: %w: ICE hasn't begun yet and can't be restarted", ErrBadState))
-		}
-		v.open.Store(false)
+	restart := v.answers && r.ufrag != v.ufrag
+	if restart && !v.conn.restartable() {
+		return "", v.failed(fmt.Errorf("offer: %w: ICE hasn't begun yet and can't be restarted", ErrBadState))
 	}
 	v.startDeadline()
 	v.describe(r)
-	text, err := v.pionAnswer(ctx, r, sections)
+	text, err := v.answer(ctx, r, sections, restart)
 	if err != nil {
 		v.end(fmt.Errorf("offer: %w", err))
 		return "", v.failed(fmt.Errorf("offer: %w", err))
@@ -404,7 +377,7 @@ func stays(accepted []format, s *section) (format, bool) {
 	return format{}, false
 }
 
-func (v *Viewer) pionAnswer(ctx context.Context, r *remote, sections []*section) (string, error) {
+func (v *Viewer) answer(ctx context.Context, r *remote, sections []*section, restart bool) (string, error) {
 	for _, t := range v.tracks {
 		if t.mid == "" && !t.inactive {
 			v.decline(t, true)
@@ -419,35 +392,11 @@ func (v *Viewer) pionAnswer(ctx context.Context, r *remote, sections []*section)
 		t.agree(t.offer, t.offer)
 		proposals[s.mid] = proposal{t, t.offer, t.inactive}
 	}
-	setup := r.setup
-	if setup == "" {
-		setup = "actpass"
-	}
-	if err := v.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: r.forPion(sections, setup)}); err != nil {
-		return "", err
-	}
-	d, err := v.pc.CreateAnswer(&webrtc.AnswerOptions{OfferAnswerOptions: webrtc.OfferAnswerOptions{ICETricklingSupported: true}})
+	text, err := v.conn.answer(ctx, r, sections, restart)
 	if err != nil {
 		return "", err
 	}
-	gathered := webrtc.GatheringCompletePromise(v.pc)
-	if err := v.pc.SetLocalDescription(d); err != nil {
-		return "", err
-	}
-	timeout := time.NewTimer(gatherTimeout)
-	defer timeout.Stop()
-	select {
-	case <-gathered:
-	case <-timeout.C:
-		v.log.Warn("not all candidates were found in time", "waited", gatherTimeout)
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-	local := v.pc.LocalDescription()
-	if local == nil {
-		return "", ErrClosed
-	}
-	return dress(local.SDP, proposals, r)
+	return dress(text, proposals, r)
 }
 
 func (v *Viewer) byMid(mid string) *track {
@@ -489,10 +438,10 @@ func (v *Viewer) AddCandidate(c *Candidate) error {
 	return nil
 }
 
-// addCandidate gives a candidate of the last remote description to pion.
+// addCandidate gives a candidate of the last remote description to the connection.
 func (v *Viewer) addCandidate(line string) error {
 	if v.relays != nil && !v.relays.take(line) {
 		return nil // as if it had never come
 	}
-	return v.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: line})
+	return v.conn.addCandidate(line)
 }

@@ -67,7 +67,7 @@ func (v *Viewer) remoteAddress(t *testing.T) string {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		pair, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+		pair, err := v.conn.(*peerConnection).SCTP().Transport().ICETransport().GetSelectedCandidatePair()
 		if err == nil && pair != nil {
 			return pair.Remote.Address
 		}

@@ -237,7 +237,7 @@ func (v *Viewer) report(now time.Duration) {
 	if len(packets) == 0 {
 		return
 	}
-	if err := v.pc.WriteRTCP(append(packets, names)); err != nil {
+	if err := v.conn.writeRTCP(append(packets, names)); err != nil {
 		v.log.Debug("sender report not sent", "error", err)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/pion/webrtc/v4"
-
 	"gateway/internal/media"
 )
 
@@ -212,18 +210,15 @@ func (v *Viewer) active(slot string) (*track, error) {
 	}
 }
 
-// join gives a track its place in pion's connection.
+// join gives a track its place in the connection.
 func (v *Viewer) join(t *track) error {
-	if t.sender != nil {
+	if t.ssrc != 0 {
 		return nil
 	}
-	tr, err := v.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
-	if err != nil {
+	var err error
+	if t.ssrc, t.rtxSSRC, err = v.conn.join(t); err != nil {
 		return fmt.Errorf("track %q: %w", t.slot, err)
 	}
-	e := tr.Sender().GetParameters().Encodings[0]
-	t.sender, t.transceiver = tr.Sender(), tr
-	t.ssrc, t.rtxSSRC = uint32(e.SSRC), uint32(e.RTX.SSRC)
 	v.bySSRC.Store(t.ssrc, t)
 	if t.rtxSSRC != 0 {
 		v.bySSRC.Store(t.rtxSSRC, t)

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pion/webrtc/v4"
-
 	"gateway/internal/media"
 )
 
@@ -43,11 +41,11 @@ type ViewerOptions struct {
 	ConnectTimeout time.Duration
 }
 
-// Viewer is one PeerConnection on which the gateway sends.
+// Viewer is one connection on which the gateway sends.
 type Viewer struct {
 	engine *Engine
 	shard  *shard
-	pc     *webrtc.PeerConnection
+	conn   connection
 	log    *slog.Logger
 	o      ViewerOptions
 	epoch  time.Duration // Unix time at 0 of the capture clock
@@ -97,24 +95,6 @@ func newViewer(e *Engine, s *shard, o ViewerOptions) *Viewer {
 		v.relays = &relays{}
 	}
 	return v
-}
-
-// attach listens to pion.
-func (v *Viewer) attach() {
-	v.pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { v.refresh() })
-	if v.o.OnCandidate == nil {
-		return
-	}
-	v.pc.OnICECandidate(func(c *webrtc.ICECandidate) {
-		if c == nil {
-			v.o.OnCandidate(nil)
-			return
-		}
-		init := c.ToJSON()
-		v.o.OnCandidate(&Candidate{
-			Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex, UsernameFragment: init.UsernameFragment,
-		})
-	})
 }
 
 // wake gives the viewer a turn on its shard.
@@ -217,28 +197,12 @@ func (v *Viewer) wrote(err error) {
 	}
 }
 
-func stateOf(s webrtc.PeerConnectionState) State {
-	switch s {
-	case webrtc.PeerConnectionStateConnecting:
-		return StateConnecting
-	case webrtc.PeerConnectionStateConnected:
-		return StateConnected
-	case webrtc.PeerConnectionStateDisconnected:
-		return StateDisconnected
-	case webrtc.PeerConnectionStateFailed:
-		return StateFailed
-	case webrtc.PeerConnectionStateClosed:
-		return StateClosed
-	}
-	return StateNew
-}
-
-// refresh follows pion's state. pion calls it from a goroutine for each change,
-// in any order, so the state is read anew.
+// refresh follows the connection's state. It is called from a goroutine for each
+// change, in any order, so the state is read anew.
 func (v *Viewer) refresh() {
 	v.stateMu.Lock()
 	defer v.stateMu.Unlock()
-	s := stateOf(v.pc.ConnectionState())
+	s := v.conn.state()
 	if v.current() == StateClosed {
 		return
 	}
@@ -295,7 +259,7 @@ func (v *Viewer) onConnected() {
 	}
 	v.mu.Unlock()
 	if first {
-		local, remote := v.pair()
+		local, remote := v.conn.pair()
 		v.log.Debug("viewer is connected", "local", local, "remote", remote)
 	}
 	v.settle()
@@ -326,7 +290,7 @@ func (v *Viewer) missed() error {
 
 // settle ends the deadline if the negotiation is complete: answered, and connected.
 func (v *Viewer) settle() {
-	if v.unanswered.Load() || v.pc.ConnectionState() != webrtc.PeerConnectionStateConnected {
+	if v.unanswered.Load() || v.conn.state() != StateConnected {
 		return
 	}
 	v.mu.Lock()
@@ -368,14 +332,14 @@ func (v *Viewer) release() {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		if err := v.pc.GracefulClose(); err != nil {
-			v.log.Debug("peer connection did not close cleanly", "error", err)
+		if err := v.conn.close(); err != nil {
+			v.log.Debug("connection did not close cleanly", "error", err)
 		}
 	}()
 	select {
 	case <-closed:
 	case <-time.After(closeTimeout):
-		v.log.Warn("peer connection does not close", "waited", closeTimeout)
+		v.log.Warn("connection does not close", "waited", closeTimeout)
 	}
 	v.engine.forget(v)
 	err := v.Err()
@@ -443,16 +407,7 @@ func (v *Viewer) Stats() Stats {
 	v.mu.Unlock()
 	s.State = v.current()
 	if !s.Connected.IsZero() { // before, pion has a data race there
-		s.LocalCandidate, s.RemoteCandidate = v.pair()
+		s.LocalCandidate, s.RemoteCandidate = v.conn.pair()
 	}
 	return s
-}
-
-// pair is the types of the selected candidates.
-func (v *Viewer) pair() (local, remote string) {
-	p, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
-	if err != nil || p == nil {
-		return "", ""
-	}
-	return p.Local.Typ.String(), p.Remote.Typ.String()
 }

@@ -1,0 +1,175 @@
+package rtc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
+	"github.com/pion/webrtc/v4"
+)
+
+// peerConnection is the connection that works everywhere: pion's, with full ICE.
+type peerConnection struct {
+	*webrtc.PeerConnection
+	viewer       *Viewer
+	transceivers map[*track]*webrtc.RTPTransceiver // guarded by the negotiation lock
+}
+
+func (e *Engine) newPeerConnection(v *Viewer, certificate *webrtc.Certificate) (*peerConnection, error) {
+	own := e.settings
+	own.SetICEUDPMux(viewerMux{e.sockets, v})
+	own.BufferFactory = v.buffer
+	if v.relays != nil {
+		own.SetRemoteIPFilter(v.relays.admit)
+	}
+	api := webrtc.NewAPI(
+		webrtc.WithSettingEngine(own),
+		webrtc.WithMediaEngine(e.codecs),
+		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
+	)
+	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{*certificate}})
+	if err != nil {
+		return nil, fmt.Errorf("peer connection: %w", err)
+	}
+	// pion calls from a goroutine for each change, in any order
+	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { v.refresh() })
+	if v.o.OnCandidate != nil {
+		pc.OnICECandidate(v.trickle)
+	}
+	return &peerConnection{pc, v, map[*track]*webrtc.RTPTransceiver{}}, nil
+}
+
+// trickle tells a candidate that pion has found.
+func (v *Viewer) trickle(c *webrtc.ICECandidate) {
+	if c == nil {
+		v.o.OnCandidate(nil)
+		return
+	}
+	init := c.ToJSON()
+	v.o.OnCandidate(&Candidate{
+		Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex, UsernameFragment: init.UsernameFragment,
+	})
+}
+
+func (p *peerConnection) join(t *track) (ssrc, rtxSSRC uint32, err error) {
+	tr, err := p.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		return 0, 0, err
+	}
+	p.transceivers[t] = tr
+	e := tr.Sender().GetParameters().Encodings[0]
+	return uint32(e.SSRC), uint32(e.RTX.SSRC), nil
+}
+
+func (p *peerConnection) offer(restart bool) (string, error) {
+	if restart {
+		p.viewer.open.Store(false) // pion drops what is written until ICE is back; the source keeps it
+	}
+	d, err := p.CreateOffer(&webrtc.OfferOptions{
+		OfferAnswerOptions: webrtc.OfferAnswerOptions{ICETricklingSupported: true}, ICERestart: restart,
+	})
+	if err != nil {
+		return "", err
+	}
+	for t, tr := range p.transceivers {
+		t.mid = tr.Mid()
+	}
+	return d.SDP, p.SetLocalDescription(d)
+}
+
+func (p *peerConnection) accept(r *remote) error {
+	setup := r.setup
+	if setup == "" {
+		setup = "active"
+	}
+	d := webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: r.forPion(r.sections, setup)}
+	if err := p.SetRemoteDescription(d); err != nil {
+		return err
+	}
+	p.begin()
+	return nil
+}
+
+func (p *peerConnection) answer(ctx context.Context, r *remote, sections []*section, restart bool) (string, error) {
+	if restart {
+		p.viewer.open.Store(false) // as in offer
+	}
+	setup := r.setup
+	if setup == "" {
+		setup = "actpass"
+	}
+	if err := p.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: r.forPion(sections, setup)}); err != nil {
+		return "", err
+	}
+	d, err := p.CreateAnswer(&webrtc.AnswerOptions{OfferAnswerOptions: webrtc.OfferAnswerOptions{ICETricklingSupported: true}})
+	if err != nil {
+		return "", err
+	}
+	gathered := webrtc.GatheringCompletePromise(p.PeerConnection)
+	if err := p.SetLocalDescription(d); err != nil {
+		return "", err
+	}
+	timeout := time.NewTimer(gatherTimeout)
+	defer timeout.Stop()
+	select {
+	case <-gathered:
+	case <-timeout.C:
+		p.viewer.log.Warn("not all candidates were found in time", "waited", gatherTimeout)
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	local := p.LocalDescription()
+	if local == nil {
+		return "", ErrClosed
+	}
+	p.begin()
+	return local.SDP, nil
+}
+
+// begin shortens the time to the first packet of a new connection.
+func (p *peerConnection) begin() {
+	if !p.viewer.described && p.viewer.relays == nil { // the look's candidate would be filtered out
+		p.hurry()
+	}
+}
+
+// restartable is false while pion's agent gathers (a data race) and before it has
+// begun to connect, on another goroutine: that would bring back the last offer's
+// credentials.
+func (p *peerConnection) restartable() bool {
+	return p.viewer.current() != StateNew && p.ICEGatheringState() != webrtc.ICEGatheringStateGathering
+}
+
+func (p *peerConnection) addCandidate(line string) error {
+	return p.AddICECandidate(webrtc.ICECandidateInit{Candidate: line})
+}
+
+func (p *peerConnection) writeRTCP(packets []rtcp.Packet) error { return p.WriteRTCP(packets) }
+
+func (p *peerConnection) close() error { return p.GracefulClose() }
+
+func (p *peerConnection) state() State {
+	switch p.ConnectionState() {
+	case webrtc.PeerConnectionStateConnecting:
+		return StateConnecting
+	case webrtc.PeerConnectionStateConnected:
+		return StateConnected
+	case webrtc.PeerConnectionStateDisconnected:
+		return StateDisconnected
+	case webrtc.PeerConnectionStateFailed:
+		return StateFailed
+	case webrtc.PeerConnectionStateClosed:
+		return StateClosed
+	}
+	return StateNew
+}
+
+func (p *peerConnection) pair() (local, remote string) {
+	pair, err := p.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+	if err != nil || pair == nil {
+		return "", ""
+	}
+	return pair.Local.Typ.String(), pair.Remote.Typ.String()
+}
