@@ -86,16 +86,29 @@ func newBatch() *batch {
 	return b
 }
 
-// add copies a sealed packet that is to go to an address. What is for another
-// place, or doesn't fit, is sent before.
+// add copies a sealed packet that is to go to an address.
 func (b *batch) add(l *link, to netip.AddrPort, packet []byte) {
-	if len(b.ends) > 0 && (l != b.link || to != b.to || len(b.arena)+len(packet) > arenaBytes || len(b.ends) == maxSegments) {
+	copy(b.room(l, to, len(packet)), packet)
+	b.commit(len(packet))
+}
+
+// room is where a packet of n bytes at most, arenaBytes at most, is to be written
+// that is to go to an address; commit then takes its first bytes. What is for
+// another place, or leaves no room, is sent before.
+func (b *batch) room(l *link, to netip.AddrPort, n int) []byte {
+	if len(b.ends) > 0 && (l != b.link || to != b.to || len(b.arena)+n > arenaBytes || len(b.ends) == maxSegments) {
 		b.flush()
 	}
 	if len(b.ends) == 0 {
 		b.link, b.to = l, to
 	}
-	b.arena = append(b.arena, packet...)
+	at := len(b.arena)
+	return b.arena[at : at+n : arenaBytes]
+}
+
+// commit adds a packet of n bytes that was written to the last room.
+func (b *batch) commit(n int) {
+	b.arena = b.arena[:len(b.arena)+n]
 	b.ends = append(b.ends, len(b.arena))
 }
 

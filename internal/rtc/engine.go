@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
 	"github.com/pion/ice/v4"
 	"github.com/pion/webrtc/v4"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,7 @@ const (
 type Options struct {
 	UDPPort    int // 0: any free port, see Port
 	ICE        config.ICE
+	Lite       bool                  // viewers reach the gateway by themselves: see lite
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: metrics are not exported
 }
@@ -54,6 +56,7 @@ type Engine struct {
 	settings  webrtc.SettingEngine // without what is a viewer's own
 	codecs    *webrtc.MediaEngine
 	shards    []*shard
+	lite      bool // viewers that may are served without a PeerConnection
 	relayOnly bool // viewers are reached through their relays only
 	unpaced   bool // packets go as they come: what tests compare pacing with
 
@@ -61,7 +64,7 @@ type Engine struct {
 	viewers     map[*Viewer]struct{}
 	nextShard   int
 	closed      bool
-	certificate *webrtc.Certificate
+	certificate *certificate
 	certified   time.Time
 }
 
@@ -71,7 +74,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	e := &Engine{log: o.Logger, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
+	e := &Engine{log: o.Logger, lite: o.Lite && !o.ICE.RelayOnly, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -182,7 +185,9 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 	}
 
 	v := newViewer(e, s, o)
-	if v.conn, err = e.newPeerConnection(v, certificate); err != nil {
+	if e.lite && !o.FullICE {
+		v.conn = newLite(v, e.sockets.peers, certificate)
+	} else if v.conn, err = e.newPeerConnection(v, certificate); err != nil {
 		return nil, err
 	}
 
@@ -199,7 +204,7 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 }
 
 // currentCertificate is shared by the viewers of a day; e.mu is held.
-func (e *Engine) currentCertificate() (*webrtc.Certificate, error) {
+func (e *Engine) currentCertificate() (*certificate, error) {
 	if e.certificate != nil && time.Since(e.certified) < certificateAge {
 		return e.certificate, nil
 	}
@@ -207,12 +212,12 @@ func (e *Engine) currentCertificate() (*webrtc.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := webrtc.GenerateCertificate(key)
+	c, err := selfsign.SelfSign(key)
 	if err != nil {
 		return nil, err
 	}
-	e.certificate, e.certified = c, time.Now()
-	return c, nil
+	e.certificate, e.certified = &certificate{c, fingerprintOf(c.Certificate[0])}, time.Now()
+	return e.certificate, nil
 }
 
 func (e *Engine) forget(v *Viewer) {

@@ -28,6 +28,7 @@ type sockets struct {
 	pion    logging.LeveledLogger
 	metrics *metrics
 	addrs   func() ([]netip.Addr, error) // those to serve, looked up now
+	peers   *peers                       // of lite viewers
 
 	mu      sync.Mutex // guards what follows
 	muxes   map[netip.Addr]*mux
@@ -49,7 +50,7 @@ func openSockets(port, shards int, keep, public []string, log *slog.Logger, pion
 	var err error
 	for try := 0; try < 10; try++ {
 		s := &sockets{
-			port: port, public: public, shards: shards, log: log, pion: pion, metrics: m, muxes: map[netip.Addr]*mux{},
+			port: port, public: public, shards: shards, log: log, pion: pion, metrics: m, muxes: map[netip.Addr]*mux{}, peers: newPeers(),
 			addrs: func() ([]netip.Addr, error) { return localAddrs(loopback, keep) },
 		}
 		if err = s.refresh(); err == nil {
@@ -104,6 +105,7 @@ func (s *sockets) refresh() error {
 		if s.port == 0 {
 			s.port = conn.port()
 		}
+		conn.peers = s.peers
 		s.log.Debug("address is served", "address", addr, "port", s.port)
 		s.muxes[addr] = &mux{ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn, Logger: s.pion}), conn}
 	}
@@ -287,6 +289,9 @@ func (s *sockets) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	if s.peers != nil {
+		s.peers.close()
+	}
 	var errs []error
 	for addr, m := range s.muxes {
 		errs = append(errs, m.Close())

@@ -17,7 +17,7 @@ type peerConnection struct {
 	transceivers map[*track]*webrtc.RTPTransceiver // guarded by the negotiation lock
 }
 
-func (e *Engine) newPeerConnection(v *Viewer, certificate *webrtc.Certificate) (*peerConnection, error) {
+func (e *Engine) newPeerConnection(v *Viewer, c *certificate) (*peerConnection, error) {
 	own := e.settings
 	own.SetICEUDPMux(viewerMux{e.sockets, v})
 	own.BufferFactory = v.buffer
@@ -29,7 +29,7 @@ func (e *Engine) newPeerConnection(v *Viewer, certificate *webrtc.Certificate) (
 		webrtc.WithMediaEngine(e.codecs),
 		webrtc.WithInterceptorRegistry(&interceptor.Registry{}),
 	)
-	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{*certificate}})
+	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{webrtc.CertificateFromX509(c.tls.PrivateKey, c.tls.Leaf)}})
 	if err != nil {
 		return nil, fmt.Errorf("peer connection: %w", err)
 	}

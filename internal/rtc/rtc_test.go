@@ -164,6 +164,7 @@ func newEngine(t testing.TB, o Options) *Engine {
 	if o.Logger == nil {
 		o.Logger = testLog(t)
 	}
+	o.Lite = o.Lite || overLite
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +215,10 @@ func newPeer(t testing.TB, o peerOptions) *peer {
 	var s webrtc.SettingEngine
 	s.LoggerFactory = pionLog{testLog(t)}
 	s.SetIncludeLoopbackCandidate(true)
+	// pion is DTLS server to who is ICE-lite, browsers are not
+	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil {
+		t.Fatal(err)
+	}
 	if o.settings != nil {
 		o.settings(&s)
 	}

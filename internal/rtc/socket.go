@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,6 +33,10 @@ type socket struct {
 	noGSO  atomic.Bool // UDP_SEGMENT
 	noMMsg atomic.Bool // sendmmsg
 	gsoSet atomic.Bool // a message with UDP_SEGMENT was taken
+
+	// peers take their packets before pion sees them; set before pion reads.
+	peers        *peers
+	check, reply stun.Message // touched by the reading goroutine only
 }
 
 // listen opens the port on an address, with a sender for each shard; port 0
@@ -67,9 +72,15 @@ func (s *socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
 // SetWriteDeadline is pion's.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
-// ReadFromAddrPort is pion's: it doesn't allocate.
+// ReadFromAddrPort is pion's: it doesn't allocate. What is a lite viewer's is
+// handled at once.
 func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	return s.ReadFromUDPAddrPort(b)
+	for {
+		n, from, err := s.ReadFromUDPAddrPort(b)
+		if err != nil || s.peers == nil || !s.peers.take(s, from, b[:n]) {
+			return n, from, err
+		}
+	}
 }
 
 // WriteToAddrPort is pion's: it doesn't allocate.

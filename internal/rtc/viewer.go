@@ -36,6 +36,9 @@ type ViewerOptions struct {
 	// its first one and of each that Replace has brought. It is called on the
 	// goroutine that serves other viewers too: it must not block, nor call the viewer.
 	OnSwitch func(slot string, t media.Track)
+	// FullICE asks for full ICE where the engine would do with less: the peer has
+	// failed to connect.
+	FullICE bool
 	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
 	// peer has answered and is connected. 30 s if zero.
 	ConnectTimeout time.Duration
