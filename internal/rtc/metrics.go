@@ -20,6 +20,8 @@ type metrics struct {
 	nacks         prometheus.Counter
 	plis          prometheus.Counter
 	firs          prometheus.Counter
+	feedbacks     prometheus.Counter
+	badFeedbacks  prometheus.Counter
 	switches      prometheus.Counter
 }
 
@@ -54,6 +56,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		nacks:         counter("nacks_received_total", "NACK messages received."),
 		plis:          counter("plis_received_total", "Picture loss indications received."),
 		firs:          counter("firs_received_total", "Full intra requests received, with repeats."),
+		feedbacks:     counter("transport_feedbacks_received_total", "Transport-wide congestion control feedback messages received."),
+		badFeedbacks:  counter("transport_feedbacks_refused_total", "Of these, those that were malformed or told of packets that were never sent."),
 		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
 	}
 	if r == nil {

@@ -187,6 +187,7 @@ type peer struct {
 type peerOptions struct {
 	settings func(*webrtc.SettingEngine)
 	media    func(*webrtc.MediaEngine) error
+	silent   bool                        // without the default interceptors
 	registry func(*interceptor.Registry) // added before the default interceptors: nearer to the wire
 }
 
@@ -208,8 +209,10 @@ func newPeer(t testing.TB, o peerOptions) *peer {
 	if o.registry != nil {
 		o.registry(registry)
 	}
-	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
-		t.Fatal(err)
+	if !o.silent {
+		if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var s webrtc.SettingEngine
 	s.LoggerFactory = pionLog{testLog(t)}
