@@ -402,6 +402,36 @@ func TestHeadersOfAnEncodingHaveOneSize(t *testing.T) {
 	}
 }
 
+// Only keyframes tell of the playout delay, so one is asked for when it changes.
+func TestAnotherPlayoutDelayComesWithAKeyframe(t *testing.T) {
+	video := newSource()
+	s := newSession(t, newEngine(t, Options{}), peerOptions{}, videoTrack, video)
+	s.connect(t)
+	video.push(true, 2)
+	video.push(false, 2)
+	for i := range 4 {
+		if ext := s.peer.next(t).GetExtension(offeredDelayID); i < 2 && string(ext) != string(atOnce) || i >= 2 && ext != nil {
+			t.Errorf("packet %d has playout delay %v", i, ext)
+		}
+	}
+	for len(video.asked) > 0 {
+		<-video.asked
+	}
+	s.negotiate(t, false)
+	if len(video.asked) > 0 {
+		t.Error("a keyframe is asked for although nothing changes")
+	}
+	if err := s.AddTrack("audio", audioTrack, "desk", newSource()); err != nil {
+		t.Fatal(err)
+	}
+	s.negotiate(t, false)
+	receive(t, video.asked, "the request for a keyframe")
+	video.push(true, 1)
+	if ext := s.peer.next(t).GetExtension(offeredDelayID); string(ext) != string(withSound) {
+		t.Errorf("with sound the playout delay is %v", ext)
+	}
+}
+
 // unique is a way to the peer that seals nothing twice: under one SSRC and sequence
 // number there are the same bytes always (AES-GCM would use a nonce twice, which
 // gives the keys away), and no transport-wide number is used twice.
@@ -538,7 +568,8 @@ func TestTransportFeedbackOfAPeer(t *testing.T) {
 	enough := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return losses > 20 && len(arrivals) > 1000
+		st := s.Stats()
+		return losses > 20 && len(arrivals) > 1000 && st.AckedBps > 0 && st.TransportLoss > 0 && st.TransportLoss < 0.5
 	}
 	for deadline := time.Now().Add(30 * time.Second); !enough(); {
 		if time.Now().After(deadline) {
@@ -554,7 +585,7 @@ func TestTransportFeedbackOfAPeer(t *testing.T) {
 	if lost := int(loss.lost.Load()); losses > 3*lost || losses < lost/2 {
 		t.Errorf("%d are told lost, %d were", losses, lost)
 	}
-	if st.Retransmitted == 0 || st.Feedbacks < 5 || st.AckedBps == 0 || st.TransportLoss == 0 || st.TransportLoss > 0.5 {
+	if st.Retransmitted == 0 || st.Feedbacks < 5 {
 		t.Errorf("statistics %+v", st)
 	}
 	if mean := bytes / len(arrivals); mean < 700 || mean > 1020 {
@@ -742,5 +773,16 @@ func BenchmarkTransportFeedback(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/packets, "ns/packet")
 		})
+	}
+}
+
+// BenchmarkStamp is what a number costs a packet.
+func BenchmarkStamp(b *testing.B) {
+	var s transport
+	var number [2]byte
+	b.ReportAllocs()
+	for b.Loop() {
+		s.now += time.Microsecond
+		s.stamp(number[:], 1200)
 	}
 }
