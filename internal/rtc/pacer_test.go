@@ -50,6 +50,7 @@ func drive(q *queue, bitrate, estimate int, interval, tick time.Duration, frames
 		if i := int(now / interval); now%interval < tick && i < len(frames) {
 			b := media.NewBuffer(frames[i] * 1200)
 			b.Capture = start + time.Duration(i)*interval
+			b.Arrived = b.Capture
 			for j := range frames[i] {
 				b.Append(make([]byte, 1200))
 				due = append(due, media.Packet{Buffer: b, I: j})
