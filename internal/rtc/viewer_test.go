@@ -189,9 +189,13 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 			first := s.peer.next(t).SequenceNumber
 			seen[first] = true
 			const want = 500
-			for deadline := time.Now().Add(20 * time.Second); ; {
+			for deadline := time.Now().Add(30 * time.Second); ; {
 				p := s.peer.next(t)
 				seen[p.SequenceNumber] = true
+				if ahead := p.SequenceNumber - first; ahead > 2*want && ahead < 1<<15 {
+					// pion asks for the last 512 packets only: on a busy machine it may miss one
+					first = p.SequenceNumber
+				}
 				missing := 0
 				for i := range uint16(want) {
 					if !seen[first+i] {
