@@ -1,0 +1,29 @@
+package camera
+
+import (
+	"strings"
+	"testing"
+
+	"gateway/internal/media"
+	"gateway/test/rig"
+	"gateway/test/viewer"
+)
+
+// TestGuestSoundCard hears what a sound card records, by ALSA alone: the kernel's
+// snd-aloop, whose first device's output is the second one's input.
+func TestGuestSoundCard(t *testing.T) {
+	ctx := guest(t)
+	player, err := rig.Start(rig.Command{Path: "gst-launch-1.0", Args: append([]string{"-q"}, strings.Fields(
+		"audiotestsrc is-live=true freq=440 volume=0.5 ! audio/x-raw,rate=48000,channels=2 ! alsasink device=hw:Loopback,0,0")...)})
+	rig.Check(t, err)
+	rig.End(t, "player", player.Close)
+	g := startFile(ctx, t, "card", "audio: {source: \"alsasrc device=hw:Loopback,1,0\"}\n")
+	if err := viewer.Hear(ctx, g.URL("/whep/card"), media.Opus, 440, 3); err != nil {
+		t.Error(err)
+	}
+	s, err := g.Stream(ctx, "card")
+	rig.Check(t, err)
+	if s.State != "live" || s.Restarts > 0 {
+		t.Errorf("the stream is %+v", s)
+	}
+}
