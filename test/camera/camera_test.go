@@ -199,9 +199,8 @@ type listed struct {
 func devices(ctx context.Context, t *testing.T, as *syscall.SysProcAttr) []listed {
 	t.Helper()
 	shell(ctx, t, "mkdir -p "+fewPlugins+" && ln -sf /usr/lib/*/gstreamer-1.0/libgst{coreelements,video4linux2}.so "+fewPlugins)
-	registry := filepath.Join(t.TempDir(), "registry")
 	var d struct{ Cameras []listed }
-	rig.Check(t, json.Unmarshal(run(ctx, t, as, []string{"GST_PLUGIN_SYSTEM_PATH_1_0=" + fewPlugins, "GST_REGISTRY=" + registry}, "devices", "-json"), &d))
+	rig.Check(t, json.Unmarshal(run(ctx, t, as, []string{"GST_PLUGIN_SYSTEM_PATH_1_0=" + fewPlugins, "GST_REGISTRY=" + fewPlugins + "/registry"}, "devices", "-json"), &d))
 	return d.Cameras
 }
 

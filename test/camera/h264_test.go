@@ -13,26 +13,30 @@ import (
 // codecElements are elements that encode or decode pictures.
 var codecElements = regexp.MustCompile(`\b(\w+enc|\w+dec|decodebin3?|avdec_\w+|encodebin|videoconvert)\b`)
 
-// TestGuestH264CameraStraightThrough watches a camera that encodes by itself: its
-// pictures are sent as they are. Its keyframes come every 4 s, when it likes; who
-// comes between two of them begins at one all the same.
+// TestGuestH264CameraStraightThrough watches a camera that encodes by itself with
+// the file that `gateway devices` writes for it: its pictures are sent as they are.
+// Its keyframes come every 4 s, when it likes; who comes between two of them begins
+// at one all the same.
 func TestGuestH264CameraStraightThrough(t *testing.T) {
 	ctx := guest(t)
-	const file = "source: v4l2src device=/dev/video9\nvideo: {encoder: copy}\n"
 	shell(ctx, t, "camera_loop H264 320 240")
 	feed(t, "video/x-raw,format=I420,width=320,height=240,framerate=15/1 ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=400 key-int-max=60 "+
 		"! video/x-h264,profile=constrained-baseline,stream-format=byte-stream,alignment=au")
 
 	// what the camera is, before somebody has it
+	file := run(ctx, t, nil, nil, "devices", "-yaml", "camera:platform:v4l2loopback-000")
+	if !strings.Contains(string(file), "encoder: copy") {
+		t.Errorf("the file doesn't copy:\n%s", file)
+	}
 	path := filepath.Join(t.TempDir(), "camera.yaml")
-	rig.Check(t, os.WriteFile(path, []byte(file), 0o644))
+	rig.Check(t, os.WriteFile(path, file, 0o644))
 	explained := string(run(ctx, t, nil, nil, "explain", path))
 	if found := codecElements.FindString(explained); found != "" || !strings.Contains(explained, "width=320, height=240") ||
 		strings.Contains(explained, "test picture") || strings.Contains(explained, "not run") {
 		t.Errorf("it decodes or encodes (%q), or didn't run:\n%s", found, explained)
 	}
 
-	g := startFile(ctx, t, "webcam", file)
+	g := startFile(ctx, t, "webcam", string(file))
 	first := begin(ctx, t, g)
 	first.wait(ctx, t, 10)
 	s, err := g.Stream(ctx, "webcam")

@@ -9,15 +9,17 @@ import (
 	"gateway/test/viewer"
 )
 
-// TestGuestSoundCard hears what a sound card records, by ALSA alone: the kernel's
-// snd-aloop, whose first device's output is the second one's input.
+// TestGuestSoundCard hears what a sound card records, by ALSA alone, with the file
+// that `gateway devices` writes for it. The card is the kernel's snd-aloop, whose
+// first device's output is the second one's input.
 func TestGuestSoundCard(t *testing.T) {
 	ctx := guest(t)
 	player, err := rig.Start(rig.Command{Path: "gst-launch-1.0", Args: append([]string{"-q"}, strings.Fields(
 		"audiotestsrc is-live=true freq=440 volume=0.5 ! audio/x-raw,rate=48000,channels=2 ! alsasink device=hw:Loopback,0,0")...)})
 	rig.Check(t, err)
 	rig.End(t, "player", player.Close)
-	g := startFile(ctx, t, "card", "audio: {source: \"alsasrc device=hw:Loopback,1,0\"}\n")
+	file := run(ctx, t, nil, nil, "devices", "-yaml", "audio:hw:CARD=Loopback,DEV=1")
+	g := startFile(ctx, t, "card", string(file))
 	if err := viewer.Hear(ctx, g.URL("/whep/card"), media.Opus, 440, 3); err != nil {
 		t.Error(err)
 	}
