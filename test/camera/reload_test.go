@@ -19,10 +19,10 @@ func TestGuestCameraIsEditedUnderAViewer(t *testing.T) {
 	shell(ctx, t, `ln -sfn "$(ls /dev/video[0-8])" /dev/webcam && v4l2-ctl -d /dev/webcam -c horizontal_movement=5`)
 	shell(ctx, t, "camera_loop YUYV 320 240")
 	feed(t, "video/x-raw,format=YUY2,width=320,height=240,framerate=15/1")
-	e := edition{"v4l2src device=/dev/webcam", "h264", 320, 180, 15}
+	e := edition{"v4l2src device=/dev/webcam", "h264", 640, 360, 15}
 	g := startFile(ctx, t, "webcam", e.String())
 	w := join(ctx, t, g)
-	w.wait(ctx, t, 10)
+	w.wait(ctx, t, 5)
 	w.longest()
 	w.wait(ctx, t, 10)
 	t.Logf("%-24s %4d ms from frame to frame at most", "no edit", w.longest().Milliseconds())
@@ -35,7 +35,7 @@ func TestGuestCameraIsEditedUnderAViewer(t *testing.T) {
 		rig.Check(t, err)
 		decided := time.Since(begun)
 		rig.Check(t, g.WaitState(ctx, "webcam", "live"))
-		w.wait(ctx, t, 10)
+		w.wait(ctx, t, 5)
 		t.Logf("%-24s %4d ms from frame to frame at most, decided after %d ms: %s", what, w.longest().Milliseconds(), decided.Milliseconds(), r.Message)
 		return r
 	}
@@ -43,8 +43,7 @@ func TestGuestCameraIsEditedUnderAViewer(t *testing.T) {
 		what string
 		edit func(*edition)
 	}{
-		{"size", func(e *edition) { e.width, e.height = 640, 360 }},
-		{"size back", func(e *edition) { e.width, e.height = 320, 180 }},
+		{"size", func(e *edition) { e.width, e.height = 320, 180 }},
 		{"frame rate", func(e *edition) { e.fps = 10 }},
 		{"codec", func(e *edition) { e.codec = "vp8" }},
 		{"codec back", func(e *edition) { e.codec = "h264" }},

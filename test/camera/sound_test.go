@@ -21,11 +21,22 @@ func TestGuestSoundCard(t *testing.T) {
 	file := run(ctx, t, nil, nil, "devices", "-yaml", "audio:hw:CARD=Loopback,DEV=1")
 	g := startFile(ctx, t, "card", string(file))
 	if err := viewer.Hear(ctx, g.URL("/whep/card"), media.Opus, 440, 3); err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+
+	// the card is still open, and can be had once
+	edited := strings.Replace(string(file), "DEV=1", "DEV=1 ! volume volume=0.5", 1)
+	r, err := g.Edit(ctx, "card", func() error { return g.WritePipeline("card", edited) })
+	rig.Check(t, err)
+	if !r.OK {
+		t.Errorf("the edit is refused: %s %q", r.Message, r.Findings)
+	}
+	if err := viewer.Hear(ctx, g.URL("/whep/card"), media.Opus, 440, 3); err != nil {
+		t.Errorf("after the edit: %v", err)
 	}
 	s, err := g.Stream(ctx, "card")
 	rig.Check(t, err)
-	if s.State != "live" || s.Restarts > 0 {
+	if s.State != "live" || s.Restarts > 0 || !strings.Contains(s.Track("audio").Launch, "volume=0.5") {
 		t.Errorf("the stream is %+v", s)
 	}
 }
