@@ -37,8 +37,8 @@ type pacer struct {
 func (p *pacer) room(now time.Duration) int {
 	p.debt, p.at = max(p.debt-p.worth(min(now-p.at, time.Second)), 0), now
 	n := (max(paceBurst*pacePacket, p.worth(2*paceTick)) - p.debt) / pacePacket
-	if n < 1 || p.left > n && n < paceChunk {
-		return 0
+	if n < paceChunk && (p.left == 0 || p.left > n) {
+		return 0 // fewer go only if they end a buffer
 	}
 	return n
 }
