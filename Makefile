@@ -87,11 +87,11 @@ bench-latency: packages ## glass to glass: from an X screen to the pixels in a b
 bench-join: packages ## from opening the page to the first picture
 	@$(GO) run ./test/bench-join $(ARGS)
 
-bench-reload: packages ## what viewers miss when a pipeline file is edited
-	@$(GO) run ./test/bench-reload $(ARGS)
+bench-reload: packages ## what viewers miss when a pipeline file is edited; KIND=device for one kind alone
+	@$(GO) run ./test/bench-reload $(if $(KIND),-kinds $(KIND)) $(ARGS)
 
-bench-avsync: packages ## how far sound and picture are apart in a browser
-	@$(GO) run ./test/bench-avsync $(ARGS)
+bench-avsync: packages ## how far sound and picture are apart in a browser; MINUTES=10 for longer than 3
+	@$(GO) run ./test/bench-avsync $(if $(MINUTES),-for $(MINUTES)m) $(ARGS)
 
 ##@ Other
 

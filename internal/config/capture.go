@@ -244,7 +244,11 @@ func (c *compiler) choose(w wanted, first, rest string, found []Format) (capture
 	}
 	c.note("video: capture %s%s", f.MediaType, caps)
 	if w.width > 0 && (shot.width != w.width || shot.height != w.height) {
-		c.note("video: the source has no %dx%d; its %dx%d is scaled", w.width, w.height, shot.width, shot.height)
+		done := "scaled"
+		if w.copied {
+			done = "passed on"
+		}
+		c.note("video: the source has no %dx%d; its %dx%d is %s", w.width, w.height, shot.width, shot.height, done)
 	}
 	if w.exact && shot.fps > 0 && shot.fps*rateSlack < w.fps {
 		c.note("video: the source gives at most %.4g frames a second of the %.4g asked for", shot.fps, w.fps)

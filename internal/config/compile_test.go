@@ -110,6 +110,7 @@ func TestLaunchTextsAreAsReviewed(t *testing.T) {
 		"ladder-source":   "source: ximagesrc\nvideo: {renditions: [{name: full}, {name: low, width: 640, height: 360}]}",
 		"ladder-unknown":  "source: rtspsrc location=rtsp://camera/\nvideo: {renditions: [{name: full}, {name: low, width: 640, height: 360, framerate: 5}]}",
 		"copy-camera":     "source: v4l2src device=/dev/h264\nvideo: {encoder: copy, width: 1280, height: 720}",
+		"copy-other-size": "source: v4l2src device=/dev/h264\nvideo: {encoder: copy, width: 1920, height: 1080}",
 		"copy-and-encode": "source: rtspsrc location=rtsp://camera/ protocols=udp\nvideo: {renditions: [{name: full, encoder: copy}, {name: low, codec: vp8, width: 640, height: 360}]}",
 		"copy-own-caps":   "source: v4l2src device=/dev/h264 ! video/x-h264,width=640,height=480\nvideo: {encoder: copy}",
 		"file":            "source: filesrc location=clip.mp4\nvideo: {width: 640, height: 360}\naudio: {source: filesrc location=clip.mp4, codec: pcma}",

@@ -21,7 +21,7 @@ type Buffer struct {
 	Arrived  time.Duration // when the buffer left its pipeline, on the clock of Now
 	Start    bool          // the first packet begins a frame
 	End      bool          // the last packet ends its frame (RTP marker)
-	Keyframe bool          // a decoder can start at this buffer's frame
+	Keyframe bool          // a decoder can start at this buffer's frame; as a pipeline makes it, a later buffer may be the first to tell
 	Gap      bool          // packets were lost between the previous buffer and this one
 
 	slab *[]byte // what data was taken from the pool in; nil for a large one

@@ -135,13 +135,30 @@ type Track struct {
 // Now reads the clock by which captures are stamped: CLOCK_MONOTONIC, in
 // nanoseconds since an arbitrary start. It is the clock that GStreamer's system
 // clock reads, and the same in every process of one boot.
-func Now() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		panic("clock_gettime(CLOCK_MONOTONIC): " + err.Error()) // cannot fail with a valid clock and pointer
+//
+// Go's own monotonic clock is the same one, read without a system call, but its
+// zero isn't told: it is found once.
+func Now() time.Duration { return begun.at + time.Since(begun.time) }
+
+var begun = func() (b struct {
+	time time.Time
+	at   time.Duration
+}) {
+	for best := time.Hour; best > 0; { // until nothing came between the two readings
+		var ts unix.Timespec
+		before := time.Now()
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+			panic("clock_gettime(CLOCK_MONOTONIC): " + err.Error()) // cannot fail with a valid clock and pointer
+		}
+		took := time.Since(before)
+		if took >= best {
+			break
+		}
+		best = took
+		b.time, b.at = before, time.Duration(ts.Nano())-took/2
 	}
-	return time.Duration(ts.Nano())
-}
+	return b
+}()
 
 // RTPTime is the RTP timestamp of a moment on the capture clock, before a
 // viewer's random offset (RFC 3550 §5.1). It wraps as RTP does. Every track of

@@ -297,7 +297,7 @@ func (b *batch) address() {
 	binary.BigEndian.PutUint16(b.name[2:], b.to.Port())
 	if b.link.sender.socket.addr.Is4() {
 		binary.NativeEndian.PutUint16(b.name[:], unix.AF_INET)
-		ip := to.Unmap().As4()
+		ip := to.As4()
 		copy(b.name[4:], ip[:])
 	} else {
 		n = unix.SizeofSockaddrInet6

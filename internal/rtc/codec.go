@@ -35,6 +35,7 @@ func answerFormat(t media.Track, s *section) (format, bool) {
 			}
 		}
 	}
+	f.transportID = s.transport(best, f.rtx)
 	return f, true
 }
 

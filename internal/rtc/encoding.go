@@ -15,47 +15,90 @@ import (
 type encoding struct {
 	spec   media.Track
 	src    Source
-	format format     // of the headers
-	offset uint32     // of the RTP timestamps
-	header rtp.Header // SSRC, PT and what changes from packet to packet
-	first  rtp.Header // the same for the first packet of a frame: with the playout delay
-	rtx    rtp.Header // SSRC 0: packets are sent again as they were
+	format format // of the headers
+	offset uint32 // of the RTP timestamps
+	delta  heading
+	key    heading // of the packets of keyframes: with the playout delay
+	number []byte  // of the transport-wide sequence number in all their headers; nil: they have none
+}
+
+// heading is the headers of a kind of packet: SSRC, payload type and extensions,
+// and what changes from packet to packet. All of one have the same size, so that
+// the kernel can cut a batch into datagrams (UDP_SEGMENT).
+type heading struct {
+	plain rtp.Header
+	rtx   rtp.Header // SSRC 0: packets are sent again as they were
+	size  int        // bytes of each
+}
+
+func newHeading(f format, ssrc, rtxSSRC uint32, delay, number []byte) heading {
+	var h heading
+	header := func(pt uint8, ssrc uint32) rtp.Header {
+		h := rtp.Header{Version: 2, PayloadType: pt, SSRC: ssrc}
+		for _, x := range []struct {
+			id      uint8
+			payload []byte
+		}{{f.delayID, delay}, {f.transportID, number}} {
+			if x.payload != nil {
+				_ = h.SetExtension(x.id, x.payload) // the identifier was checked: parseSection
+			}
+		}
+		return h
+	}
+	h.plain = header(f.pt, ssrc)
+	h.size = h.plain.MarshalSize()
+	if rtxSSRC != 0 {
+		h.rtx = header(f.rtx, rtxSSRC)
+	}
+	return h
 }
 
 // ready tells whether the peer takes the encoding.
-func (e *encoding) ready() bool { return e.header.SSRC != 0 }
+func (e *encoding) ready() bool { return e.delta.plain.SSRC != 0 }
 
 // in is the encoding in a format: itself if that changes no header.
 func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
-	if e.ready() && e.format.pt == f.pt && e.format.rtx == f.rtx && e.format.delayID == f.delayID && e.format.inStep == f.inStep {
+	if e.ready() && e.format.pt == f.pt && e.format.rtx == f.rtx && e.format.delayID == f.delayID && e.format.inStep == f.inStep &&
+		e.format.transportID == f.transportID {
 		e.format = f
 		return e
 	}
 	n := &encoding{spec: e.spec, src: e.src, format: f, offset: e.offset}
-	n.header = rtp.Header{Version: 2, PayloadType: f.pt, SSRC: ssrc}
-	n.first = n.header
+	if f.rtx == 0 {
+		rtxSSRC = 0
+	}
+	if f.transportID != 0 && (rtxSSRC != 0 || e.spec.Kind == media.Audio) {
+		n.number = make([]byte, 2)
+	}
+	n.delta = newHeading(f, ssrc, rtxSSRC, nil, n.number)
+	n.key = n.delta
 	if f.delayID != 0 {
 		delay := atOnce
 		if f.inStep {
 			delay = withSound
 		}
-		if err := n.first.SetExtension(f.delayID, delay); err != nil {
-			n.first = n.header // the identifier was checked; never here
-		}
-	}
-	if f.rtx != 0 {
-		n.rtx = rtp.Header{Version: 2, PayloadType: f.rtx, SSRC: rtxSSRC}
+		n.key = newHeading(f, ssrc, rtxSSRC, delay, n.number)
 	}
 	return n
 }
 
-// prepare fills in the header that packet p has under a sequence number, stamped
-// late after its capture: a pure function of these.
-func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.Header {
-	h := &e.header
-	if p.Start {
-		h = &e.first
+// heading is the one for a packet: a function of nothing else.
+func (e *encoding) heading(p media.Packet) *heading {
+	if p.Buffer.Keyframe {
+		return &e.key
 	}
+	return &e.delta
+}
+
+// repeats tells whether a packet may be sent again without RTX: what it was under
+// its sequence number, it is again. One with a transport-wide number is not, nor
+// is sound, which would be too late anyway.
+func (e *encoding) repeats() bool { return e.number == nil && e.spec.Kind == media.Video }
+
+// prepare fills in the header that packet p has under a sequence number, stamped
+// late after its capture: a pure function of these, but for the bytes of number.
+func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.Header {
+	h := &e.heading(p).plain
 	h.SequenceNumber = seq
 	h.Timestamp = e.timestamp(p.Buffer.Capture + late)
 	h.Marker = p.Marker()

@@ -54,6 +54,8 @@ type lite struct {
 	cancel  context.CancelFunc   // ends it
 	running sync.WaitGroup       // goroutines for a moment: the handshake, an alert
 
+	passing sync.Mutex // held to pass on RTCP, which may come by several sockets
+
 	mu          sync.Mutex // guards what follows
 	own, old    credentials
 	fingerprint string   // of the peer's certificate; "" before its description
@@ -308,6 +310,8 @@ func (l *lite) receiveRTCP(s *socket, from netip.AddrPort, b []byte) {
 		return
 	}
 	l.revive()
+	l.passing.Lock()
+	defer l.passing.Unlock()
 	for len(b) >= 4 {
 		n := 4 + 4*int(binary.BigEndian.Uint16(b[2:]))
 		if n > len(b) {
@@ -320,6 +324,10 @@ func (l *lite) receiveRTCP(s *socket, from netip.AddrPort, b []byte) {
 
 // receiveRTCP takes an RTCP packet of the peer's for the tracks that it is about.
 func (v *Viewer) receiveRTCP(b []byte) {
+	if isTransportFeedback(b) {
+		v.onTransportFeedback(b)
+		return
+	}
 	v.bySSRC.Range(func(ssrc, t any) bool {
 		if t := t.(*track); t.ssrc == ssrc { // not its RTX stream's
 			t.receive(b)

@@ -20,6 +20,8 @@ type metrics struct {
 	nacks         prometheus.Counter
 	plis          prometheus.Counter
 	firs          prometheus.Counter
+	feedbacks     prometheus.Counter
+	badFeedbacks  prometheus.Counter
 	switches      prometheus.Counter
 	sends         prometheus.Counter
 	gsoMessages   prometheus.Counter
@@ -75,6 +77,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		otherPackets:  sent.WithLabelValues("alone"),
 		fallbacks:     fallbacks,
 		stuck:         counter("send_stuck_total", "Times that a network card took nothing for 20 ms; what was due was dropped."),
+		feedbacks:     counter("transport_feedbacks_received_total", "Transport-wide congestion control feedback messages received."),
+		badFeedbacks:  counter("transport_feedbacks_refused_total", "Of these, those that were malformed or told of packets that were never sent."),
 		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
 	}
 	if r == nil {

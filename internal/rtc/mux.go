@@ -259,9 +259,11 @@ type link struct {
 // WriteToAddrPort is pion's.
 func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	// RTP is written with Viewer.sendMu held, which guards batching.
-	if isRTP(b) && l.viewer.batching && to.Addr().Is4() == l.sender.socket.addr.Is4() {
-		l.viewer.shard.out.add(l, to, b)
-		return len(b), nil
+	if isRTP(b) && l.viewer.batching {
+		if at := to.Addr().Unmap(); at.Is4() == l.sender.socket.addr.Is4() {
+			l.viewer.shard.out.add(l, netip.AddrPortFrom(at, to.Port()), b)
+			return len(b), nil
+		}
 	}
 	return l.muxConn.WriteToAddrPort(b, to)
 }

@@ -212,6 +212,9 @@ func answered(offered []format, s *section) []format {
 		if s.delayID != f.delayID {
 			f.delayID = 0
 		}
+		if s.transport(&s.codecs[i], f.rtx) != f.transportID {
+			f.transportID = 0
+		}
 		left = append(left, f)
 	}
 	return left
@@ -370,6 +373,7 @@ func stays(accepted []format, s *section) (format, bool) {
 				if f.codec.Kind() == media.Audio {
 					f.rtx, f.delayID = 0, 0
 				}
+				f.transportID = s.transport(&p, f.rtx)
 				return f, true
 			}
 		}

@@ -37,8 +37,8 @@ type pacer struct {
 func (p *pacer) room(now time.Duration) int {
 	p.debt, p.at = max(p.debt-p.worth(min(now-p.at, time.Second)), 0), now
 	n := (max(paceBurst*pacePacket, p.worth(2*paceTick)) - p.debt) / pacePacket
-	if n < 1 || p.left > n && n < paceChunk {
-		return 0
+	if n < paceChunk && (p.left == 0 || p.left > n) {
+		return 0 // fewer go only if they end a buffer
 	}
 	return n
 }
@@ -54,7 +54,8 @@ func (p *pacer) spend(last media.Packet, bytes int) {
 	p.left = last.Buffer.Len() - 1 - last.I
 }
 
-// plan sets the rate for a buffer, which is sent in the time between two frames.
+// plan sets the rate for a buffer, which is sent in the time between two frames; a
+// third faster while it is behind, since the bitrate may be unknown or exceeded.
 // bitrate is the track's, estimate what the viewer's network carries, both in
 // bit/s and 0 if unknown.
 func (p *pacer) plan(b *media.Buffer, bitrate, estimate int) {
@@ -64,7 +65,11 @@ func (p *pacer) plan(b *media.Buffer, bitrate, estimate int) {
 		p.interval = pacedUsual
 	}
 	p.capture = b.Capture
-	whole := max(int64(p.interval), int64(time.Millisecond))
+	whole := int64(p.interval)
+	if p.at-b.Arrived > p.interval {
+		whole = whole * 3 / 4
+	}
+	whole = max(whole, int64(time.Millisecond))
 	p.rate = max(int(paceFactor*float64(bitrate)), int(int64(b.Size())*8*int64(time.Second)/whole))
 	p.rate = min(p.rate, pacedHighest)
 	if estimate > 0 {

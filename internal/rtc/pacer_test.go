@@ -50,6 +50,7 @@ func drive(q *queue, bitrate, estimate int, interval, tick time.Duration, frames
 		if i := int(now / interval); now%interval < tick && i < len(frames) {
 			b := media.NewBuffer(frames[i] * 1200)
 			b.Capture = start + time.Duration(i)*interval
+			b.Arrived = b.Capture
 			for j := range frames[i] {
 				b.Append(make([]byte, 1200))
 				due = append(due, media.Packet{Buffer: b, I: j})
@@ -182,7 +183,7 @@ func newStrait(t *testing.T, q queue) *strait {
 			w.media++
 			w.lost += boolInt(!ok)
 		}
-		if to := w.toPeer; ok {
+		if to := w.toPeer; ok && to != nil {
 			time.AfterFunc(after, func() {
 				if !closed.Load() {
 					_, _ = w.peer.WriteToUDP(b, to)
@@ -190,7 +191,11 @@ func newStrait(t *testing.T, q queue) *strait {
 			})
 		}
 	})
-	pass(w.peer, func(b []byte) { _, _ = w.gateway.WriteToUDP(b, w.toGateway) })
+	pass(w.peer, func(b []byte) {
+		if w.toGateway != nil {
+			_, _ = w.gateway.WriteToUDP(b, w.toGateway)
+		}
+	})
 	t.Cleanup(func() { closed.Store(true); w.gateway.Close(); w.peer.Close(); running.Wait() })
 	return w
 }
@@ -235,13 +240,15 @@ func TestKeyframeFitsThroughASlowLink(t *testing.T) {
 		}})
 		receiveOnly(t, p, webrtc.RTPCodecTypeVideo)
 		w := newStrait(t, queue{bps: 20e6, limit: 64 << 10})
-		var offer, answer string
-		offer, w.toPeer = reroute(t, whepOffer(t, p), w.gateway)
-		var err error
-		if answer, err = v.Answer(context.Background(), offer); err != nil {
+		offer, peerAt := reroute(t, whepOffer(t, p), w.gateway)
+		answer, err := v.Answer(context.Background(), offer)
+		if err != nil {
 			t.Fatal(err)
 		}
-		answer, w.toGateway = reroute(t, answer, w.peer)
+		answer, gatewayAt := reroute(t, answer, w.peer)
+		w.mu.Lock()
+		w.toPeer, w.toGateway = peerAt, gatewayAt
+		w.mu.Unlock()
 		p.accept(t, answer)
 		src.push(true, 1)
 		p.next(t)

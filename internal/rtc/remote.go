@@ -34,7 +34,10 @@ type section struct {
 	usable   bool // audio or video, not rejected, on the one transport
 	receives bool
 	codecs   []peerFormat
-	delayID  uint8 // of an offered playout-delay extension that fits a one-byte header
+
+	// of header extensions that fit a one-byte header (RFC 8285 §4.2), 0: none
+	delayID     uint8 // playout delay
+	transportID uint8 // transport-wide sequence number
 }
 
 // peerFormat is a format that the peer names.
@@ -187,8 +190,8 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 		case "extmap":
 			id, uri, _ := strings.Cut(a.Value, " ")
 			id, _, _ = strings.Cut(id, "/")
-			if n, err := strconv.ParseUint(id, 10, 8); err == nil && n >= 1 && n <= 14 && strings.TrimSpace(uri) == delayURI {
-				s.delayID = uint8(n)
+			if n, err := strconv.ParseUint(id, 10, 8); err == nil && n >= 1 && n <= 14 {
+				s.extension(uint8(n), strings.TrimSpace(uri))
 			}
 		case "rtpmap", "fmtp", "rtcp-fb":
 			pt, rest, _ := strings.Cut(a.Value, " ")
@@ -201,6 +204,32 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 	s.usable = s.kind() != 0 && (m.MediaName.Port.Value != 0 || bundleOnly)
 	s.codecs = order(s.formats, byPT)
 	return s, nil
+}
+
+// extension takes note of a header extension. Of two with one identifier, which
+// no sound description has, the first counts.
+func (s *section) extension(id uint8, uri string) {
+	if id == s.delayID || id == s.transportID {
+		return
+	}
+	switch uri {
+	case delayURI:
+		s.delayID = id
+	case transportURI:
+		s.transportID = id
+	}
+}
+
+// transport is the identifier under which packets of a format of the peer's may
+// carry transport-wide sequence numbers, 0 if they must not. The peer has to take
+// both the extension and the feedback. And a video packet that is sent again
+// without RTX has to be the same bytes, which excludes a number of its own; audio
+// is never sent again.
+func (s *section) transport(p *peerFormat, rtx uint8) uint8 {
+	if !slices.Contains(p.feedback, transportFeedback) || s.kind() == media.Video && rtx == 0 {
+		return 0
+	}
+	return s.transportID
 }
 
 // staticFormat is what a payload type means without an rtpmap (RFC 3551 §6).

@@ -5,7 +5,7 @@
 //
 // pion does ICE, DTLS and SRTP. What a viewer's RTP and RTCP say is this
 // package's own, lean code: codecs and payload types in the SDP, headers,
-// sender reports, retransmissions, feedback.
+// sender reports, retransmissions, transport-wide numbers, feedback.
 //
 // Goroutines: an engine has one sending goroutine (shard) for each processor;
 // a viewer belongs to one of them, which alone reads its sources and writes its
@@ -142,6 +142,12 @@ type Stats struct {
 	Jitter time.Duration // of the video track if there is one
 	RTT    time.Duration // 0 while unknown
 	REMB   int           // receiver's estimate in bit/s; 0 when it sends none
+
+	// What transport-wide feedback tells; all 0 if the peer sends none.
+	Feedbacks       uint64
+	FeedbacksMissed uint64  // that must have been lost, by their count
+	AckedBps        int     // RTP that arrived in the last second, in bit/s: of all tracks, with headers and retransmissions
+	TransportLoss   float64 // share of that RTP that was lost, 0 to 1
 
 	LocalCandidate  string // type of the selected pair's local candidate: host, srflx, prflx, relay
 	RemoteCandidate string

@@ -56,7 +56,7 @@ func (s *fakeSource) pushAt(at time.Duration, keyframe bool, n int) {
 // pushPart adds a part of a frame.
 func (s *fakeSource) pushPart(at time.Duration, keyframe, start, end bool, n int) {
 	b := media.NewBuffer(n * 1000)
-	b.Capture, b.Start, b.End, b.Keyframe = at, start, end, keyframe
+	b.Capture, b.Arrived, b.Start, b.End, b.Keyframe = at, media.Now(), start, end, keyframe
 	s.mu.Lock()
 	for i := range n {
 		p := make([]byte, 1000)
@@ -188,6 +188,7 @@ type peer struct {
 type peerOptions struct {
 	settings func(*webrtc.SettingEngine)
 	media    func(*webrtc.MediaEngine) error
+	silent   bool                        // without the default interceptors
 	registry func(*interceptor.Registry) // added before the default interceptors: nearer to the wire
 }
 
@@ -209,8 +210,10 @@ func newPeer(t testing.TB, o peerOptions) *peer {
 	if o.registry != nil {
 		o.registry(registry)
 	}
-	if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
-		t.Fatal(err)
+	if !o.silent {
+		if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var s webrtc.SettingEngine
 	s.LoggerFactory = pionLog{testLog(t)}

@@ -41,27 +41,38 @@ type feedback struct {
 // buffer is pion's hook for where incoming SRTP and SRTCP packets go (see
 // SettingEngine.BufferFactory). RTCP of a track goes straight to it, on pion's
 // SRTCP goroutine; all other packets are dropped. A peer that names many
-// unknown SSRCs makes pion keep something for each: it is ended.
+// unknown SSRCs makes pion keep something for each: it is ended. Feedback that is
+// about the transport is taken whatever SSRC it names: libwebrtc writes the one it
+// heard last, of any track or its RTX.
 func (v *Viewer) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
 	if kind == packetio.RTCPBufferPacket {
 		if t, ok := v.bySSRC.Load(ssrc); ok {
-			return &inlet{t.(*track), ssrc}
+			t := t.(*track)
+			if ssrc != t.ssrc {
+				t = nil // what is about the RTX stream isn't needed
+			}
+			return &inlet{v, t}
 		}
 	}
 	if v.foreign.Add(1) > maxForeign {
 		v.end(errForeign)
 	}
+	if kind == packetio.RTCPBufferPacket {
+		return &inlet{v, nil}
+	}
 	return discard{}
 }
 
-// inlet passes a track's incoming RTCP on.
+// inlet passes incoming RTCP on, which pion hands over packet by packet.
 type inlet struct {
-	track *track
-	ssrc  uint32
+	viewer *Viewer
+	track  *track // nil: only what is about the transport is wanted
 }
 
 func (i *inlet) Write(b []byte) (int, error) {
-	if i.ssrc == i.track.ssrc { // what is about the RTX stream isn't needed
+	if isTransportFeedback(b) {
+		i.viewer.onTransportFeedback(b)
+	} else if i.track != nil {
 		i.track.receive(b)
 	}
 	return len(b), nil

@@ -22,10 +22,18 @@ import (
 // The mid header extension is not offered: each m-line names its SSRCs, by which
 // browsers tell bundled packets apart, and a mid would ride on every packet.
 
-const delayURI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+const (
+	delayURI     = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+	transportURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 
-// offeredDelayID is the header extension's identifier in the gateway's offers.
-const offeredDelayID = 1
+	transportFeedback = "transport-cc" // as an rtcp-fb
+)
+
+// The header extensions' identifiers in the gateway's offers.
+const (
+	offeredDelayID     = 1
+	offeredTransportID = 2
+)
 
 // nominal formats, as pion's MediaEngine has them.
 const (
@@ -36,13 +44,14 @@ const (
 
 // format is one codec on an m-line, as negotiated or to be offered.
 type format struct {
-	codec    media.Codec
-	pt       uint8
-	rtx      uint8 // payload type of its RTX stream; 0: none
-	fmtp     string
-	feedback []string // "nack pli" …
-	delayID  uint8    // of the playout-delay extension; 0: none
-	inStep   bool     // what it says there: shown with the sound, or at once
+	codec       media.Codec
+	pt          uint8
+	rtx         uint8 // payload type of its RTX stream; 0: none
+	fmtp        string
+	feedback    []string // "nack pli" …, without transportFeedback
+	delayID     uint8    // of the playout-delay extension; 0: none
+	inStep      bool     // what it says there: shown with the sound, or at once
+	transportID uint8    // of the transport-wide sequence number, of which the receiver tells; 0: none
 }
 
 var videoFeedback = []string{"nack", "nack pli", "ccm fir"}
@@ -73,6 +82,9 @@ func offerFormat(t media.Track, taken func(uint8) bool) (format, error) {
 	f.pt = pt
 	if video {
 		f.rtx, f.feedback, f.delayID = pt+1, videoFeedback, offeredDelayID
+	}
+	if video || t.Codec == media.Opus {
+		f.transportID = offeredTransportID
 	}
 	return f, nil
 }
@@ -236,13 +248,16 @@ func putFormats(m *sdp.MediaDescription, p proposal) {
 		m.WithPropertyAttribute("inactive")
 	}
 	m.MediaName.Formats = nil
-	delayID := uint8(0)
+	var delayID, transportID uint8
 	for _, f := range p.formats {
 		putFormat(m, f)
-		delayID = max(delayID, f.delayID)
+		delayID, transportID = max(delayID, f.delayID), max(transportID, f.transportID)
 	}
 	if delayID != 0 {
 		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", delayID, delayURI))
+	}
+	if transportID != 0 {
+		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", transportID, transportURI))
 	}
 }
 
@@ -255,6 +270,9 @@ func putFormat(m *sdp.MediaDescription, f format) {
 	m.WithCodec(f.pt, name, f.codec.ClockRate(), channels, f.fmtp)
 	for _, fb := range f.feedback {
 		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", f.pt, fb))
+	}
+	if f.transportID != 0 {
+		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", f.pt, transportFeedback))
 	}
 	if f.rtx != 0 {
 		m.WithCodec(f.rtx, "rtx", f.codec.ClockRate(), 0, fmt.Sprintf("apt=%d", f.pt))

@@ -726,7 +726,7 @@ func TestPayloadTypesKeepTheirMeaning(t *testing.T) {
 
 func TestSendingAllocatesNothing(t *testing.T) {
 	src, w := newSource(), nothing{}
-	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1}, w)
+	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1, transportID: 2}, w)
 	src.push(true, 20)
 	src.wake = nil
 	shard := newIdleShard(t)

@@ -14,8 +14,9 @@ import (
 
 // What the playout-delay extension says: least and most delay in 12 bits each, in
 // units of 10 ms (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay). It
-// rides on the first packet of each frame, which any resend of that packet can
-// tell again.
+// rides on all packets of a keyframe, sent again or not, and on no other: a
+// receiver keeps what it was told last (libwebrtc's VideoReceiveStream2 takes it
+// from each frame that has one), and packets without it have headers of one size.
 var (
 	atOnce = []byte{0, 0, 0}
 
@@ -154,6 +155,9 @@ func (t *track) write(p media.Packet) error {
 	t.last, t.cut = p.Index, !p.Marker()
 	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
 	payload := p.Payload()
+	if t.cur.number != nil {
+		t.viewer.numbering.stamp(t.cur.number, t.cur.heading(p).size+len(payload))
+	}
 	n, err := t.out.WriteRTP(h, payload)
 	if n == 0 {
 		t.viewer.unsent++ // pion found no way, or failed
@@ -170,7 +174,7 @@ func (t *track) write(p media.Packet) error {
 // very link that loses packets.
 func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, error) {
 	run, index, ok := t.history.find(seq)
-	if !ok {
+	if !ok || run.enc.delta.rtx.SSRC == 0 && !run.enc.repeats() {
 		return false, nil
 	}
 	if t.recent == nil {
@@ -194,8 +198,8 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	*slot = resent{seq: seq, at: now}
 	t.again++
 
-	h := run.enc.prepare(p, seq, run.late)
-	rtx := &run.enc.rtx
+	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)
+	rtx := &heading.rtx
 	if rtx.SSRC == 0 {
 		_, err := t.out.WriteRTP(h, payload)
 		return true, err
@@ -206,6 +210,9 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	rtx.SequenceNumber = t.rtxSeq
 	t.rtxSeq++
 	rtx.Timestamp, rtx.Marker = h.Timestamp, h.Marker
+	if run.enc.number != nil {
+		t.viewer.numbering.stamp(run.enc.number, heading.size+len(*scratch))
+	}
 	_, err := t.out.WriteRTP(rtx, *scratch)
 	return true, err
 }
@@ -260,6 +267,13 @@ func (t *track) drop() {
 			e.close()
 		}
 	}
+}
+
+// current is the encoding that is sent; nil if none.
+func (t *track) current() *encoding {
+	t.viewer.sendMu.Lock()
+	defer t.viewer.sendMu.Unlock()
+	return t.cur
 }
 
 // latest is the encoding that the track is to have, by its latest description:

@@ -284,7 +284,11 @@ func (t *track) agree(offered, accepted []format) (declined string) {
 	for i := range accepted {
 		accepted[i].inStep = t.viewer.inStep(t)
 	}
+	was := t.current()
 	begun, given, declined := t.settle(offered, accepted)
+	if now := t.current(); was != nil && now != was {
+		t.requestKeyframe() // only that tells of another playout delay
+	}
 	if given != nil {
 		given.close()
 	}

@@ -39,6 +39,12 @@ type ViewerOptions struct {
 	// FullICE asks for full ICE where the engine would do with less: the peer has
 	// failed to connect.
 	FullICE bool
+	// OnFeedback is called with what each transport-wide feedback of the peer's
+	// tells anew: packets in the order in which they were sent, whatever their
+	// track. One that was told lost is told again if it arrived after all. The slice
+	// is the viewer's and valid during the call. It is called on the
+	// goroutine that reads the network, one call at a time: it must not block.
+	OnFeedback func([]media.PacketReport)
 	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
 	// peer has answered and is connected. 30 s if zero.
 	ConnectTimeout time.Duration
@@ -65,13 +71,14 @@ type Viewer struct {
 
 	// sendMu guards the tracks' sending state and what follows. The shard holds it
 	// for one turn. Taken after negotiation.mu.
-	sendMu   sync.Mutex
-	tracks   []*track // changed with negotiation.mu held too
-	gone     bool
-	batching bool // what is written goes to the shard's batch
-	failures int
-	unsent   int           // packets that found no way
-	reportAt time.Duration // of the next sender report; 0 before the first packet
+	sendMu    sync.Mutex
+	tracks    []*track // changed with negotiation.mu held too
+	numbering numbering
+	gone      bool
+	batching  bool // what is written goes to the shard's batch
+	failures  int
+	unsent    int           // packets that found no way
+	reportAt  time.Duration // of the next sender report; 0 before the first packet
 
 	stateMu sync.Mutex    // held to change state, and while OnState is called
 	state   atomic.Uint32 // State
@@ -132,6 +139,7 @@ func (v *Viewer) turn(s *shard) (next due) {
 	unsent := -v.unsent
 	v.batching = true
 	now := media.Now()
+	v.numbering.now = now
 	for _, t := range v.tracks {
 		if t.out == nil || t.latest() == nil {
 			continue
@@ -389,6 +397,7 @@ func (v *Viewer) Stats() Stats {
 		s.Bytes += t.bytes
 		s.Retransmitted += t.again
 	}
+	v.numbering.stats(&s, media.Now())
 	v.sendMu.Unlock()
 	for _, t := range tracks {
 		s.Refused += t.refused.Load()

@@ -52,12 +52,11 @@ func TestViewerGetsEachPacketInOrderFromAKeyframeOn(t *testing.T) {
 		if p.PayloadType != 102 {
 			t.Errorf("packet %d has payload type %d", i, p.PayloadType)
 		}
-		if i == 0 || i == 3 {
-			if ext := p.GetExtension(offeredDelayID); string(ext) != "\x00\x00\x00" {
-				t.Errorf("packet %d begins a frame and has playout delay %v", i, ext)
-			}
-		} else if p.Extension {
-			t.Errorf("packet %d has an extension", i)
+		if ext := p.GetExtension(offeredDelayID); i < 3 && string(ext) != "\x00\x00\x00" || i >= 3 && ext != nil {
+			t.Errorf("packet %d of 3 of a keyframe and 2 others has playout delay %v", i, ext)
+		}
+		if ext := p.GetExtension(offeredTransportID); string(ext) != string([]byte{0, byte(i)}) {
+			t.Errorf("packet %d has transport-wide number %v", i, ext)
 		}
 		if index := binary.BigEndian.Uint32(p.Payload[1:]); index != uint32(3+i) {
 			t.Errorf("packet %d carries %d of the track", i, index)
@@ -190,9 +189,13 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 			first := s.peer.next(t).SequenceNumber
 			seen[first] = true
 			const want = 500
-			for deadline := time.Now().Add(20 * time.Second); ; {
+			for deadline := time.Now().Add(30 * time.Second); ; {
 				p := s.peer.next(t)
 				seen[p.SequenceNumber] = true
+				if ahead := p.SequenceNumber - first; ahead > 2*want && ahead < 1<<15 {
+					// pion asks for the last 512 packets only: on a busy machine it may miss one
+					first = p.SequenceNumber
+				}
 				missing := 0
 				for i := range uint16(want) {
 					if !seen[first+i] {

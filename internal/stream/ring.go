@@ -155,6 +155,8 @@ func (r *ring) put(b *media.Buffer) (poke bool) {
 		r.wanted = false
 		r.count.Keyframes++
 	}
+	// H.264 and H.265 tell by some NAL units of a keyframe only.
+	b.Keyframe = b.Keyframe || r.hasKey && r.key == r.frame
 	for i := range b.Len() {
 		s := &r.slots[r.head%ringPackets]
 		if r.head-r.tail == ringPackets {

@@ -149,6 +149,23 @@ func TestKeyframeIsReadFromItsFirstPacket(t *testing.T) {
 	expect(t, read(s), 0, 4)
 }
 
+// Senders give all packets of a keyframe other headers than the rest.
+func TestAllBuffersOfAKeyframeAreMarked(t *testing.T) {
+	f := newFeed()
+	f.push(buffer(1, func(b *media.Buffer) { b.Start, b.Keyframe = true, true })) // SPS
+	f.push(buffer(1, func(b *media.Buffer) {}))                                   // PPS
+	f.push(buffer(2, func(b *media.Buffer) { b.End, b.Keyframe = true, true }))
+	f.push(buffer(1, func(b *media.Buffer) { b.Start = true }))
+	f.push(buffer(1, func(b *media.Buffer) { b.End = true }))
+	for i := range uint64(6) {
+		p, ok := f.find(i)
+		if !ok || p.Buffer.Keyframe != (i < 4) {
+			t.Errorf("packet %d: found %v, keyframe %v", i, ok, p.Buffer.Keyframe)
+		}
+		p.Release()
+	}
+}
+
 func TestLaggingViewerJumpsToTheNextKeyframeAndIsCounted(t *testing.T) {
 	baseline(t)
 	f := newFeed()

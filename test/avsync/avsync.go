@@ -57,18 +57,27 @@ var script string
 
 // Result is what a run measured, in ms.
 type Result struct {
-	Offsets      []float64 // of each pair: the beep after the flash; negative: before it
+	Offsets      []float64 // of each pair, in the order of time: the beep after the flash; negative: before it
 	Audio, Video float64   // mean time in the browser's jitter buffers
 	Latency      float64   // of the loudspeaker, as the browser tells; part of the offsets
 }
 
 // Mean is the mean offset.
-func (r Result) Mean() float64 {
+func (r Result) Mean() float64 { return mean(r.Offsets) }
+
+// Drift is how much more the offset's mean is in the last third of the pairs than in
+// the first. There must be three.
+func (r Result) Drift() float64 {
+	third := len(r.Offsets) / 3
+	return mean(r.Offsets[len(r.Offsets)-third:]) - mean(r.Offsets[:third])
+}
+
+func mean(values []float64) float64 {
 	sum := 0.0
-	for _, o := range r.Offsets {
-		sum += o
+	for _, v := range values {
+		sum += v
 	}
-	return sum / float64(len(r.Offsets))
+	return sum / float64(len(values))
 }
 
 // Worst is the offset, without its sign, that a share q of the pairs doesn't

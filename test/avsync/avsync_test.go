@@ -61,6 +61,13 @@ func TestFlashAndBeepAreInStep(t *testing.T) {
 	}
 }
 
+func TestDriftIsTheLastThirdLessTheFirst(t *testing.T) {
+	r := Result{Offsets: []float64{1, 3, 100, -100, 7, 9}}
+	if r.Drift() != 6 {
+		t.Errorf("drift %g", r.Drift())
+	}
+}
+
 // ±40 ms is what people don't notice yet (ITU-R BT.1359-1: they do from 45 ms early
 // and 125 ms late on). Chromium leaves up to 30 ms alone and closes what is more
 // by steps of at most 80 ms a second, and a picture waits up to 17 ms for its

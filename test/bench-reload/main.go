@@ -10,6 +10,8 @@
 // makes of a picture that nobody disturbs. For the last one a UDP port stands in, to which the
 // bench sends a picture: a second bind is refused as a camera's second open is.
 //
+// A kind takes about 45 s for 10 edits, all of them 6 minutes.
+//
 //	go run ./test/bench-reload [-edits 10] [-kinds bitrate,size] [-v]
 package main
 
@@ -35,6 +37,9 @@ import (
 type kind struct {
 	name string
 	text [2]string
+	// with starts what the text captures from, which costs CPU time, and returns its
+	// end; nil: the text needs nothing
+	with func(context.Context) (stop func(), err error)
 }
 
 const testSource = "videotestsrc is-live=true pattern=smpte horizontal-speed=2"
@@ -66,15 +71,35 @@ func kinds(display string, port int) []kind {
 	desktop := "ximagesrc use-damage=false display-name=" + display
 	device := fmt.Sprintf("udpsrc address=127.0.0.1 port=%d reuse=false caps=\"application/x-rtp,media=video,clock-rate=90000,encoding-name=VP8,payload=96\" ! rtpvp8depay ! vp8dec", port)
 	return []kind{
-		{"none", [2]string{file(), file()}},
-		{"bitrate", [2]string{file(), file("bitrate", "1500k")}},
-		{"size", [2]string{file(), file("width", "640", "height", "360")}},
-		{"fps", [2]string{file(), file("framerate", "20")}},
-		{"encoder", [2]string{file(), file("encoder", "openh264enc")}},
-		{"source", [2]string{file(), file("source", desktop)}},
-		{"codec", [2]string{file(), file("codec", "vp8")}},
-		{"device", [2]string{file("source", device), file("source", device+" ! identity")}},
+		{name: "none", text: [2]string{file(), file()}},
+		{name: "bitrate", text: [2]string{file(), file("bitrate", "1500k")}},
+		{name: "size", text: [2]string{file(), file("width", "640", "height", "360")}},
+		{name: "fps", text: [2]string{file(), file("framerate", "20")}},
+		{name: "encoder", text: [2]string{file(), file("encoder", "openh264enc")}},
+		{name: "source", text: [2]string{file(), file("source", desktop)}, with: painted(display)},
+		{name: "codec", text: [2]string{file(), file("codec", "vp8")}},
+		{name: "device", text: [2]string{file("source", device), file("source", device+" ! identity")}, with: camera(port)},
 	}
+}
+
+// choose picks kinds by their names, separated by commas; all for none.
+func choose(all []kind, names string) ([]kind, error) {
+	if names == "" {
+		return all, nil
+	}
+	var known []string
+	for _, k := range all {
+		known = append(known, k.name)
+	}
+	var chosen []kind
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.Index(known, name)
+		if i < 0 {
+			return nil, fmt.Errorf("there is no kind %q; there are %s", name, strings.Join(known, ", "))
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
 }
 
 func main() {
@@ -91,36 +116,22 @@ func main() {
 }
 
 func bench(ctx context.Context, edits int, only string, verbose bool) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	defer rig.RemoveBinary()
 	screen, err := rig.StartXvfb(ctx, rig.XOptions{Width: 1280, Height: 720})
 	if err != nil {
 		return err
 	}
 	defer screen.Close()
-	painter, err := strip.NewPainter(screen.Display)
-	if err != nil {
-		return err
-	}
-	defer painter.Close()
-	painted := make(chan error, 1)
-	go func() { painted <- painter.Run(ctx, 60) }()
-	defer func() { cancel(); <-painted }()
-
 	port, err := rig.Port()
 	if err != nil {
 		return err
 	}
-	camera, err := startCamera(port)
+	chosen, err := choose(kinds(screen.Display, port), only)
 	if err != nil {
 		return err
 	}
-	defer camera.Close()
-
-	all := kinds(screen.Display, port)
 	pipelines := make(map[string]string)
-	for _, k := range all {
+	for _, k := range chosen {
 		pipelines[k.name] = k.text[0]
 	}
 	var log io.Writer
@@ -141,10 +152,7 @@ func bench(ctx context.Context, edits int, only string, verbose bool) error {
 	fmt.Printf("1280x720 at 30 frames a second, %d edits of each kind; gap: longest interval between presented frames less the usual one\n\n", edits)
 	fmt.Printf("%-8s %6s %19s %25s %8s\n", "", "", "ms", "frames", "")
 	fmt.Printf("%-8s %6s %6s %6s %6s %8s %8s %8s %8s\n", "kind", "edits", "p50", "p95", "max", "p50", "p95", "max", "rejoins")
-	for _, k := range all {
-		if only != "" && !slices.Contains(strings.Split(only, ","), k.name) {
-			continue
-		}
+	for _, k := range chosen {
 		gaps, rejoins, err := run(ctx, browser, g, k, edits, verbose)
 		if err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
@@ -164,6 +172,13 @@ func bench(ctx context.Context, edits int, only string, verbose bool) error {
 func run(ctx context.Context, browser *rig.Chromium, g *rig.Gateway, k kind, edits int, verbose bool) (gaps []gap.Seen, rejoins int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+time.Duration(edits)*15*time.Second)
 	defer cancel()
+	if k.with != nil {
+		stop, err := k.with(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer stop()
+	}
 	page, err := browser.Open(ctx, g.URL("/watch/"+k.name))
 	if err != nil {
 		return nil, 0, err
@@ -207,12 +222,39 @@ func run(ctx context.Context, browser *rig.Chromium, g *rig.Gateway, k kind, edi
 	return gaps, rejoins, nil
 }
 
-// startCamera sends a picture to a UDP port of this machine.
-func startCamera(port int) (*rig.Process, error) {
-	launch, err := rig.Need("gst-launch-1.0", "gstreamer1.0-tools")
-	if err != nil {
-		return nil, err
+// painted paints a screen, so that what is captured of it moves.
+func painted(display string) func(context.Context) (func(), error) {
+	return func(ctx context.Context) (func(), error) {
+		painter, err := strip.NewPainter(display)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			painter.Run(ctx, 60) // a screen that stands still shows in the figures
+		}()
+		return func() {
+			cancel()
+			<-done
+			painter.Close()
+		}, nil
 	}
-	text := fmt.Sprintf("videotestsrc is-live=true horizontal-speed=2 ! video/x-raw,width=640,height=360,framerate=30/1 ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=5 ! rtpvp8pay pt=96 ! udpsink host=127.0.0.1 port=%d", port)
-	return rig.Start(rig.Command{Path: launch, Args: append([]string{"-q"}, strings.Fields(text)...)})
+}
+
+// camera sends a picture to a UDP port of this machine.
+func camera(port int) func(context.Context) (func(), error) {
+	return func(context.Context) (func(), error) {
+		launch, err := rig.Need("gst-launch-1.0", "gstreamer1.0-tools")
+		if err != nil {
+			return nil, err
+		}
+		text := fmt.Sprintf("videotestsrc is-live=true horizontal-speed=2 ! video/x-raw,width=640,height=360,framerate=30/1 ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=5 ! rtpvp8pay pt=96 ! udpsink host=127.0.0.1 port=%d", port)
+		p, err := rig.Start(rig.Command{Path: launch, Args: append([]string{"-q"}, strings.Fields(text)...)})
+		if err != nil {
+			return nil, err
+		}
+		return func() { p.Close() }, nil
+	}
 }

@@ -12,7 +12,7 @@
 #   vm.sh [options] -- COMMAND...   COMMAND runs in the guest as root, in this
 #                                   directory; its exit status is the script's
 # options:
-#   -l       also load v4l2loopback as /dev/video9, for any format: camera_format
+#   -l       also have v4l2loopback, for a device of any format: camera_loop
 #   -d       only fill the cache, start nothing
 #   -c DIR   cache of kernel, modules and GStreamer registry (default: .cache
 #            beside this script, or $CAMERA_CACHE)
@@ -26,7 +26,7 @@
 # In the guest these shell functions are exported:
 #   camera_plug, camera_unplug           load and unload vivid (unload: unless open)
 #   camera_yank, camera_back             the device vanishes under an open file, and returns
-#   camera_format FOURCC WIDTH HEIGHT    format of /dev/video9, such as MJPG 320 240; then feed it:
+#   camera_loop FOURCC WIDTH HEIGHT      a new /dev/video9 of a format, such as MJPG 320 240; then feed it:
 #       … ! jpegenc ! filesink location=/dev/video9 buffer-mode=unbuffered append=true sync=false
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -160,11 +160,14 @@ camera_plug()   { insmod /run/camera/m/vivid.ko $VIVID; }
 camera_unplug() { rmmod vivid; }
 camera_yank()   { echo vivid.0 > /sys/bus/platform/drivers/vivid/unbind; }
 camera_back()   { echo vivid.0 > /sys/bus/platform/drivers/vivid/bind; }
-camera_format() { v4l2-ctl -d /dev/video9 -c keep_format=1 --set-fmt-video-out=width=$2,height=$3,pixelformat=$1; }
-export -f camera_plug camera_unplug camera_yank camera_back camera_format
+camera_loop()   { # what was written in one format can't be given another
+  [ ! -e /dev/video9 ] || rmmod v4l2loopback
+  insmod /run/camera/m/v4l2loopback.ko video_nr=9 exclusive_caps=0 card_label=loop &&
+    v4l2-ctl -d /dev/video9 -c keep_format=1 --set-fmt-video-out=width=$2,height=$3,pixelformat=$1
+}
+export -f camera_plug camera_unplug camera_yank camera_back camera_loop
 ip link set lo up
 camera_plug
-[ ! -e /run/camera/m/v4l2loopback.ko ] || insmod /run/camera/m/v4l2loopback.ko video_nr=9 exclusive_caps=0 card_label=loop
 GUEST
   if [ -n "$tap" ]; then echo 'ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 up; ip route add default via 10.99.0.1'
   else echo 'ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2'; fi

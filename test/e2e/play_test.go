@@ -40,8 +40,27 @@ func playsAll(ctx context.Context, t *testing.T, b browser, codecs ...string) {
 	}
 	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: pipelines})
 	for _, codec := range codecs {
-		t.Run(codec, func(t *testing.T) { plays(ctx, t, b, g, codec) })
+		t.Run(codec, func(t *testing.T) {
+			before, err := g.Metrics(ctx)
+			rig.Check(t, err)
+			plays(ctx, t, b, g, codec)
+			tellsOfPackets(ctx, t, g, before)
+		})
 	}
+}
+
+// tellsOfPackets waits until the gateway has been told ten times which packets
+// arrived (transport-wide congestion control), all of it sound.
+func tellsOfPackets(ctx context.Context, t *testing.T, g *rig.Gateway, before map[string]float64) {
+	t.Helper()
+	const received, refused = "gateway_rtc_transport_feedbacks_received_total", "gateway_rtc_transport_feedbacks_refused_total"
+	rig.Check(t, rig.Until(ctx, "the browser to tell of packets", func() (bool, error) {
+		m, err := g.Metrics(ctx)
+		if n := m[refused] - before[refused]; n > 0 {
+			t.Fatalf("%v feedback messages were refused", n)
+		}
+		return m[received]-before[received] >= 10, err
+	}))
 }
 
 // plays opens a stream's page and checks by its pixels that the picture is live

@@ -3,67 +3,22 @@ package sources
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/pion/rtp"
 
 	"gateway/internal/media"
 	"gateway/test/rig"
 	"gateway/test/viewer"
 )
 
-// hears waits until a viewer hears a tone of that frequency, and little else.
+// hears waits until a viewer hears a tone of that frequency, and little else, for a second.
 func hears(ctx context.Context, t *testing.T, g *rig.Gateway, name string, codec media.Codec, hz float64) {
 	t.Helper()
-	sound := make(chan []float64, 100)
-	d, err := viewer.NewSoundDecoder(codec, func(samples []float64) {
-		select {
-		case sound <- samples:
-		default:
-		}
-	})
-	rig.Check(t, err)
-	defer d.Close()
-	w, err := viewer.Watch(ctx, viewer.Options{URL: g.URL("/whep/" + name), Codecs: []media.Codec{codec, media.VP8},
-		OnRTP: func(c media.Codec, p *rtp.Packet) {
-			if c == codec && len(p.Payload) > 0 {
-				d.Write(p)
-			}
-		}})
-	rig.Check(t, err)
-	defer w.Close()
-	best, good := 0.0, 0
-	for good < 10 {
-		select {
-		case samples := <-sound:
-			share := toneShare(samples, hz)
-			best = max(best, share)
-			if good++; share < 0.9 {
-				good = 0
-			}
-		case <-ctx.Done():
-			t.Fatalf("%s: no tone of %g Hz, its share was %.2f at most", name, hz, best)
-		}
+	if err := viewer.Hear(ctx, g.URL("/whep/"+name), codec, hz, 10); err != nil {
+		t.Fatalf("%s: %v", name, err)
 	}
-}
-
-// toneShare is the part of the power that is at a frequency (Goertzel), 0 for silence.
-func toneShare(samples []float64, hz float64) float64 {
-	c := 2 * math.Cos(2*math.Pi*hz/viewer.SoundRate)
-	var s1, s2, power float64
-	for _, x := range samples {
-		s1, s2 = x+c*s1-s2, s1
-		power += x * x
-	}
-	n := float64(len(samples))
-	if power/n < 1e-4 {
-		return 0
-	}
-	return 2 * (s1*s1 + s2*s2 - c*s1*s2) / n / power
 }
 
 func TestSoundServer(t *testing.T) {

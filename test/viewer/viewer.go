@@ -1,8 +1,10 @@
-// Package viewer watches a stream as a client of its own: WHEP over HTTP with
-// pion's default peer, nothing shared with the gateway's sending side. It tells
-// when packets came; a Decoder makes pictures of them.
+// Package viewer watches a stream as a client of its own: by WHEP ([Watch]) or as
+// the page does, by WebSocket ([Join]), with pion's default peer, nothing shared
+// with the gateway's sending side. It tells when packets came; a Decoder makes
+// pictures of them.
 //
-// A Viewer has pion's goroutines and one that reads each track; Close ends them.
+// A Viewer has pion's goroutines, one that reads each track and, if it has joined,
+// one that reads the WebSocket; Close ends them.
 package viewer
 
 import (
@@ -26,7 +28,7 @@ import (
 
 // Options says what to watch and how.
 type Options struct {
-	URL    string                                  // of the WHEP endpoint
+	URL    string                                  // of the WHEP endpoint; of the WebSocket to join
 	Codecs []media.Codec                           // what the viewer can receive; empty: H.264, VP8 and Opus
 	OnRTP  func(c media.Codec, packet *rtp.Packet) // called for each packet, on its track's goroutine; may be nil
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -37,12 +39,13 @@ type Viewer struct {
 	Begun    time.Time // when Watch was called
 	Posted   time.Time // when the offer was ready and the gateway was asked
 	Answered time.Time // when the answer had come
-	Answer   string    // the gateway's SDP
+	Answer   string    // the gateway's SDP, by WHEP
 
-	session string // URL of the WHEP session
-	client  *http.Client
-	peer    *webrtc.PeerConnection
-	reading sync.WaitGroup
+	session      string // URL of the WHEP session
+	client       *http.Client
+	conversation *conversation // nil by WHEP
+	peer         *webrtc.PeerConnection
+	reading      sync.WaitGroup
 
 	mu        sync.Mutex // guards what follows
 	seen      Seen
@@ -52,8 +55,8 @@ type Viewer struct {
 
 // Seen is what a viewer has received of video.
 type Seen struct {
-	Codec         media.Codec
-	Connected     time.Time // zero: not yet, as all of these
+	Codec         media.Codec // of the last packet
+	Connected     time.Time   // zero: not yet, as all of these
 	FirstPacket   time.Time
 	FirstKeyframe time.Time // first packet of the first keyframe
 	Packets       int
@@ -87,6 +90,18 @@ func h264(pt webrtc.PayloadType, profile string) webrtc.RTPCodecParameters {
 // Watch asks for a stream and returns when the gateway has answered; media come
 // after that.
 func Watch(ctx context.Context, o Options) (*Viewer, error) {
+	v, err := newViewer(&o)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.negotiate(ctx, o); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch %s: %w", o.URL, err), v.Close())
+	}
+	return v, nil
+}
+
+// newViewer makes the peer, which reads each track that comes.
+func newViewer(o *Options) (*Viewer, error) {
 	v := &Viewer{Begun: time.Now(), keyframes: make(chan struct{})}
 	v.client = &http.Client{Transport: &http.Transport{DialContext: o.Dial}}
 	if len(o.Codecs) == 0 {
@@ -111,9 +126,21 @@ func Watch(ctx context.Context, o Options) (*Viewer, error) {
 	if v.peer, err = api.NewPeerConnection(webrtc.Configuration{}); err != nil {
 		return nil, err
 	}
-	if err := v.negotiate(ctx, o); err != nil {
-		return nil, errors.Join(fmt.Errorf("watch %s: %w", o.URL, err), v.Close())
-	}
+	v.peer.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateConnected {
+			v.mu.Lock()
+			v.seen.Connected = time.Now()
+			v.mu.Unlock()
+		}
+	})
+	v.peer.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if !v.closed {
+			v.reading.Add(1)
+			go v.read(track, o.OnRTP)
+		}
+	})
 	return v, nil
 }
 
@@ -131,21 +158,6 @@ func (v *Viewer) negotiate(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	v.peer.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		if s == webrtc.PeerConnectionStateConnected {
-			v.mu.Lock()
-			v.seen.Connected = time.Now()
-			v.mu.Unlock()
-		}
-	})
-	v.peer.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if !v.closed {
-			v.reading.Add(1)
-			go v.read(track, o.OnRTP)
-		}
-	})
 	offer, err := v.peer.CreateOffer(nil)
 	if err != nil {
 		return err
@@ -208,13 +220,13 @@ func (v *Viewer) post(ctx context.Context, endpoint, offer string) (answer strin
 
 func (v *Viewer) read(track *webrtc.TrackRemote, onRTP func(media.Codec, *rtp.Packet)) {
 	defer v.reading.Done()
-	codec, err := media.ParseCodec(track.Codec().MimeType)
-	if err != nil {
-		return
-	}
 	var order sequence
 	for {
 		packet, _, err := track.ReadRTP()
+		if err != nil {
+			return
+		}
+		codec, err := media.ParseCodec(track.Codec().MimeType) // of this packet
 		if err != nil {
 			return
 		}
@@ -254,8 +266,9 @@ func (v *Viewer) count(codec media.Codec, packet *rtp.Packet, order *sequence) {
 	defer v.mu.Unlock()
 	s := &v.seen
 	if s.Packets == 0 {
-		s.FirstPacket, s.Codec = now, codec
+		s.FirstPacket = now
 	}
+	s.Codec = codec
 	s.Packets++
 	s.Lost += order.step(packet.SequenceNumber)
 	if packet.Marker {
@@ -298,8 +311,8 @@ func (v *Viewer) RequestKeyframe() error {
 	return v.peer.WriteRTCP(plis)
 }
 
-// Close leaves as WHEP says, by DELETE, and ends the peer. A session that the
-// gateway has closed by itself is no error.
+// Close leaves, by DELETE as WHEP says or over the WebSocket, and ends the peer. A
+// WHEP session that the gateway has closed by itself is no error.
 func (v *Viewer) Close() error {
 	v.mu.Lock()
 	closed := v.closed
@@ -311,6 +324,9 @@ func (v *Viewer) Close() error {
 	var err error
 	if v.session != "" {
 		err = v.leave()
+	}
+	if v.conversation != nil {
+		err = v.conversation.close()
 	}
 	err = errors.Join(err, v.peer.GracefulClose())
 	v.reading.Wait()
