@@ -51,6 +51,7 @@ type ICE struct {
 	Servers         []ICEServer
 	PublicAddresses []string // IP addresses announced in place of the host's own (NAT)
 	RelayOnly       bool     // viewers connect through TURN only: no other candidates are taken
+	Lite            bool     // viewers that need no help to reach the gateway get an ICE-lite connection, which costs less; default false
 	Interfaces      []string // network interfaces to use; empty: all
 	UDPPort         int      // media port; 0: the port of Listen
 }
@@ -97,6 +98,7 @@ var gatewaySchema = &schema{
 		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
 		{path: "ice.public_addresses", kind: ofTexts, def: "[]", example: "[203.0.113.7]", meaning: "IP addresses that are announced in place of this machine's own"},
 		{path: "ice.relay_only", kind: ofFlag, def: "false", meaning: "connect viewers through a TURN server only"},
+		{path: "ice.lite", kind: ofFlag, def: "false", meaning: "connect viewers that reach the gateway without help by ICE-lite, which takes less memory and CPU; not with relay_only"},
 		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
 		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
 		{path: "log", kind: ofSection, meaning: "what is logged, and how"},
@@ -356,6 +358,7 @@ func readICE(m *mapping, ice *ICE) {
 		ice.PublicAddresses = append(ice.PublicAddresses, addr.Unmap().String())
 	}
 	ice.RelayOnly = m.boolean("relay_only", false)
+	ice.Lite = m.boolean("lite", false)
 	for _, n := range m.list("interfaces") {
 		if n.Value == "" || len(n.Value) > 15 || strings.ContainsAny(n.Value, "/ \t") { // IFNAMSIZ
 			m.d.fault(n, "ice.interfaces", quote(n.Value)+" is not the name of a network interface", "write one such as eth0")

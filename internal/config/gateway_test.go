@@ -104,7 +104,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 				{URLs: []string{"stun:stun.example.org"}},
 				{URLs: []string{"turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"}, Username: "u", Credential: "c"},
 			},
-			PublicAddresses: []string{"203.0.113.7", "2001:db8::7"}, RelayOnly: true, Interfaces: []string{"eth0", "wlan0"}, UDPPort: 9001,
+			PublicAddresses: []string{"203.0.113.7", "2001:db8::7"}, RelayOnly: true, Lite: true, Interfaces: []string{"eth0", "wlan0"}, UDPPort: 9001,
 		},
 		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
 		Limits: Limits{Viewers: 5, ShutdownTimeout: 3 * time.Second},
@@ -121,6 +121,7 @@ ice:
     - {urls: ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], username: u, credential: c}
   public_addresses: [203.0.113.7, "2001:db8::7"]
   relay_only: true
+  lite: true
   interfaces: [eth0, wlan0]
   udp_port: 9001
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
@@ -130,7 +131,7 @@ limits: {viewers: 5, shutdown_timeout: 3s}
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
-		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
+		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
 		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten

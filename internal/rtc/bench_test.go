@@ -9,6 +9,7 @@ import (
 
 	"github.com/pion/srtp/v3"
 
+	"gateway/internal/config"
 	"gateway/internal/media"
 )
 
@@ -49,7 +50,7 @@ func BenchmarkSend(b *testing.B) {
 // AES-128-GCM in the shard's batch, and the system call, to a socket that nobody
 // reads. It allocates nothing.
 func BenchmarkLiteSend(b *testing.B) {
-	v := newWHEP(b, newEngine(b, Options{Lite: true}))
+	v := newWHEP(b, newEngine(b, Options{ICE: config.ICE{Lite: true}}))
 	l := v.conn.(*lite)
 	sink := loopback(b)
 	defer sink.Close()

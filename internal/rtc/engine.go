@@ -37,7 +37,6 @@ const (
 type Options struct {
 	UDPPort    int // 0: any free port, see Port
 	ICE        config.ICE
-	Lite       bool                  // viewers reach the gateway by themselves: see lite
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: metrics are not exported
 }
@@ -74,7 +73,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	e := &Engine{log: o.Logger, lite: o.Lite && !o.ICE.RelayOnly, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
+	e := &Engine{log: o.Logger, lite: o.ICE.Lite && !o.ICE.RelayOnly, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/config"
 )
 
 // overLite makes engines serve lite connections.
@@ -184,7 +186,7 @@ func (s *session) exchange(t *testing.T, n *nat, restart bool) {
 	}
 }
 
-func lite1(t *testing.T) *Engine { return newEngine(t, Options{Lite: true}) }
+func lite1(t *testing.T) *Engine { return newEngine(t, Options{ICE: config.ICE{Lite: true}}) }
 
 func TestLitePeerMayBeDTLSServer(t *testing.T) {
 	src := newSource()
@@ -579,7 +581,7 @@ func TestLitePathIsWhereThePeerNominates(t *testing.T) {
 }
 
 func FuzzPeers(f *testing.F) {
-	e, err := New(Options{Lite: true})
+	e, err := New(Options{ICE: config.ICE{Lite: true}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -693,7 +695,7 @@ func TestLiteViewerCosts(t *testing.T) {
 			name = "lite"
 		}
 		t.Run(name, func(t *testing.T) {
-			e := newEngine(t, Options{Lite: lite})
+			e := newEngine(t, Options{ICE: config.ICE{Lite: lite}})
 			answer := peerProcess(t)
 			src := newSource()
 			src.push(true, 3)

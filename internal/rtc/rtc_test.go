@@ -164,7 +164,7 @@ func newEngine(t testing.TB, o Options) *Engine {
 	if o.Logger == nil {
 		o.Logger = testLog(t)
 	}
-	o.Lite = o.Lite || overLite
+	o.ICE.Lite = o.ICE.Lite || overLite
 	e, err := New(o)
 	if err != nil {
 		t.Fatal(err)
