@@ -117,6 +117,9 @@ func (l *lite) offer(restart bool) (string, error) {
 	for i, t := range l.viewer.tracks {
 		t.mid = strconv.Itoa(i)
 	}
+	if told := l.viewer.o.OnCandidate; told != nil && (restart || l.version == 0) {
+		told(nil) // the offer has them all
+	}
 	return l.describe(l.viewer.tracks, "actpass"), nil
 }
 
@@ -140,10 +143,13 @@ func (l *lite) accept(r *remote) error {
 		l.fingerprint, l.client = r.fingerprint, r.setup == "passive"
 	}
 	l.candidates = slices.Clone(r.candidates)
+	l.mu.Unlock()
+	if l.phase.CompareAndSwap(uint32(StateNew), uint32(StateConnecting)) {
+		l.viewer.refresh() // before it may be connected: each state is told
+	}
+	l.mu.Lock()
 	l.begin()
 	l.mu.Unlock()
-	l.phase.CompareAndSwap(uint32(StateNew), uint32(StateConnecting))
-	go l.viewer.refresh()
 	return nil
 }
 

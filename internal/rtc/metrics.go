@@ -12,6 +12,7 @@ type metrics struct {
 	ended         *prometheus.CounterVec
 	failed        *prometheus.CounterVec
 	connect       prometheus.Histogram
+	connected     *prometheus.CounterVec
 	packets       prometheus.Counter
 	bytes         prometheus.Counter
 	unsent        prometheus.Counter
@@ -51,7 +52,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Namespace: "gateway", Subsystem: "rtc", Name: "send_fallbacks_total",
 		Help: "Ways to send that were given up for good, by for whom (socket, viewer) and what is left (mmsg, single).",
 	}, []string{"scope", "to"})
-	all = append(all, sent, fallbacks)
+	connected := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "gateway", Subsystem: "rtc", Name: "connected_total",
+		Help: "Viewers that were connected, by the gateway's side of ICE: full, or lite (ice.lite).",
+	}, []string{"ice"})
+	all = append(all, sent, fallbacks, connected)
 	m := &metrics{
 		viewers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: "gateway", Subsystem: "rtc", Name: "viewers", Help: "Viewers by the state of their connection.",
@@ -63,6 +68,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Time from the first offer to the established connection.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
+		connected:     connected,
 		packets:       counter("packets_sent_total", "RTP packets sent, without retransmissions."),
 		bytes:         counter("payload_bytes_sent_total", "Payload bytes of these packets."),
 		unsent:        counter("packets_unsent_total", "Of the packets sent, those that found no way: ICE had no candidate pair just then, or its local address was gone."),

@@ -259,6 +259,14 @@ func (v *Viewer) setState(s State) {
 	}
 }
 
+// ice is the gateway's side of the viewer's ICE, for a metric.
+func (v *Viewer) ice() string {
+	if _, lite := v.conn.(*lite); lite {
+		return "lite"
+	}
+	return "full"
+}
+
 func (v *Viewer) current() State { return State(v.state.Load()) }
 
 func (v *Viewer) onConnected() {
@@ -267,6 +275,7 @@ func (v *Viewer) onConnected() {
 	if first {
 		v.connected = time.Now()
 		v.engine.metrics.connect.Observe(v.connected.Sub(v.begun).Seconds())
+		v.engine.metrics.connected.WithLabelValues(v.ice()).Inc()
 	}
 	v.mu.Unlock()
 	if first {
