@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -25,9 +24,6 @@ import (
 
 // sealBytes is what SRTP adds to a packet at most: AES-GCM's tag.
 const sealBytes = 16
-
-// errNeedsFullICE is a peer that lite connections can't serve.
-var errNeedsFullICE = errors.New("peer needs a gateway with full ICE")
 
 // lite is the connection of a viewer that can reach the gateway by itself, without a
 // PeerConnection: ICE-lite (RFC 8445 §2.5) answers the peer's checks, pion/dtls
@@ -62,7 +58,8 @@ type lite struct {
 	client      bool     // of DTLS: the peer wants to be the server
 	candidates  []string // the peer's, to name their types
 	agent
-	shaken bool // the handshake has begun
+	asked  time.Duration // when the peer's last description came
+	shaken bool          // the handshake has begun
 	closed bool
 	in     *srtp.Context
 	heard  []uint32 // SSRCs that have sent RTCP
@@ -136,13 +133,13 @@ func (l *lite) restart() {
 // accept is the negotiator's.
 func (l *lite) accept(r *remote) error {
 	if r.lite {
-		return fmt.Errorf("%w: it is ICE-lite itself", errNeedsFullICE)
+		return fmt.Errorf("%w: it is ICE-lite itself", ErrNeedsFullICE)
 	}
 	l.mu.Lock()
 	if l.fingerprint == "" { // DTLS isn't begun anew
 		l.fingerprint, l.client = r.fingerprint, r.setup == "passive"
 	}
-	l.candidates = slices.Clone(r.candidates)
+	l.candidates, l.asked = slices.Clone(r.candidates), media.Now()
 	l.mu.Unlock()
 	if l.phase.CompareAndSwap(uint32(StateNew), uint32(StateConnecting)) {
 		l.viewer.refresh() // before it may be connected: each state is told
@@ -365,12 +362,15 @@ func (l *lite) revive() {
 	}
 }
 
-// age ends a connection whose peer has not been heard for long (RFC 7675 §5.1).
+// age ends a connection whose peer has not been heard for long (RFC 7675 §5.1), or
+// not at all: it may be reached from here.
 func (l *lite) age(now time.Duration) {
 	l.mu.Lock()
-	silent := now - l.agent.heard
+	silent, waited := now-l.agent.heard, now-l.asked
 	l.mu.Unlock()
 	switch s := l.state(); {
+	case s == StateConnecting && l.path.Load() == nil && waited > unreachedAfter:
+		l.viewer.end(fmt.Errorf("%w: none of its checks has arrived within %v", ErrNeedsFullICE, unreachedAfter))
 	case s != StateConnected && s != StateDisconnected:
 	case silent > l.peers.failed:
 		l.enter(StateFailed)

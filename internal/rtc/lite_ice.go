@@ -22,7 +22,8 @@ const (
 	maxPaths    = 8  // of a viewer
 	keptChecks  = 64 // that are known again
 
-	agePeriod = 500 * time.Millisecond
+	agePeriod      = 500 * time.Millisecond
+	unreachedAfter = 3 * time.Second // of a description, for the first check; Firefox gives up after 5 s
 )
 
 // peers finds the lite viewer that a packet comes from: by the ufrag that a check

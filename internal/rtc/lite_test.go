@@ -215,7 +215,7 @@ func TestLitePeersCannotBothBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := strings.Replace(s.peer.answer(t, offer), "t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n", 1)
-	if err := s.SetAnswer(ctx, answer); !errors.Is(err, errNeedsFullICE) {
+	if err := s.SetAnswer(ctx, answer); !errors.Is(err, ErrNeedsFullICE) {
 		t.Errorf("answer of a lite peer: %v", err)
 	}
 	receive(t, s.Done(), "the end")

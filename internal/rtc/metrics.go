@@ -104,6 +104,7 @@ var reasons = []struct {
 }{
 	{ErrConnectTimeout, "timeout"},
 	{ErrConnectionLost, "connection-lost"},
+	{ErrNeedsFullICE, "needs-full-ice"},
 	{ErrLeft, "left"},
 	{ErrNotReceiving, "not-receiving"},
 	{ErrBadSDP, "bad-sdp"},

@@ -45,6 +45,9 @@ var (
 	ErrConnectTimeout = errors.New("negotiation missed its deadline")
 	// ErrConnectionLost ends a viewer whose connection broke and did not come back.
 	ErrConnectionLost = errors.New("connection lost")
+	// ErrNeedsFullICE ends a viewer that doesn't connect as it was made, but may with
+	// ViewerOptions.FullICE.
+	ErrNeedsFullICE = errors.New("peer needs full ICE at the gateway")
 	// ErrLeft ends a viewer whose peer closed the connection (DTLS close_notify).
 	ErrLeft = errors.New("peer closed the connection")
 

@@ -36,8 +36,7 @@ type ViewerOptions struct {
 	// its first one and of each that Replace has brought. It is called on the
 	// goroutine that serves other viewers too: it must not block, nor call the viewer.
 	OnSwitch func(slot string, t media.Track)
-	// FullICE asks for full ICE where the engine would do with less: the peer has
-	// failed to connect.
+	// FullICE asks for full ICE where the engine would do with less (ErrNeedsFullICE).
 	FullICE bool
 	// OnFeedback is called with what each transport-wide feedback of the peer's
 	// tells anew: packets in the order in which they were sent, whatever their

@@ -92,6 +92,7 @@ type session struct {
 	gathering bool                // the gateway's candidates aren't all found yet
 	started   bool                // ICE has begun to connect
 	connected bool                // at least once
+	fullICE   bool                // the client doesn't connect without
 	next      *nextOffer          // to be made when the last one is settled
 	trickled  int                 // candidates of the client since the last offer
 	reported  bool                // the client told its time to first frame
@@ -199,7 +200,10 @@ func (x *session) step(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-ended:
-		return ending(x.viewer.Err())
+		if err := x.viewer.Err(); !errors.Is(err, rtc.ErrNeedsFullICE) || x.fullICE || x.kind != overWebSocket {
+			return ending(err)
+		}
+		return x.reopen(ctx)
 	case <-x.changed:
 		return x.follow(ctx)
 	case c := <-x.candidates:
@@ -241,7 +245,7 @@ func ending(err error) error {
 	switch {
 	case errors.Is(err, rtc.ErrConnectTimeout):
 		return refuse(timedOut, "no connection came about: %v", err)
-	case errors.Is(err, rtc.ErrConnectionLost):
+	case errors.Is(err, rtc.ErrConnectionLost), errors.Is(err, rtc.ErrNeedsFullICE):
 		return connectionLost
 	case errors.Is(err, rtc.ErrLeft):
 		return connectionClosed
@@ -317,10 +321,23 @@ func (x *session) open(ctx context.Context, tracks []media.Track) error {
 	return nil
 }
 
+// reopen offers full ICE to a client that didn't connect without: a restart of ICE
+// on its PeerConnection, with another viewer here.
+func (x *session) reopen(ctx context.Context) error {
+	x.log.InfoContext(ctx, "viewer is offered full ICE", "reason", x.viewer.Err())
+	tracks, err := x.tracks(ctx)
+	if err != nil {
+		return err
+	}
+	x.fullICE, x.offered, x.started, x.next, x.trickled = true, false, false, nil, 0
+	clear(x.legs)
+	return x.open(ctx, tracks)
+}
+
 // newViewer makes the viewer, without tracks. From then on leave closes it.
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
+		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, FullICE: x.fullICE,
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -269,4 +270,25 @@ func TestJoinStormLeavesNothingBehind(t *testing.T) {
 	if n := g.count(t, "gateway_session_ends_total", "gone"); n != 20 {
 		t.Errorf("%v sessions ended as gone, want 20", n)
 	}
+}
+
+// A client that can't reach the gateway (which is behind a NAT, say) is reached by
+// it: on the same PeerConnection, with full ICE at both ends.
+func TestClientThatDoesNotReachTheGatewayIsOfferedFullICE(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.ICE.Lite = true })
+	c, p := g.dial(t), newPeer(t)
+	c.join("test")
+	first := c.hear("offer")
+	sdp := first["sdp"].(string)
+	if !strings.Contains(sdp, "a=ice-lite\r\n") {
+		t.Fatalf("the first offer is\n%s", sdp)
+	}
+	first["sdp"] = regexp.MustCompile(`a=candidate:.*\r\n`).ReplaceAllString(sdp, "")
+	p.negotiate(c, first)
+	second := c.hear("offer")
+	if sdp := second["sdp"].(string); strings.Contains(sdp, "a=ice-lite\r\n") || second["session"] != first["session"] {
+		t.Fatalf("the second offer is %v", second)
+	}
+	p.negotiate(c, second)
+	p.sees(webrtc.RTPCodecTypeVideo)
 }

@@ -64,7 +64,10 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 		g.sources[name], g.streams[name] = src, s
 		t.Cleanup(func() { s.Close() })
 	}
-	engine, err := rtc.New(rtc.Options{Logger: log})
+	for _, f := range change {
+		f(conf, new(timing))
+	}
+	engine, err := rtc.New(rtc.Options{Logger: log, ICE: conf.ICE})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,6 +370,9 @@ func newPeer(t *testing.T) *peer {
 	t.Helper()
 	var settings webrtc.SettingEngine
 	settings.SetIncludeLoopbackCandidate(true)
+	if err := settings.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil { // as browsers, also to an ICE-lite gateway
+		t.Fatal(err)
+	}
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecsOfBrowsers(t))).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
