@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -304,5 +306,38 @@ func TestBrowserThatDoesNotReachTheGatewayIsReached(t *testing.T) {
 	rig.Check(t, err)
 	if n := m[`gateway_rtc_connected_total{ice="full"}`]; n != 2 {
 		t.Errorf("%v viewers got full ICE, want 2", n)
+	}
+}
+
+// TestLiteConnectionsOfOtherMakes has aiortc and GStreamer's webrtcbin watch by WHEP.
+func TestLiteConnectionsOfOtherMakes(t *testing.T) {
+	const python = "/usr/bin/python3" // Debian's, where the packages are
+	ctx := bounded(t, 2*time.Minute)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+	for _, c := range []struct {
+		name, needs, remedy string
+		args                []string
+		want                string
+	}{
+		{"aiortc", "import aiortc", "apt-get install python3-aiortc", []string{"whep_aiortc.py", g.URL("/whep/lite"), "60", "640"}, `{"left": 200}`},
+		{"webrtcbin", "import gi; gi.require_version('GstWebRTC', '1.0')", "apt-get install python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice",
+			[]string{"whep_webrtcbin.py", g.URL("/whep/lite"), "60"}, `{"frames": 60, "left": 200}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if exec.Command(python, "-c", c.needs).Run() != nil {
+				rig.Check(t, &rig.Missing{What: c.name, Remedy: c.remedy})
+			}
+			p, err := rig.Start(rig.Command{Path: python, Args: c.args})
+			rig.Check(t, err)
+			defer p.Close()
+			if err := p.Wait(ctx); err != nil || !strings.Contains(p.Log(), c.want) {
+				t.Errorf("%v\n%s", err, p.Log())
+			}
+		})
+	}
+	m, err := g.Metrics(ctx)
+	rig.Check(t, err)
+	if n := m[`gateway_rtc_connected_total{ice="lite"}`]; n != 2 {
+		t.Errorf("%v lite connections, want 2", n)
 	}
 }
