@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pion/dtls/v3"
@@ -75,7 +76,10 @@ func newLite(v *Viewer, p *peers, c *certificate) *lite {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &lite{viewer: v, peers: p, certificate: c, cancel: cancel, session: uint64(v.epoch) >> 1}
 	l.pipe = newPipe(ctx, l.write)
-	l.own = p.add(l)
+	own := p.add(l)
+	l.mu.Lock()
+	l.own = own
+	l.mu.Unlock()
 	return l
 }
 
@@ -239,6 +243,9 @@ func (l *lite) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 		return 0, nil
 	}
 	head, out := h.MarshalSize(), l.viewer.shard.out
+	if head+len(payload)+sealBytes > maxMessage {
+		return 0, fmt.Errorf("packet of %d bytes: %w", len(payload), syscall.EMSGSIZE)
+	}
 	plain := out.room(&p.link, p.to, head+len(payload)+sealBytes)[:head+len(payload)]
 	if _, err := h.MarshalTo(plain); err != nil {
 		return 0, err

@@ -186,12 +186,12 @@ func (s *session) exchange(t *testing.T, n *nat, restart bool) {
 	}
 }
 
-func lite1(t *testing.T) *Engine { return newEngine(t, Options{ICE: config.ICE{Lite: true}}) }
+func liteEngine(t *testing.T) *Engine { return newEngine(t, Options{ICE: config.ICE{Lite: true}}) }
 
 func TestLitePeerMayBeDTLSServer(t *testing.T) {
 	src := newSource()
 	src.push(true, 1)
-	s := newSession(t, lite1(t), peerOptions{settings: func(s *webrtc.SettingEngine) {
+	s := newSession(t, liteEngine(t), peerOptions{settings: func(s *webrtc.SettingEngine) {
 		if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +209,7 @@ func TestLitePeerMayBeDTLSServer(t *testing.T) {
 
 func TestLitePeersCannotBothBe(t *testing.T) {
 	ctx := context.Background()
-	s := newSession(t, lite1(t), peerOptions{}, videoTrack, newSource())
+	s := newSession(t, liteEngine(t), peerOptions{}, videoTrack, newSource())
 	offer, err := s.Offer(ctx, false)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func TestLitePeersCannotBothBe(t *testing.T) {
 func TestLiteCloseTellsThePeer(t *testing.T) {
 	src := newSource()
 	src.push(true, 1)
-	s := newSession(t, lite1(t), peerOptions{}, videoTrack, src)
+	s := newSession(t, liteEngine(t), peerOptions{}, videoTrack, src)
 	closed := make(chan struct{})
 	s.peer.pc.OnConnectionStateChange(func(st webrtc.PeerConnectionState) {
 		if st == webrtc.PeerConnectionStateClosed {
@@ -238,7 +238,7 @@ func TestLiteCloseTellsThePeer(t *testing.T) {
 }
 
 func TestLiteLastFlightIsSentAgainWhenItIsLost(t *testing.T) {
-	e := lite1(t)
+	e := liteEngine(t)
 	src := newSource()
 	src.push(true, 1)
 	s, n := newSession(t, e, peerOptions{settings: quick}, videoTrack, src), newNAT(t, e)
@@ -263,7 +263,7 @@ func TestLiteLastFlightIsSentAgainWhenItIsLost(t *testing.T) {
 
 func TestLiteFollowsAPeerWhosePortChanges(t *testing.T) {
 	src := newSource()
-	s, n := behindNAT(t, lite1(t), quick, videoTrack, src)
+	s, n := behindNAT(t, liteEngine(t), quick, videoTrack, src)
 	src.run(t, 60, 2)
 	s.peer.next(t)
 	for range 3 {
@@ -281,7 +281,7 @@ func TestLiteFollowsAPeerWhosePortChanges(t *testing.T) {
 }
 
 func TestLitePeerThatVanishesIsNoticed(t *testing.T) {
-	e := lite1(t)
+	e := liteEngine(t)
 	e.sockets.peers.disconnected, e.sockets.peers.failed = time.Second, 4*time.Second
 	src := newSource()
 	s, n := behindNAT(t, e, quick, videoTrack, src)
@@ -302,7 +302,7 @@ func TestLitePeerThatVanishesIsNoticed(t *testing.T) {
 // Media goes on while ICE restarts, and the handshake isn't repeated.
 func TestLiteICERestartHasNoGap(t *testing.T) {
 	src := newSource()
-	s, n := behindNAT(t, lite1(t), quick, videoTrack, src)
+	s, n := behindNAT(t, liteEngine(t), quick, videoTrack, src)
 	src.run(t, 60, 2)
 	first := s.peer.next(t)
 	l := s.conn.(*lite)
@@ -342,7 +342,7 @@ func TestLiteICERestartHasNoGap(t *testing.T) {
 func TestLiteWHEPPeerRestartsICE(t *testing.T) {
 	ctx := context.Background()
 	src := newSource()
-	v := newWHEP(t, lite1(t), videoTrack, src)
+	v := newWHEP(t, liteEngine(t), videoTrack, src)
 	p := newPeer(t, peerOptions{settings: quick})
 	receiveOnly(t, p, webrtc.RTPCodecTypeVideo)
 	accept := func(offer string) {
@@ -379,11 +379,40 @@ func TestLiteWHEPPeerRestartsICE(t *testing.T) {
 	}
 }
 
+// The address that a viewer is served from goes away, and comes back as another.
+func TestLiteSurvivesTheLossOfItsAddress(t *testing.T) {
+	e := liteEngine(t)
+	if err := e.sockets.addresses(t, netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	src := newSource()
+	s := newSession(t, e, peerOptions{settings: quick}, videoTrack, src)
+	s.connect(t)
+	src.run(t, 20, 4)
+	s.peer.next(t)
+	if err := e.sockets.addresses(t, netip.MustParseAddr("127.0.0.2")); err != nil {
+		t.Skip("127.0.0.2 can't be used: " + err.Error())
+	}
+	for deadline := time.Now().Add(15 * time.Second); s.Stats().Unsent < 10; {
+		if time.Now().After(deadline) {
+			t.Fatalf("packets are still sent: %+v", s.Stats())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	for len(s.peer.packets) > 0 {
+		<-s.peer.packets
+	}
+	s.negotiate(t, true)
+	for range 100 {
+		s.peer.next(t)
+	}
+}
+
 // Who listens on the way repeats what it has heard from an address of its own: no
 // media must go there.
 func TestLiteMediaIsNotSteeredByStrangers(t *testing.T) {
 	src := newSource()
-	s, n := behindNAT(t, lite1(t), quick, videoTrack, src)
+	s, n := behindNAT(t, liteEngine(t), quick, videoTrack, src)
 	var mu sync.Mutex
 	var heard [][]byte
 	n.filter(func(b []byte, toPeer bool) bool {
@@ -458,7 +487,7 @@ type checker struct {
 }
 
 func newChecker(t *testing.T) *checker {
-	v := newWHEP(t, lite1(t), videoTrack, newSource())
+	v := newWHEP(t, liteEngine(t), videoTrack, newSource())
 	e := v.engine
 	return &checker{t, v, v.conn.(*lite), e.sockets.muxes[netip.MustParseAddr("127.0.0.1")].socket}
 }
