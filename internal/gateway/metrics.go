@@ -48,7 +48,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descBuffers, float64(media.LiveBuffers()))
 	for _, s := range c.streams.list() {
 		i := s.Info()
-		for _, state := range []stream.State{stream.Idle, stream.Starting, stream.Live, stream.Restarting, stream.Absent, stream.Closed} {
+		for _, state := range []stream.State{stream.Idle, stream.Starting, stream.Live, stream.Restarting, stream.Absent, stream.Ended, stream.Closed} {
 			v := 0.0
 			if state == i.State {
 				v = 1

@@ -536,7 +536,7 @@ func TestEndOfTheCaptureIsTold(t *testing.T) {
 	start(t, p, "video", branchOf(x264, media.H264))
 	select {
 	case err := <-s.failure:
-		if !errors.Is(err, ErrEnded) {
+		if !errors.Is(err, media.ErrEnded) {
 			t.Errorf("said %v", err)
 		}
 	case <-time.After(deadline):
@@ -606,7 +606,7 @@ func TestWhatCannotSeekEnds(t *testing.T) {
 	_, s := capture(t, f)
 	select {
 	case err := <-s.failure:
-		if !errors.Is(err, ErrEnded) {
+		if !errors.Is(err, media.ErrEnded) {
 			t.Errorf("said %v", err)
 		}
 	case <-time.After(deadline):

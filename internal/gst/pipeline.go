@@ -27,9 +27,6 @@ import (
 // this process until the call returns.
 var ErrStuck = errors.New("the source or an element doesn't answer")
 
-// ErrEnded says that the source came to its end.
-var ErrEnded = errors.New("the source has ended")
-
 // errClosed says that a branch was to start or to change that isn't there any more.
 var errClosed = errors.New("the pipeline is closed")
 
@@ -57,7 +54,7 @@ type Sink interface {
 	Describe(id string, track media.Track)
 	// Ended says that a branch ended by itself, and why. The others go on.
 	Ended(id string, err error)
-	// Fail says that the capture ended by itself, and why.
+	// Fail says that the capture ended by itself, and why: media.ErrEnded at the source's end.
 	Fail(err error)
 }
 

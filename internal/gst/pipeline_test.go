@@ -222,7 +222,7 @@ func TestEndOfTheSourceIsReported(t *testing.T) {
 	_, c := launch(t, strings.Replace(camera, "is-live", "num-buffers=10 is-live", 1)+x264+sink, media.H264)
 	select {
 	case err := <-c.failure:
-		if !errors.Is(err, ErrEnded) {
+		if !errors.Is(err, media.ErrEnded) {
 			t.Fatalf("reported %v", err)
 		}
 	case <-time.After(deadline):

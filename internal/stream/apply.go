@@ -302,6 +302,11 @@ func (s *Stream) commit(d *draft) {
 			r.encoding.launch = config.Redact(r.encoding.capture.feed.Text(r.new))
 			r.encoding.ring.rated(r.encoding, r.new.Track)
 		}
+		for _, c := range d.captures {
+			if d.conf != s.conf && c.state == Ended { // whoever edits it wants to see it
+				c.state, c.reason = Idle, ""
+			}
+		}
 		for c, absent := range d.absent {
 			switch {
 			case absent != nil && !c.playing:

@@ -98,7 +98,7 @@ func (c *capture) wanted() bool {
 	s := c.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.parked || c.state == Absent {
+	if c.parked || c.state == Absent || c.state == Ended {
 		return false
 	}
 	for _, e := range c.encodings {
@@ -107,6 +107,21 @@ func (c *capture) wanted() bool {
 		}
 	}
 	return false
+}
+
+// watched tells whether anybody reads what the capture yields. The caller holds
+// Stream.mu.
+func (c *capture) watched() bool {
+	return slices.ContainsFunc(c.encodings, func(e *encoding) bool { return e.ring.readers() > 0 })
+}
+
+// rewind lets a capture play again whose source has ended.
+func (c *capture) rewind() {
+	c.stream.update(func() {
+		if c.state == Ended {
+			c.state, c.reason = Idle, ""
+		}
+	})
 }
 
 // plays tells whether the capture may open its device.
@@ -153,6 +168,11 @@ func (c *capture) live() {
 		}
 		for _, e := range c.current() {
 			e.settle(err)
+		}
+		if c.feed.Once && errors.Is(err, media.ErrEnded) {
+			c.setState(Ended, "the file has ended")
+			backoff = backoffMin
+			continue
 		}
 		if time.Since(began) > backoffReset {
 			backoff = backoffMin

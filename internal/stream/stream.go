@@ -71,7 +71,8 @@ type Sink interface {
 	Describe(id string, track media.Track)
 	// Ended says that a branch ended by itself, and why; the capture goes on.
 	Ended(id string, err error)
-	// Fail says that the capture ended by itself, and why; only the first call counts.
+	// Fail says that the capture ended by itself, and why: media.ErrEnded at its
+	// source's end. Only the first call counts.
 	Fail(err error)
 }
 
@@ -85,6 +86,7 @@ const (
 	Live       State = "live"       // frames come
 	Restarting State = "restarting" // the pipeline failed and will be started again
 	Absent     State = "absent"     // the source isn't there
+	Ended      State = "ended"      // the source came to its end, and isn't played in a loop
 	Closed     State = "closed"
 )
 
@@ -260,19 +262,26 @@ func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
 // Subscribe reads a track as it is encoded now. The first subscription of a
 // track starts its encoder, the stream's first one its capture. When a change of
 // the configuration gives the track another codec, the subscription goes on with
-// the old one for a while (see Apply). The caller closes the subscription.
+// the old one for a while (see Apply). A source that has ended begins anew for a
+// subscription that nobody was there before. The caller closes the subscription.
 func (s *Stream) Subscribe(track string) (*Subscription, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil, ErrClosed
 	}
 	e := s.find(track)
 	if e == nil {
+		s.mu.Unlock()
 		return nil, fmt.Errorf("stream %q has no track %q", s.name, track)
 	}
+	anew := e.capture.state == Ended && !e.capture.watched()
 	sub := &Subscription{ring: e.ring, leave: s.stir}
 	e.ring.attach(sub)
+	s.mu.Unlock()
+	if anew {
+		e.capture.rewind()
+	}
 	signal(e.capture.stir)
 	return sub, nil
 }
