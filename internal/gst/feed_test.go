@@ -482,7 +482,7 @@ func TestCopyThatBrowsersDoNotPlayIsRefused(t *testing.T) {
 			}
 			select {
 			case err := <-s.ended:
-				if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "encoder: auto") {
+				if !errors.Is(err, media.ErrUnplayable) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "encoder: auto") {
 					t.Errorf("refused with: %v", err)
 				}
 			case err := <-s.failure:

@@ -225,7 +225,8 @@ func (t *tap) keyframe(payload []byte) bool {
 }
 
 // unplayable is why browsers don't play what a source has encoded by itself: what
-// its SPS says, or frames that come in another order than they are shown in.
+// its SPS says, or frames that come in another order than they are shown in. The
+// error is a media.ErrUnplayable.
 func (t *tap) unplayable(b *media.Buffer, running time.Duration) error {
 	if !t.copied || t.track.Kind != media.Video {
 		return nil
@@ -247,7 +248,7 @@ func (t *tap) unplayable(b *media.Buffer, running time.Duration) error {
 	if reason == "" {
 		return nil
 	}
-	return errors.New(reason + ": set the source to another profile without B-frames, or write encoder: auto")
+	return fmt.Errorf("%w: %s: set the source to another profile without B-frames, or write encoder: auto", media.ErrUnplayable, reason)
 }
 
 func (t *tap) unplayableSPS(b *media.Buffer) string {

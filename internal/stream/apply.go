@@ -303,7 +303,11 @@ func (s *Stream) commit(d *draft) {
 			r.encoding.ring.rated(r.encoding, r.new.Track)
 		}
 		for _, c := range d.captures {
-			if d.conf != s.conf && c.state == Ended { // whoever edits it wants to see it
+			if d.conf == s.conf {
+				break
+			}
+			c.readmit(func(*encoding) bool { return true })
+			if c.state == Ended { // whoever edits it wants to see it
 				c.state, c.reason = Idle, ""
 			}
 		}

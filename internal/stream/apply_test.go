@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -593,5 +594,68 @@ func TestTrialThatFailsGivesItsBuffersBack(t *testing.T) {
 	l.sink.Fail(errors.New("not negotiated"))
 	if err := receive(t, result, "outcome"); err == nil {
 		t.Fatal("the trial came out well")
+	}
+}
+
+// A camera's own H.264 that turns out to have B-frames was started again and again,
+// and its viewers saw nothing though there was another rendition.
+func TestRenditionThatBrowsersDoNotPlayIsPassedOver(t *testing.T) {
+	b := newBench()
+	camera := config.Branch{Track: media.Track{Name: "camera", Kind: media.Video, Codec: media.H264}, Launch: "rtph264pay", Copy: true}
+	plan := one("x", camera, vp8("low"))
+	b.set(plan, nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	sub := subscribeTo(t, s, "camera")
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+
+	names := func() (names []string) {
+		tracks, err := s.Tracks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, track := range tracks {
+			names = append(names, track.Name)
+		}
+		return names
+	}
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	i := waitInfo(t, s, "the refusal", func(i Info) bool { return i.Tracks[0].Refused != "" })
+	if !strings.Contains(i.Tracks[0].Refused, "B-frames") || i.Tracks[1].Refused != "" {
+		t.Errorf("tracks %+v", i.Tracks)
+	}
+	if s.Current(sub) || !slices.Equal(names(), []string{"low"}) {
+		t.Errorf("viewers aren't moved: tracks %q", names())
+	}
+	if _, err := s.Subscribe("camera"); err == nil {
+		t.Error("the refused rendition is given away")
+	}
+	low := subscribeTo(t, s, "low")
+	sub.Close()
+	other := receive(t, l.started, "encoder of the other rendition")
+	if other.branch.Track.Name != "low" {
+		t.Fatalf("encoder of %q", other.branch.Track.Name)
+	}
+	other.frame(true)
+	expect(t, read(low), 0, 1)
+	waitState(t, s, Live)
+
+	applied(t, apply(t, s, b, plan), s)
+	if !slices.Equal(names(), []string{"camera", "low"}) {
+		t.Error("an edit doesn't give it another chance")
+	}
+}
+
+// The only rendition is tried again: there is nothing better for its viewers.
+func TestOnlyRenditionIsNotPassedOver(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	again := receive(t, l.started, "encoder, anew")
+	again.frame(true)
+	if i := waitState(t, s, Live); i.Tracks[0].Refused != "" {
+		t.Errorf("%+v", i.Tracks)
 	}
 }

@@ -304,7 +304,10 @@ func (c *capture) play() error {
 		run.stop()
 		return fmt.Errorf("launch: %w", err)
 	}
-	c.stream.update(func() { c.pipeline, c.began = pipeline, time.Now() })
+	c.stream.update(func() {
+		c.pipeline, c.began = pipeline, time.Now()
+		c.readmit(func(e *encoding) bool { return time.Since(e.refusedAt) > refusedFor })
+	})
 	err = c.attend(run, pipeline)
 	if err := pipeline.Close(); err != nil {
 		c.stream.log.Error("pipeline close", "err", err)
