@@ -348,13 +348,14 @@ func TestSoundComesAndGoesWithoutTouchingThePicture(t *testing.T) {
 		t.Fatalf("%+v", i)
 	}
 	both.Feeds[1] = config.Feed{Name: "audio", Capture: "pulsesrc", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")}}
-	applied(t, apply(t, s, b, both), s)
-	sound := subscribeTo(t, s, "audio")
+	result := apply(t, s, b, both)
 	second, opus := begun(t, b)
 	if second.feed.Capture != "pulsesrc" {
 		t.Fatalf("captures %q", second.feed.Capture)
 	}
 	opus.frame(true)
+	applied(t, result, s)
+	sound := subscribeTo(t, s, "audio")
 	expect(t, read(sound), 0, 1)
 	applied(t, apply(t, s, b, one("x", vp8("video"))), s)
 	sound.Close()
@@ -368,12 +369,16 @@ func TestRenditionsReplaceASingleTrack(t *testing.T) {
 	b := newBench()
 	s, sub, l, old := live(t, b, one("x", vp8("video")))
 	result := apply(t, s, b, one("x", vp8("high"), vp8("low")))
-	e := receive(t, l.started, "encoder of the first rendition")
-	if e.branch.Track.Name != "high" {
-		t.Fatalf("tried %q", e.branch.Track.Name)
+	made := make(map[string]*encoder)
+	for range 2 {
+		e := receive(t, l.started, "encoder of a rendition")
+		made[e.branch.Track.Name] = e
+		e.frame(true)
 	}
-	e.frame(true)
 	applied(t, result, s)
+	if made["high"] == nil || made["low"] == nil {
+		t.Fatalf("tried %v", made)
+	}
 	if _, err := s.Subscribe("video"); err == nil {
 		t.Error("the old track is still there")
 	}
@@ -479,15 +484,61 @@ func TestChangeIsTakenWhileTheCaptureBacksOff(t *testing.T) {
 	}
 }
 
+// A rendition that an edit adds was tried by its first viewer, and taken back with
+// all of the edit.
+func TestNewTrackOfAWatchedStreamIsTried(t *testing.T) {
+	b := newBench()
+	s, sub, l, e := live(t, b, one("x", vp8("video")))
+	before := s.Config()
+	for _, plan := range []config.Plan{
+		one("x", vp8("video"), vp8("low")),
+		{Feeds: []config.Feed{one("x", vp8("video")).Feeds[0], {Name: "audio", Capture: "y", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")}}}},
+	} {
+		result := apply(t, s, b, plan)
+		if len(plan.Feeds) == 1 {
+			added := receive(t, l.started, "encoder of the new rendition")
+			l.sink.Ended(added.id, errors.New("no such size"))
+		} else {
+			sound, _ := begun(t, b)
+			sound.sink.Fail(errors.New("no such size"))
+		}
+		if err := receive(t, result, "outcome"); err == nil || !strings.Contains(err.Error(), "no such size") {
+			t.Fatalf("outcome %v", err)
+		}
+		if i := s.Info(); len(i.Tracks) != 1 || s.Config() != before {
+			t.Errorf("%+v", i)
+		}
+	}
+	e.frame(false)
+	expect(t, read(sub), 1, 1)
+	result := apply(t, s, b, one("x", vp8("video"), vp8("low")))
+	for done := false; !done; {
+		select {
+		case added := <-l.started: // the one that was tried may come to its end, and go on
+			added.frame(true)
+		case err := <-result:
+			if done = true; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	never(t, l.closed, "the capture was stopped")
+}
+
 // Only what is new since a change can be a reason to take it back.
 func TestChangeStaysWhenWhatWasBeforeFails(t *testing.T) {
 	b := newBench()
-	s, _, l, _ := live(t, b, one("x", vp8("video")))
-	result := apply(t, s, b, one("x", vp8("video"), vp8("low")))
-	applied(t, result, s)
+	b.set(one("x", vp8("video")), nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	applied(t, apply(t, s, b, one("x", vp8("video"), vp8("low"))), s)
 	changed := s.Config()
-	l.sink.Fail(errors.New("cable cut"))
+	subscribe(t, s)
 	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	l.sink.Fail(errors.New("cable cut"))
+	l, e = begun(t, b)
 	e.frame(true)
 	waitState(t, s, Live)
 	if s.Config() != changed {
