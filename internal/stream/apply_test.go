@@ -505,7 +505,7 @@ func TestNewTrackOfAWatchedStreamIsTried(t *testing.T) {
 		if err := receive(t, result, "outcome"); err == nil || !strings.Contains(err.Error(), "no such size") {
 			t.Fatalf("outcome %v", err)
 		}
-		if i := s.Info(); len(i.Tracks) != 1 || s.Config() != before {
+		if i := s.Info(); len(i.Tracks) != 1 || s.Config() != before || i.Restarts != 0 || i.LastError != "" {
 			t.Errorf("%+v", i)
 		}
 	}

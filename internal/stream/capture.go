@@ -236,19 +236,22 @@ func (s *Stream) proved() {
 	}
 }
 
-// failed notes that the pipeline ended by itself.
+// failed notes that the pipeline ended by itself. One that isn't in force yet is no
+// fault of the stream's: the change that it belongs to says what came of it.
 func (c *capture) failed(err error, backoff time.Duration) {
 	s := c.stream
 	text := config.Redact(err.Error())
 	s.mu.Lock()
-	s.restarts++
-	s.lastErr = text
+	if slices.Contains(s.captures, c) {
+		s.restarts++
+		s.lastErr = text
+	}
 	s.mu.Unlock()
 	s.log.Warn("pipeline failed", "feed", c.feed.Name, "err", text, "retry_in", backoff)
 	c.setState(Restarting, text)
 }
 
-// encodingFailed notes that one encoder ended by itself.
+// encodingFailed notes that one encoder ended by itself, like failed.
 func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	text := config.Redact(err.Error())
 	s.mu.Lock()
@@ -256,8 +259,10 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	s.mu.Unlock()
 	s.launcher.Blame(&branch, err)
 	s.update(func() {
-		s.restarts++
-		s.lastErr = text
+		if !e.needed {
+			s.restarts++
+			s.lastErr = text
+		}
 	})
 	s.log.Warn("encoder failed", "track", branch.Track.Name, "encoder", branch.Encoder, "err", text, "retry_in", backoff)
 }
