@@ -710,3 +710,60 @@ func TestOnlyRenditionIsNotPassedOver(t *testing.T) {
 		t.Errorf("%+v", i.Tracks)
 	}
 }
+
+// A camera that came back with other formats but didn't start was tried every two
+// seconds, and the microphone, back as well, stayed absent meanwhile.
+func TestSourceThatComesBackOtherwiseBacksOffAlone(t *testing.T) {
+	b := newBench()
+	feeds := func(camera string, gone error) config.Plan {
+		plan := one(camera, vp8("video"))
+		plan.Feeds = append(plan.Feeds, config.Feed{
+			Name: "audio", Capture: "microphone", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")},
+		})
+		for i := range plan.Feeds {
+			plan.Feeds[i].Absent = gone
+		}
+		return plan
+	}
+	gone := fmt.Errorf("unplugged: %w", media.ErrAbsent)
+	s, _, camera, _ := live(t, b, feeds("camera", nil))
+	state := func(feed string) State {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.captureOf(feed).state
+	}
+	look := func() { s.do(t.Context(), func() { s.look(nil) }) }
+	b.set(feeds("camera", gone), nil)
+	camera.sink.Fail(errors.New("unplugged"))
+	waitState(t, s, Absent)
+	if look(); state("audio") != Absent {
+		t.Error("the microphone isn't absent")
+	}
+
+	b.set(feeds("camera, other caps", nil), nil)
+	for want := absentPoll; ; want = min(2*want, backoffMax) {
+		go look()
+		l := receive(t, b.launched, "trial of the camera")
+		l.sink.Fail(errors.New("not negotiated"))
+		waitInfo(t, s, "the reason", func(i Info) bool { return i.State == Absent && strings.Contains(i.Reason, "not negotiated") })
+		s.mu.Lock()
+		c := s.captureOf("video")
+		after := c.retry.after
+		c.retry.at = c.retry.at.Add(time.Hour) // however slow this machine is
+		s.mu.Unlock()
+		look()
+		never(t, b.launched, "the camera is tried again at once")
+		if state("audio") != Idle {
+			t.Error("the microphone is still absent")
+		}
+		s.mu.Lock()
+		c.reason, c.retry.at = "", time.Now()
+		s.mu.Unlock()
+		if after != want {
+			t.Errorf("a trial is followed by %v, want %v", after, want)
+		}
+		if want == backoffMax {
+			break
+		}
+	}
+}

@@ -43,6 +43,7 @@ type capture struct {
 	reason    string
 	parked    bool      // may not play: another capture has its device
 	retired   bool      // ends with its last encoding
+	retry     retry     // while it is absent
 	playing   bool      // has, or may have, its device open
 	pipeline  Pipeline  // while it plays and has started
 	began     time.Time // when it had
