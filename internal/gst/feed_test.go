@@ -270,6 +270,44 @@ func TestBranchFailsAlone(t *testing.T) {
 	}
 }
 
+// An encoder that failed was started again while the failed one still held the device.
+func TestStopWaitsForABranchThatEndedByItself(t *testing.T) {
+	p, s := capture(t, feed(picture))
+	start(t, p, "video", branchOf("identity error-after=30 ! "+x264, media.H264))
+	entered, hold, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	p.mu.Lock()
+	g := p.branches["video"].graph
+	free := g.free
+	g.free = func() {
+		close(entered)
+		<-hold
+		free()
+	}
+	p.mu.Unlock()
+	select {
+	case <-s.ended:
+	case <-time.After(deadline):
+		t.Fatal("it doesn't end")
+	}
+	<-entered
+	go func() {
+		p.Stop("video")
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		t.Error("it isn't stopped yet")
+	case <-time.After(100 * time.Millisecond): // that long it may not be seen
+	}
+	close(hold)
+	<-stopped
+	start(t, p, "video", branchOf(x264, media.H264))
+	for len(s.of("video")) > 0 {
+		(<-s.of("video")).Release()
+	}
+	s.next(t, "video").Release()
+}
+
 func (p *Pipeline) running(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

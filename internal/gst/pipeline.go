@@ -76,7 +76,8 @@ type Pipeline struct {
 	mu       sync.Mutex // guards below; never held across a call into an element
 	closed   bool
 	branches map[string]*branch
-	wait     sync.WaitGroup // branches that are being started or stopped
+	ending   map[string]chan struct{} // branches that ended by themselves and are being stopped; closed when they are
+	wait     sync.WaitGroup           // branches that are being started or stopped
 }
 
 // branch is one encoding.
@@ -99,7 +100,7 @@ func Launch(ctx context.Context, name string, feed *config.Feed, sink Sink, log 
 	p := &Pipeline{
 		name: name, feed: feed, sink: sink, log: log,
 		capture:  &graph{about: feed.Capture},
-		branches: make(map[string]*branch),
+		branches: make(map[string]*branch), ending: make(map[string]chan struct{}),
 	}
 	p.capture.free = func() { closeWindows(p.windows) }
 	var again *loop
@@ -332,11 +333,16 @@ func (p *Pipeline) attach(id string, b *branch, source *gst.Element) error {
 }
 
 // Stop ends a branch: nothing of it goes to the sink any more when it returns. It
-// waits for the branch's elements to stop, 5 s at most. It does nothing in a whole
-// feed, and where there is no such branch.
+// waits for the branch's elements to stop, 5 s at most, also where it has ended by
+// itself. It does nothing in a whole feed, and where there is no such branch.
 func (p *Pipeline) Stop(id string) {
 	p.mu.Lock()
-	b := p.branches[id]
+	b, ending := p.branches[id], p.ending[id]
+	if b == nil && ending != nil {
+		p.mu.Unlock()
+		<-ending
+		return
+	}
 	if b == nil || p.feed.Whole || p.closed {
 		p.mu.Unlock()
 		return
@@ -381,7 +387,17 @@ func (p *Pipeline) ended(id string, b *branch, err error) {
 			return
 		}
 		p.detach(id, b)
-		p.wait.Go(func() { p.close(id, b) }) // elsewhere: it waits for the goroutine that runs this
+		ending := make(chan struct{})
+		p.ending[id] = ending
+		p.wait.Go(func() { // elsewhere: it waits for the goroutine that runs this
+			p.close(id, b)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.ending[id] == ending {
+				delete(p.ending, id)
+			}
+			close(ending)
+		})
 	})
 }
 
