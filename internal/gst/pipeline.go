@@ -52,6 +52,8 @@ type Sink interface {
 	Deliver(id string, b *media.Buffer)
 	// Describe says what a branch's bitstream really is, when that becomes known or changes.
 	Describe(id string, track media.Track)
+	// Dropped says that a branch was too slow for that many captured buffers more.
+	Dropped(id string, n int)
 	// Ended says that a branch ended by itself, and why. The others go on.
 	Ended(id string, err error)
 	// Fail says that the capture ended by itself, and why: media.ErrEnded at the source's end.
@@ -367,9 +369,6 @@ func (p *Pipeline) close(id string, b *branch) error {
 	if b.outlet == nil {
 		return nil // Start, which is still at it, cleans up
 	}
-	if n := C.outlet_dropped(b.outlet); n > 0 {
-		p.log.Info("branch was too slow", "branch", id, "dropped", int(n))
-	}
 	err := b.graph.close()
 	if err != nil {
 		p.log.Error("branch stop", "branch", id, "err", err)
@@ -491,17 +490,6 @@ func setText(e *gst.Element, property, value string) error {
 		return fmt.Errorf("element %q has no property %q to be set", e.GetName(), property)
 	}
 	return nil
-}
-
-// Dropped is how many captured buffers a branch was too slow for, since its start.
-func (p *Pipeline) Dropped(id string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.branches[id]
-	if b == nil || b.outlet == nil {
-		return 0
-	}
-	return int(C.outlet_dropped(b.outlet))
 }
 
 // Close stops the capture and all branches side by side and waits for them, 5 s at

@@ -543,6 +543,15 @@ func (r *run) Describe(id string, t media.Track) {
 	}
 }
 
+// Dropped implements Sink.
+func (r *run) Dropped(id string, n int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.byID[id]; e != nil && !r.stopped {
+		e.ring.missed(e, n)
+	}
+}
+
 // Ended implements Sink.
 func (r *run) Ended(id string, err error) {
 	r.mu.RLock()

@@ -529,3 +529,14 @@ func TestSourceThatEndsBeforeItsTimeIsStartedAgain(t *testing.T) {
 		t.Errorf("%+v", i)
 	}
 }
+
+func TestFramesThatTheEncoderIsTooSlowForAreCounted(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	l.sink.Dropped(e.id, 2)
+	l.sink.Dropped(e.id, 1)
+	l.sink.Dropped("nobody", 7)
+	if n, told := s.Counts()["video"].DroppedFrames, s.Info().Tracks[0].Dropped; n != 3 || told != 3 {
+		t.Errorf("%d counted, %d told", n, told)
+	}
+}

@@ -69,6 +69,8 @@ type Sink interface {
 	Deliver(id string, b *media.Buffer)
 	// Describe says what a branch's bitstream really is, when it differs from the plan.
 	Describe(id string, track media.Track)
+	// Dropped says that a branch was too slow for that many captured buffers more.
+	Dropped(id string, n int)
 	// Ended says that a branch ended by itself, and why; the capture goes on. A
 	// media.ErrUnplayable has its viewers moved to another rendition.
 	Ended(id string, err error)
@@ -119,6 +121,7 @@ type TrackInfo struct {
 	Running bool        `json:"running,omitempty"` // its encoder exists
 	Encoder string      `json:"encoder,omitempty"` // row of the encoder table
 	Launch  string      `json:"launch,omitempty"`  // what is launched for it, from the source on
+	Dropped uint64      `json:"dropped,omitempty"` // captured frames that its encoder was too slow for
 	Refused string      `json:"refused,omitempty"` // why viewers aren't given it: browsers don't play what its source encodes
 }
 
@@ -205,6 +208,7 @@ func (s *Stream) info() Info {
 			Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
 			Viewers: n, Running: e.running, Encoder: e.branch.Encoder,
 			Launch: e.launch, Refused: e.refused,
+			Dropped: s.totals[t.Name].DroppedFrames + e.ring.counts().DroppedFrames,
 		})
 	}
 	video, audio := 0, 0
