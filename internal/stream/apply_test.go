@@ -767,3 +767,40 @@ func TestSourceThatComesBackOtherwiseBacksOffAlone(t *testing.T) {
 		}
 	}
 }
+
+// The first encoding in the order of their making was taken for the first rendition:
+// after an edit that one was stopped at once, or the wrong one ran.
+func TestFirstRenditionRunsAlwaysWhateverWasEdited(t *testing.T) {
+	b := newBench()
+	b.set(one("x", vp8("video")), nil)
+	s := start(t, b, func(c *config.Stream) { c.OnDemand, c.Linger = false, 0 })
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	sub := subscribe(t, s)
+	sub.Close()
+
+	result := apply(t, s, b, one("x", vp8("high"), vp8("video")))
+	high := receive(t, l.started, "encoder of the new first rendition")
+	high.frame(true)
+	applied(t, result, s)
+	receive(t, e.stopped, "end of the encoder that isn't the first any more")
+
+	result = apply(t, s, b, one("x", branch("high", media.H264, "x264enc name=encoder"), vp8("video")))
+	h264 := receive(t, l.started, "encoder of the first rendition's new codec")
+	old := subscribeTo(t, s, "high") // a viewer who can't be moved
+	h264.frame(true)
+	applied(t, result, s)
+	s.mu.Lock()
+	h := s.find("high")
+	h.until = 0 // viewers had time to move
+	wanted, again := h.wanted(media.Now())
+	s.mu.Unlock()
+	if !wanted || again != 0 {
+		t.Error("the first rendition is to be stopped")
+	}
+	old.Close()
+	receive(t, high.stopped, "end of the old codec's encoder")
+	never(t, h264.stopped, "the first rendition was stopped")
+	never(t, l.closed, "the capture was stopped")
+}

@@ -76,11 +76,19 @@ func (e *encoding) wanted(now time.Duration) (wanted bool, again time.Duration) 
 	return left > 0, max(left, 0)
 }
 
-// always tells whether the encoding runs without viewers: the first of a stream
-// that isn't on demand. The caller holds Stream.mu.
+// always tells whether the encoding runs without viewers: the first of each capture
+// of a stream that isn't on demand. The caller holds Stream.mu.
 func (e *encoding) always() bool {
 	s := e.capture.stream
-	return !s.conf.OnDemand && slices.Contains(s.tracks, e) && e == e.capture.encodings[0]
+	if s.conf.OnDemand {
+		return false
+	}
+	for _, o := range s.tracks {
+		if o.capture == e.capture && !o.passedOver() {
+			return o == e
+		}
+	}
+	return false
 }
 
 // run encodes until ctx is done: started, and started again with backoff when it
