@@ -34,7 +34,10 @@ export class About {
     this.refused = element('ul');
     this.body = element('div');
     this.details = element('details', { slot: 'panel', class: 'settings' }, element('summary', {}, 'Stream'), this.outcome, this.findings, this.refused, this.body);
-    this.details.ontoggle = () => this.#read();
+    this.details.ontoggle = async () => {
+      await this.#read();
+      if (this.details.open) this.details.scrollIntoView({ block: 'start' }); // on a phone it would open below what can be seen
+    };
     // a live region is heard only if it was there before its text
     this.elements = [element('div', { slot: 'remark', role: 'status' }, this.remark), this.details];
     player.addEventListener('stream', (event) => this.#show(event.detail));
