@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -287,10 +286,27 @@ func (c *Crowd) Listen(n int, addrs *[]string) error {
 
 // Counts is what a crowd has seen until now.
 type Counts struct {
-	Clients      int
-	Seen                // of all
-	FewestFrames uint64 // that a client has seen
-	Dropped      uint64 // datagrams that came and found a socket's buffer full
+	Seen             // of all clients
+	Frames  []uint64 // of each
+	Dropped uint64   // datagrams that came and found a socket's buffer full
+}
+
+// Since is what was seen between two counts, of the clients that were there at
+// the first. Lost may be the less: gaps are filled late.
+func (c Counts) Since(o Counts) Counts {
+	c.Packets -= o.Packets
+	c.Bytes -= o.Bytes
+	c.RTX -= o.RTX
+	c.Lost -= min(o.Lost, c.Lost)
+	c.Late -= o.Late
+	c.Ends -= o.Ends
+	c.Dropped -= o.Dropped
+	frames := make([]uint64, len(o.Frames))
+	for i, before := range o.Frames {
+		frames[i] = c.Frames[i] - before
+	}
+	c.Frames = frames
+	return c
 }
 
 // Count counts.
@@ -298,16 +314,13 @@ func (c *Crowd) Count(_ struct{}, out *Counts) (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ports := make(map[uint16]bool)
-	out.Clients = len(c.clients)
-	for i, v := range c.clients {
+	for _, v := range c.clients {
 		v.tap.mu.Lock()
 		seen := v.tap.seen
 		v.tap.mu.Unlock()
 		out.add(seen)
-		if i == 0 || seen.Frames < out.FewestFrames {
-			out.FewestFrames = seen.Frames
-		}
-		ports[uint16(v.tap.LocalAddr().(*net.UDPAddr).Port)] = true
+		out.Frames = append(out.Frames, seen.Ends)
+		ports[uint16(v.tap.addr.Port)] = true
 	}
 	out.Dropped, err = drops(ports)
 	return err

@@ -58,7 +58,7 @@ type Seen struct {
 	RTX     uint64 // retransmissions
 	Lost    uint64 // gaps in the sequence numbers that nothing has filled
 	Late    uint64 // packets that filled one
-	Frames  uint64 // RTP markers
+	Ends    uint64 // of frames: RTP markers
 }
 
 func (s *Seen) add(o Seen) {
@@ -67,7 +67,7 @@ func (s *Seen) add(o Seen) {
 	s.RTX += o.RTX
 	s.Lost += o.Lost
 	s.Late += o.Late
-	s.Frames += o.Frames
+	s.Ends += o.Ends
 }
 
 func newTap() (*tap, error) {
@@ -211,7 +211,7 @@ func (t *tap) take(b []byte) bool {
 	}
 	s.Packets++
 	if b[1]&0x80 != 0 {
-		s.Frames++
+		s.Ends++
 	}
 	seq := binary.BigEndian.Uint16(b[2:])
 	if t.last < 0 {
