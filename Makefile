@@ -14,7 +14,7 @@ PACKAGES    := configs/debian-packages.txt
 ARGS ?=
 
 # Folders of test/ with a target of their own: slow, or measurements.
-ALONE := bench-avsync|bench-fanout|bench-join|bench-latency|bench-reload|bench-viewers|camera|docker|loss|soak
+ALONE := bench-avsync|bench-fanout|bench-join|bench-latency|bench-reload|bench-viewers|camera|docker|soak
 UNIT   = $(shell $(GO) list ./... | grep -v '^gateway/test/')
 E2E    = $(shell $(GO) list ./test/... | grep -vE '^gateway/test/($(ALONE))(/|$$)')
 
@@ -78,7 +78,7 @@ test-docker: ## the Dockerfile's steps in a clean Debian, without an engine (roo
 	$(call need,chroot)
 	@$(GO) test -v -count=1 -timeout 30m ./test/docker/
 
-test-loss: packages build ## how much of what is lost on the way retransmissions repair
+test-loss: packages build ## of test-e2e: how much of what is lost on the way is repaired, with the shares
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 15m ./test/loss/
 
 soak: packages build ## joins, leaves and restarts, then everything back at the baseline
