@@ -127,9 +127,9 @@ func (o *ours) counts() (c Counts, err error) {
 			switch {
 			case name == "packets_sent_total":
 				c.Packets += n
-			case name == "datagrams_total" && by == "gso":
+			case name == "datagrams_sent_total" && by == "gso":
 				c.Segments += n
-			case name == "sendmsg_total" && (by == "gso" || by == ""):
+			case name == "gso_messages_total":
 				c.Messages += n
 			}
 		}

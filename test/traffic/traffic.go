@@ -65,6 +65,7 @@ type sink struct {
 
 func (s *sink) Deliver(_ string, b *media.Buffer) { s.buffers <- b }
 func (s *sink) Describe(_ string, _ media.Track)  {}
+func (s *sink) Dropped(string, int)               {}
 func (s *sink) Ended(_ string, err error)         { s.fail(err) }
 func (s *sink) Fail(err error)                    { s.fail(err) }
 func (s *sink) fail(err error) {
