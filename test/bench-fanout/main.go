@@ -12,10 +12,11 @@
 // second. The sender's CPU time is what it used while it sent, less what it
 // used in the same time with all viewers connected and nothing to send.
 //
-//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-variants pion,ours,bare]
+//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-runs 1] [-variants pion,ours,bare]
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -45,17 +46,18 @@ func main() {
 	rig.ServeChild(new(crowd.Crowd), new(Sender))
 	numbers := flag.String("n", "1,50,200", "numbers of viewers")
 	seconds := flag.Int("seconds", 8, "how long each is measured")
+	runs := flag.Int("runs", 1, "runs of each, in turn; the one with the middle CPU time is printed")
 	variants := flag.String("variants", "pion,ours,bare", "which senders")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, *numbers, strings.Split(*variants, ","), *seconds); err != nil {
+	if err := bench(ctx, *numbers, strings.Split(*variants, ","), *seconds, max(*runs, 1)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-fanout:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, numbers string, variants []string, seconds int) error {
+func bench(ctx context.Context, numbers string, variants []string, seconds, runs int) error {
 	dir, err := os.MkdirTemp("", "bench-fanout-")
 	if err != nil {
 		return err
@@ -78,13 +80,20 @@ func bench(ctx context.Context, numbers string, variants []string, seconds int) 
 		if err != nil || n < 1 {
 			return fmt.Errorf("-n: %q is no number of viewers", field)
 		}
+		all := make(map[string][]Result)
+		for range runs {
+			for _, v := range variants {
+				r, err := run(ctx, v, path, n, time.Duration(seconds)*time.Second)
+				if err != nil {
+					return fmt.Errorf("%s, %d viewers: %w", v, n, err)
+				}
+				all[v] = append(all[v], r)
+			}
+		}
 		var results []Result
 		for _, v := range variants {
-			r, err := run(ctx, v, path, n, time.Duration(seconds)*time.Second)
-			if err != nil {
-				return fmt.Errorf("%s, %d viewers: %w", v, n, err)
-			}
-			results = append(results, r)
+			slices.SortFunc(all[v], func(a, b Result) int { return cmp.Compare(a.CPU, b.CPU) })
+			results = append(results, all[v][runs/2])
 		}
 		for _, r := range results {
 			r.print(n, results)

@@ -15,14 +15,22 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 )
 
-// client watches a stream over a path, asks again for what is missing as libwebrtc
-// does (see requester), and never for a keyframe.
+// kind is what a client is like.
+type kind struct {
+	rtx  bool // it takes retransmissions on a stream of their own (RFC 4588)
+	pion bool // pion's generator asks for what is missing, instead of requester
+}
+
+// client watches a stream over a path, asks again for what is missing, and never
+// for a keyframe.
 type client struct {
+	kind kind
 	path *path
 	mux  *ice.UDPMuxDefault
 	peer *webrtc.PeerConnection
@@ -38,7 +46,7 @@ type client struct {
 	ssrc     uint32
 }
 
-func watch(ctx context.Context, url string, gatewayPort int, w weather, rtx bool) (*client, error) {
+func watch(ctx context.Context, url string, gatewayPort int, w weather, k kind) (*client, error) {
 	path, err := newPath(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: gatewayPort}, w)
 	if err != nil {
 		return nil, err
@@ -50,11 +58,11 @@ func watch(ctx context.Context, url string, gatewayPort int, w weather, rtx bool
 	}
 	conn.SetReadBuffer(4 << 20)
 	c := &client{
-		path: path, mux: ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn}), stop: make(chan struct{}),
+		kind: k, path: path, mux: ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: conn}), stop: make(chan struct{}),
 		connected: make(chan struct{}), playing: make(chan struct{}),
 		received: map[uint16]time.Time{}, ask: requester{rtt: 2 * w.delay, missing: map[uint16]*missing{}},
 	}
-	if err := c.connect(ctx, url, rtx); err != nil {
+	if err := c.connect(ctx, url); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
@@ -62,13 +70,13 @@ func watch(ctx context.Context, url string, gatewayPort int, w weather, rtx bool
 
 var feedback = []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}}
 
-func (c *client) connect(ctx context.Context, url string, rtx bool) error {
+func (c *client) connect(ctx context.Context, url string) error {
 	engine := new(webrtc.MediaEngine)
 	err := engine.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: mediaType, RTPCodecCapability: webrtc.RTPCodecCapability{
 		MimeType: webrtc.MimeTypeH264, ClockRate: 90000, RTCPFeedback: feedback,
 		SDPFmtpLine: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
 	}}, webrtc.RTPCodecTypeVideo)
-	if err == nil && rtx {
+	if err == nil && c.kind.rtx {
 		err = engine.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: rtxType, RTPCodecCapability: webrtc.RTPCodecCapability{
 			MimeType: webrtc.MimeTypeRTX, ClockRate: 90000, SDPFmtpLine: fmt.Sprintf("apt=%d", mediaType),
 		}}, webrtc.RTPCodecTypeVideo)
@@ -82,6 +90,13 @@ func (c *client) connect(ctx context.Context, url string, rtx bool) error {
 	}
 	registry := new(interceptor.Registry)
 	registry.Add(reports)
+	if c.kind.pion {
+		generator, err := nack.NewGeneratorInterceptor(nack.GeneratorInterval(2*c.path.delay), nack.GeneratorMaxNacksPerPacket(maxRetries))
+		if err != nil {
+			return err
+		}
+		registry.Add(generator)
+	}
 	setting := webrtc.SettingEngine{}
 	setting.SetICEUDPMux(c.mux)
 	setting.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
@@ -212,7 +227,7 @@ func (c *client) request() {
 }
 
 func (c *client) nack(seqs []uint16) {
-	if len(seqs) > 0 {
+	if len(seqs) > 0 && !c.kind.pion {
 		c.peer.WriteRTCP([]rtcp.Packet{&rtcp.TransportLayerNack{
 			SenderSSRC: 1, MediaSSRC: c.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs),
 		}})
