@@ -50,6 +50,8 @@ func TestRetransmissionsRepairWhatTheWayLoses(t *testing.T) {
 		{"5 percent without RTX", 0.05, 1, kind{}, 0.97},
 		// it doesn't learn what came by RTX and goes on asking
 		{"5 percent, asked for by pion's generator", 0.05, 1, kind{rtx: true, pion: true}, 0.97},
+		// 93.6 % before a packet's first retransmission had a part of the limit to itself
+		{"10 percent, asked for by pion's generator", 0.10, 1, kind{rtx: true, pion: true}, 0.95},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := run(ctx, t, g, weather{delay: delay, rate: c.rate, burst: c.burst}, c.kind)
