@@ -148,7 +148,11 @@ func run(ctx context.Context, variant, recording string, n int, span time.Durati
 	}
 	defer func() { err = errors.Join(err, receivers.Close()) }()
 
-	start := StartArgs{Variant: variant, Recording: recording}
+	speed := 1.0
+	if n == 1 {
+		speed = fast
+	}
+	start := StartArgs{Variant: variant, Recording: recording, Speed: speed}
 	if variant == "bare" {
 		if start.To, err = receivers.Listen(ctx, n); err != nil {
 			return r, err
@@ -162,10 +166,6 @@ func run(ctx context.Context, variant, recording string, n int, span time.Durati
 		if err := receivers.Join(ctx, url, n); err != nil {
 			return r, err
 		}
-	}
-	speed := 1.0
-	if n == 1 {
-		speed = fast
 	}
 	var m Measured
 	if err := sender.Call(ctx, "Sender.Measure", MeasureArgs{Span: span, Speed: speed}, &m); err != nil {

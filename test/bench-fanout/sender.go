@@ -44,6 +44,7 @@ type Counts struct {
 // StartArgs say what to be.
 type StartArgs struct {
 	Variant   string
+	Speed     float64  // at which Measure plays: the track's bitrate is as much higher
 	Recording string   // file
 	To        []string // addresses of the receivers, for one that takes no offers
 }
@@ -53,6 +54,7 @@ func (s *Sender) Start(a StartArgs, url *string) (err error) {
 	if s.recording, err = traffic.Load(a.Recording); err != nil {
 		return err
 	}
+	s.recording.Track.Bps = int(a.Speed * float64(s.recording.Track.Bps))
 	switch a.Variant {
 	case "pion":
 		s.variant, err = newPion()
