@@ -14,7 +14,7 @@ PACKAGES    := configs/debian-packages.txt
 ARGS ?=
 
 # Folders of test/ with a target of their own: slow, or measurements.
-ALONE := bench-avsync|bench-join|bench-latency|bench-reload|camera|docker|soak
+ALONE := bench-avsync|bench-fanout|bench-join|bench-latency|bench-reload|bench-viewers|camera|docker|soak
 UNIT   = $(shell $(GO) list ./... | grep -v '^gateway/test/')
 E2E    = $(shell $(GO) list ./test/... | grep -vE '^gateway/test/($(ALONE))(/|$$)')
 
@@ -78,6 +78,9 @@ test-docker: ## the Dockerfile's steps in a clean Debian, without an engine (roo
 	$(call need,chroot)
 	@$(GO) test -v -count=1 -timeout 30m ./test/docker/
 
+test-loss: packages build ## of test-e2e: how much of what is lost on the way is repaired, with the shares
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 15m ./test/loss/
+
 soak: packages build ## joins, leaves and restarts, then everything back at the baseline
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/soak/...
 
@@ -92,6 +95,12 @@ bench-reload: packages ## what viewers miss when a pipeline file is edited; KIND
 
 bench-avsync: packages ## how far sound and picture are apart in a browser; MINUTES=10 for longer than 3
 	@$(GO) run ./test/bench-avsync $(if $(MINUTES),-for $(MINUTES)m) $(ARGS)
+
+bench-fanout: packages ## what a packet costs each viewer: pion, the gateway, and the floor
+	@$(GO) run ./test/bench-fanout $(ARGS)
+
+bench-viewers: packages build ## hundreds of viewers of the whole gateway: loss, CPU, memory
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) run ./test/bench-viewers $(ARGS)
 
 ##@ Other
 
@@ -112,4 +121,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: run build test test-unit test-e2e check test-camera test-docker soak bench-latency bench-join bench-reload bench-avsync packages elements clean help
+.PHONY: run build test test-unit test-e2e check test-camera test-docker test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-viewers packages elements clean help

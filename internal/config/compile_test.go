@@ -201,6 +201,9 @@ func describePlan(p *Plan) string {
 		if f.Loop {
 			b.WriteString("loop\n")
 		}
+		if f.Once {
+			b.WriteString("once\n")
+		}
 	}
 	for _, n := range p.Notes {
 		b.WriteString("note " + n + "\n")

@@ -120,7 +120,7 @@ func streamKeys() []key {
 		{path: "title", kind: ofText, otherwise: "the file's name", unit: "at most 200 bytes", example: "Front door", meaning: "what people see"},
 		{path: "source", kind: ofLaunch, example: "v4l2src device=/dev/video0", meaning: "the video source: elements in the syntax of gst-launch-1.0, in one chain. Needs `video`"},
 		{path: "launch", kind: ofLaunch, example: "videotestsrc ! vp8enc ! rtpvp8pay ! appsink name=video", meaning: "the whole pipeline, instead of `source`"},
-		{path: "loop", kind: ofFlag, def: "true", example: "false", meaning: "begin a source anew when it comes to its end (a file)"},
+		{path: "loop", kind: ofFlag, def: "true", example: "false", meaning: "begin a source anew when it comes to its end (a file). Without it the stream has ended then, and plays again for the next viewer once all have left, or when this file is edited"},
 		{path: "on_demand", kind: ofFlag, def: "true", example: "false", meaning: "capture only while someone watches; `false`: always"},
 		{path: "linger", kind: ofDuration, def: "10s", unit: "0s to 24h", least: 0, most: 24 * 3600, example: "1m", meaning: "how long capture goes on after the last viewer"},
 		{path: "sync", kind: ofWord, def: "av", words: []string{SyncAV, SyncVideoFirst}, example: "video-first", meaning: "`av`: picture and sound are shown together; `video-first`: the picture as soon as it is there. See [Sound and picture](#sound-and-picture)"},

@@ -27,6 +27,7 @@ type Feed struct {
 	Devices []string // what only one pipeline can hold at a time, such as "v4l2src /dev/video0"; links are followed
 	Whole   bool     // launch form: the branches are part of Capture and run with it
 	Loop    bool     // begin anew when the source comes to its end
+	Once    bool     // its source comes to an end, and that is the feed's
 
 	// Absent is why the source can't be opened now, an *AbsentError. What the feed
 	// holds is then made without knowing what the source delivers: compile again

@@ -131,7 +131,7 @@ func TestStreamsAreListedAndPictured(t *testing.T) {
 		t.Error("no trace id")
 	}
 	_, body = get(t, url+"/metrics")
-	for _, metric := range []string{`gateway_stream_state{state="live",stream="red"} 1`, "gateway_track_frames_total", "gateway_build_info", "process_open_fds"} {
+	for _, metric := range []string{`gateway_stream_state{state="live",stream="red"} 1`, "gateway_track_frames_total", `gateway_track_dropped_frames_total{stream="red",track="video"}`, "gateway_build_info", "process_open_fds"} {
 		if !strings.Contains(string(body), metric) {
 			t.Errorf("metrics lack %s", metric)
 		}

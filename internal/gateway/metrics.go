@@ -22,6 +22,7 @@ var (
 	descRequests  = prometheus.NewDesc("gateway_track_keyframe_requests_total", "Keyframes asked of the encoder.", trackLabels, nil)
 	descGaps      = prometheus.NewDesc("gateway_track_gaps_total", "Losses inside the pipeline: samples that were not taken in time or not readable.", trackLabels, nil)
 	descDropped   = prometheus.NewDesc("gateway_track_dropped_packets_total", "Packets that viewers skipped because they fell behind.", trackLabels, nil)
+	descSlow      = prometheus.NewDesc("gateway_track_dropped_frames_total", "Captured frames that the encoder was too slow for.", trackLabels, nil)
 	descPipeline  = prometheus.NewDesc("gateway_track_pipeline_seconds_total", "Time from capture to packets, summed over the frames: divided by them, what conversion, encoder and payloader take.", trackLabels, nil)
 	descBuffers   = prometheus.NewDesc("gateway_buffers", "Packet buffers in use.", nil, nil)
 )
@@ -32,7 +33,7 @@ type collector struct{ streams *streams }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descState, descViewers, descRestarts, descFrames, descKeyframes,
-		descPackets, descBytes, descRequests, descGaps, descDropped, descPipeline, descBuffers} {
+		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descBuffers} {
 		out <- d
 	}
 }
@@ -48,7 +49,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descBuffers, float64(media.LiveBuffers()))
 	for _, s := range c.streams.list() {
 		i := s.Info()
-		for _, state := range []stream.State{stream.Idle, stream.Starting, stream.Live, stream.Restarting, stream.Absent, stream.Closed} {
+		for _, state := range []stream.State{stream.Idle, stream.Starting, stream.Live, stream.Restarting, stream.Absent, stream.Ended, stream.Closed} {
 			v := 0.0
 			if state == i.State {
 				v = 1
@@ -65,6 +66,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			count(descRequests, n.KeyframeRequests, i.Name, track)
 			count(descGaps, n.Gaps, i.Name, track)
 			count(descDropped, n.Dropped, i.Name, track)
+			count(descSlow, n.DroppedFrames, i.Name, track)
 			out <- prometheus.MustNewConstMetric(descPipeline, prometheus.CounterValue, n.PipelineTime.Seconds(), i.Name, track)
 		}
 	}

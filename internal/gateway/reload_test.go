@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -78,8 +80,10 @@ func TestStreamsFollowTheirFiles(t *testing.T) {
 	awaitListing(t, url, "a new file", is("two", "new"))
 
 	write(t, filepath.Join(dir, "one.yaml"), "title: broken\nsauce: x\n")
-	l := awaitListing(t, url, "the findings of a broken edit", func(l listing) bool { return len(l.Problems) > 0 })
-	if l.title("one") != "renamed" || !strings.Contains(strings.Join(l.Problems, "\n"), "one.yaml:2:1: sauce") {
+	l := awaitListing(t, url, "the findings of a broken edit", func(l listing) bool { // a file that is being written is empty for a moment
+		return strings.Contains(strings.Join(l.Problems, "\n"), "one.yaml:2:1: sauce")
+	})
+	if l.title("one") != "renamed" {
 		t.Errorf("%+v", l)
 	}
 	if r := l.Streams[0].Reload; r == nil || r.OK || len(r.Findings) == 0 {
@@ -189,4 +193,43 @@ func TestReloadByRequest(t *testing.T) {
 			t.Errorf("%v: %s", header, answer.Status)
 		}
 	}
+}
+
+// The stream of a file that isn't played in a loop ends with it, and an edit plays
+// it again.
+func TestFilePlayedOnceEnds(t *testing.T) {
+	clip := filepath.Join(t.TempDir(), "clip.mkv")
+	record := exec.CommandContext(t.Context(), "gst-launch-1.0", "-q", "videotestsrc", "num-buffers=15", "!", "video/x-raw,width=160,height=120",
+		"!", "vp8enc", "deadline=1", "!", "matroskamux", "!", "filesink", "location="+clip)
+	if out, err := record.CombinedOutput(); err != nil {
+		t.Fatalf("gst-launch-1.0 (package gstreamer1.0-tools): %v\n%s", err, out)
+	}
+	dir := t.TempDir()
+	text := "source: filesrc location=" + clip + "\nloop: false\non_demand: false\nvideo: {codec: vp8, encoder: "
+	write(t, filepath.Join(dir, "one.yaml"), text+"auto}\n")
+	url := startIn(t, dir)
+	frames := func() uint64 {
+		_, body := get(t, url+"/metrics")
+		for line := range strings.Lines(string(body)) {
+			if value, is := strings.CutPrefix(line, `gateway_track_frames_total{stream="one",track="video"} `); is {
+				n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+		return 0
+	}
+	ended := func(l listing) bool { return l.Streams[0].State == stream.Ended }
+	l := awaitListing(t, url, "the end of the file", ended)
+	if one := l.Streams[0]; one.Reason != "the file has ended" || one.Restarts != 0 || one.LastError != "" {
+		t.Errorf("%+v", one)
+	}
+	first := frames()
+	if first == 0 {
+		t.Error("the file wasn't played")
+	}
+	write(t, filepath.Join(dir, "one.yaml"), "title: again\n"+text+"copy}\n")
+	awaitListing(t, url, "the end of the second time", func(l listing) bool { return ended(l) && l.title("one") == "again" && frames() > first })
 }

@@ -52,7 +52,7 @@ func (s *snapshots) forget(name string) {
 	delete(s.byName, name)
 }
 
-// snapshot answers with a recent picture. A stream that is idle is shown as it
+// snapshot answers with a recent picture. A stream that is idle, or has ended, is shown as it
 // last was; its capture is started for a picture only when there is none yet.
 func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 	s, ok := g.streams.Stream(r.PathValue("name"))
@@ -65,7 +65,7 @@ func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", "the stream is "+string(state))
 		return
 	}
-	jpeg, at, err := g.pictures.of(s.Name()).get(r.Context(), s, state == stream.Idle)
+	jpeg, at, err := g.pictures.of(s.Name()).get(r.Context(), s, state == stream.Idle || state == stream.Ended)
 	if err != nil {
 		w.Header().Set("Retry-After", "5")
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", err.Error())

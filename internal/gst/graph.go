@@ -18,6 +18,8 @@ import (
 	"unsafe"
 
 	"github.com/go-gst/go-gst/gst"
+
+	"gateway/internal/media"
 )
 
 const (
@@ -135,7 +137,7 @@ func (g *graph) watch(log *slog.Logger, again *loop, tick func(), fail func(erro
 			}
 		case gst.MessageEOS, gst.MessageSegmentDone:
 			if !again.begin(m.Type() == gst.MessageSegmentDone) {
-				fail(ErrEnded)
+				fail(media.ErrEnded)
 			}
 		}
 		release(m)

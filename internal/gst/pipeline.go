@@ -27,9 +27,6 @@ import (
 // this process until the call returns.
 var ErrStuck = errors.New("the source or an element doesn't answer")
 
-// ErrEnded says that the source came to its end.
-var ErrEnded = errors.New("the source has ended")
-
 // errClosed says that a branch was to start or to change that isn't there any more.
 var errClosed = errors.New("the pipeline is closed")
 
@@ -55,9 +52,11 @@ type Sink interface {
 	Deliver(id string, b *media.Buffer)
 	// Describe says what a branch's bitstream really is, when that becomes known or changes.
 	Describe(id string, track media.Track)
+	// Dropped says that a branch was too slow for that many captured buffers more.
+	Dropped(id string, n int)
 	// Ended says that a branch ended by itself, and why. The others go on.
 	Ended(id string, err error)
-	// Fail says that the capture ended by itself, and why.
+	// Fail says that the capture ended by itself, and why: media.ErrEnded at the source's end.
 	Fail(err error)
 }
 
@@ -79,7 +78,8 @@ type Pipeline struct {
 	mu       sync.Mutex // guards below; never held across a call into an element
 	closed   bool
 	branches map[string]*branch
-	wait     sync.WaitGroup // branches that are being started or stopped
+	ending   map[string]chan struct{} // branches that ended by themselves and are being stopped; closed when they are
+	wait     sync.WaitGroup           // branches that are being started or stopped
 }
 
 // branch is one encoding.
@@ -102,7 +102,7 @@ func Launch(ctx context.Context, name string, feed *config.Feed, sink Sink, log 
 	p := &Pipeline{
 		name: name, feed: feed, sink: sink, log: log,
 		capture:  &graph{about: feed.Capture},
-		branches: make(map[string]*branch),
+		branches: make(map[string]*branch), ending: make(map[string]chan struct{}),
 	}
 	p.capture.free = func() { closeWindows(p.windows) }
 	var again *loop
@@ -335,11 +335,16 @@ func (p *Pipeline) attach(id string, b *branch, source *gst.Element) error {
 }
 
 // Stop ends a branch: nothing of it goes to the sink any more when it returns. It
-// waits for the branch's elements to stop, 5 s at most. It does nothing in a whole
-// feed, and where there is no such branch.
+// waits for the branch's elements to stop, 5 s at most, also where it has ended by
+// itself. It does nothing in a whole feed, and where there is no such branch.
 func (p *Pipeline) Stop(id string) {
 	p.mu.Lock()
-	b := p.branches[id]
+	b, ending := p.branches[id], p.ending[id]
+	if b == nil && ending != nil {
+		p.mu.Unlock()
+		<-ending
+		return
+	}
 	if b == nil || p.feed.Whole || p.closed {
 		p.mu.Unlock()
 		return
@@ -364,9 +369,6 @@ func (p *Pipeline) close(id string, b *branch) error {
 	if b.outlet == nil {
 		return nil // Start, which is still at it, cleans up
 	}
-	if n := C.outlet_dropped(b.outlet); n > 0 {
-		p.log.Info("branch was too slow", "branch", id, "dropped", int(n))
-	}
 	err := b.graph.close()
 	if err != nil {
 		p.log.Error("branch stop", "branch", id, "err", err)
@@ -384,7 +386,17 @@ func (p *Pipeline) ended(id string, b *branch, err error) {
 			return
 		}
 		p.detach(id, b)
-		p.wait.Go(func() { p.close(id, b) }) // elsewhere: it waits for the goroutine that runs this
+		ending := make(chan struct{})
+		p.ending[id] = ending
+		p.wait.Go(func() { // elsewhere: it waits for the goroutine that runs this
+			p.close(id, b)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.ending[id] == ending {
+				delete(p.ending, id)
+			}
+			close(ending)
+		})
 	})
 }
 
@@ -478,17 +490,6 @@ func setText(e *gst.Element, property, value string) error {
 		return fmt.Errorf("element %q has no property %q to be set", e.GetName(), property)
 	}
 	return nil
-}
-
-// Dropped is how many captured buffers a branch was too slow for, since its start.
-func (p *Pipeline) Dropped(id string) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.branches[id]
-	if b == nil || b.outlet == nil {
-		return 0
-	}
-	return int(C.outlet_dropped(b.outlet))
 }
 
 // Close stops the capture and all branches side by side and waits for them, 5 s at

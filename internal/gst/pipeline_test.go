@@ -54,6 +54,7 @@ func (c *catch) Deliver(_ string, b *media.Buffer) {
 	}
 }
 func (c *catch) Describe(_ string, t media.Track) { c.tracks <- t }
+func (c *catch) Dropped(string, int)              {}
 func (c *catch) Ended(id string, err error)       { c.ended <- id + ": " + err.Error() }
 func (c *catch) Fail(err error)                   { c.failure <- err }
 
@@ -222,7 +223,7 @@ func TestEndOfTheSourceIsReported(t *testing.T) {
 	_, c := launch(t, strings.Replace(camera, "is-live", "num-buffers=10 is-live", 1)+x264+sink, media.H264)
 	select {
 	case err := <-c.failure:
-		if !errors.Is(err, ErrEnded) {
+		if !errors.Is(err, media.ErrEnded) {
 			t.Fatalf("reported %v", err)
 		}
 	case <-time.After(deadline):
@@ -698,5 +699,6 @@ type counting struct{ deliver func(*media.Buffer) }
 
 func (c counting) Deliver(_ string, b *media.Buffer) { c.deliver(b) }
 func (c counting) Describe(string, media.Track)      {}
+func (c counting) Dropped(string, int)               {}
 func (c counting) Ended(string, error)               {}
 func (c counting) Fail(error)                        {}

@@ -64,6 +64,7 @@ type tap struct {
 	capture time.Duration // of the frame that goes on
 	refused int           // samples in a row that couldn't be used
 	lost    bool          // the next buffer follows a loss
+	dropped int           // captured buffers that were told of
 	sps     string        // the one that the track's description is true of
 	latest  time.Duration // running time of the latest frame
 	back    int           // frames since the last keyframe that are earlier than latest
@@ -84,6 +85,7 @@ func (t *tap) run() {
 	base := time.Duration(-1)
 	var p C.pulled
 	for !t.graph.closing.Load() {
+		t.tellDropped()
 		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
 			if p.eos != 0 {
 				return // the bus tells why
@@ -118,6 +120,17 @@ func (t *tap) run() {
 		}
 		b.Gap, t.lost = t.lost, false
 		t.deliver(b)
+	}
+}
+
+// tellDropped tells the sink what the encoder was too slow for since the last time.
+func (t *tap) tellDropped() {
+	if t.outlet == nil {
+		return
+	}
+	if n := int(C.outlet_dropped(t.outlet)); n > t.dropped {
+		t.graph.tell(func() { t.sink.Dropped(t.id, n-t.dropped) })
+		t.dropped = n
 	}
 }
 
@@ -225,7 +238,8 @@ func (t *tap) keyframe(payload []byte) bool {
 }
 
 // unplayable is why browsers don't play what a source has encoded by itself: what
-// its SPS says, or frames that come in another order than they are shown in.
+// its SPS says, or frames that come in another order than they are shown in. The
+// error is a media.ErrUnplayable.
 func (t *tap) unplayable(b *media.Buffer, running time.Duration) error {
 	if !t.copied || t.track.Kind != media.Video {
 		return nil
@@ -247,7 +261,7 @@ func (t *tap) unplayable(b *media.Buffer, running time.Duration) error {
 	if reason == "" {
 		return nil
 	}
-	return errors.New(reason + ": set the source to another profile without B-frames, or write encoder: auto")
+	return fmt.Errorf("%w: %s: set the source to another profile without B-frames, or write encoder: auto", media.ErrUnplayable, reason)
 }
 
 func (t *tap) unplayableSPS(b *media.Buffer) string {

@@ -184,8 +184,8 @@ func parser(tr *track, f Facts) config.Errors {
 	}
 	for k := tr.payloader - 1; k >= 0; k-- {
 		n := tr.node(k)
-		if n.Kind == config.LaunchCaps {
-			if slices.ContainsFunc(splitCaps(n.Name), func(c caps) bool { return c.field("alignment") == "au" }) {
+		if written := capsOf(n); written != "" {
+			if slices.ContainsFunc(splitCaps(written), func(c caps) bool { return c.field("alignment") == "au" }) {
 				return nil
 			}
 			continue
@@ -205,17 +205,14 @@ func parser(tr *track, f Facts) config.Errors {
 // profile: what no browser decodes, and what few do.
 func profile(tr *track, f Facts) (found config.Errors) {
 	for k := max(tr.encoder, 0); k < len(tr.path); k++ {
-		n := tr.node(k)
-		if n.Kind != config.LaunchCaps {
-			continue
-		}
-		for _, c := range splitCaps(n.Name) {
+		written, start := tr.t.caps(tr.path[k])
+		for _, c := range splitCaps(written) {
 			codec, ok := mediaTypeCodecs[c.mediaType]
 			for _, field := range c.fields {
 				if field.name != "profile" || !ok || playableProfile(codec, c.field("profile")) {
 					continue
 				}
-				found = append(found, tr.t.finding(config.Fault, tr.t.placeIn(tr.path[k], field.offset),
+				found = append(found, tr.t.finding(config.Fault, tr.t.placeIn(tr.path[k], start+field.offset),
 					fmt.Sprintf("no browser plays %s of the profile %s", codec, field.value), "use "+playable[codec][0]))
 			}
 		}
@@ -241,11 +238,7 @@ func pictureFormat(tr *track, f Facts) config.Errors {
 		return nil
 	}
 	for k := range tr.encoder {
-		n := tr.node(k)
-		if n.Kind != config.LaunchCaps {
-			continue
-		}
-		for _, c := range splitCaps(n.Name) {
+		for _, c := range splitCaps(capsOf(tr.node(k))) {
 			format := c.field("format")
 			if c.mediaType != "video/x-raw" || format == "" {
 				continue
@@ -308,8 +301,8 @@ func converter(tr *track, f Facts) config.Errors {
 	for k := 1; k < tr.encoder; k++ {
 		n := tr.node(k)
 		e, _ := f.Element(n.Name)
-		if n.Kind == config.LaunchCaps {
-			if slices.ContainsFunc(splitCaps(n.Name), func(c caps) bool { return c.field("format") != "" || c.mediaType != "video/x-raw" }) {
+		if written := capsOf(n); written != "" {
+			if slices.ContainsFunc(splitCaps(written), func(c caps) bool { return c.field("format") != "" || c.mediaType != "video/x-raw" }) {
 				return nil // the file knows what it delivers
 			}
 		} else if strings.Contains(e.Class, "Converter") || !strings.HasPrefix(e.Class, "Generic") && !strings.HasPrefix(e.Class, "Filter") {

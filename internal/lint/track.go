@@ -150,11 +150,11 @@ func (tr *track) number(f Facts, k int, name string) (n int, given, ok bool) {
 	return int(i), given, err == nil
 }
 
-// capsBetween are the caps filters between two indexes of the path.
+// capsBetween are the caps that filters let through between two indexes of the path.
 func (tr *track) capsBetween(from, to int) (all []caps) {
 	for k := from; k < to; k++ {
-		if n := tr.node(k); n.Kind == config.LaunchCaps {
-			all = append(all, splitCaps(n.Name)...)
+		if written := capsOf(tr.node(k)); written != "" {
+			all = append(all, splitCaps(written)...)
 		}
 	}
 	return all

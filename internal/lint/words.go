@@ -191,11 +191,9 @@ var commonFields = map[string]string{
 // capsFields: a field that nobody knows has no effect, and is mostly a slip. Only
 // raw media's fields are all known; of others, those that are like a known one.
 func capsFields(t *text, f Facts) (found config.Errors) {
-	for i, n := range t.nodes {
-		if n.Kind != config.LaunchCaps {
-			continue
-		}
-		for _, c := range splitCaps(n.Name) {
+	for i := range t.nodes {
+		written, start := t.caps(i)
+		for _, c := range splitCaps(written) {
 			known := append(strings.Fields(commonFields[c.mediaType]), f.CapsFields(c.mediaType)...)
 			for _, field := range c.fields {
 				if slices.Contains(known, field.name) {
@@ -210,7 +208,7 @@ func capsFields(t *text, f Facts) (found config.Errors) {
 				if near == "" {
 					remedy = "known are " + strings.Join(strings.Fields(commonFields[c.mediaType]), ", ")
 				}
-				p := t.placeIn(i, field.offset)
+				p := t.placeIn(i, start+field.offset)
 				found = append(found, t.finding(config.Warning, p,
 					fmt.Sprintf("no element knows the field %s of %s: it has no effect", quote(field.name), c.mediaType), remedy))
 			}
@@ -240,6 +238,36 @@ func leftoverSinks(t *text, f Facts) (found config.Errors) {
 		}
 	}
 	return found
+}
+
+// capsOf is the caps that a node lets through, written inline or as a capsfilter's;
+// "" for any other node.
+func capsOf(n *config.LaunchNode) string {
+	switch {
+	case n.Kind == config.LaunchCaps:
+		return n.Name
+	case n.Kind == config.LaunchElement && n.Name == "capsfilter":
+		v, _ := n.Prop("caps")
+		return v
+	}
+	return ""
+}
+
+// caps is a node's capsOf, and where in the node it begins. That is where the
+// property begins if backslashes make the two texts differ.
+func (t *text) caps(i int) (written string, start int) {
+	n := &t.nodes[i]
+	written = capsOf(n)
+	if n.Kind == config.LaunchCaps {
+		return written, 0
+	}
+	for _, p := range n.Props {
+		if p.Name == "caps" {
+			start = p.Start - n.Start
+			start += max(strings.LastIndex(t.text[p.Start:p.End], written), 0)
+		}
+	}
+	return written, start
 }
 
 // caps is one structure of a caps text.

@@ -174,3 +174,10 @@ func RTPTime(at time.Duration, rate uint32) uint32 {
 // no display, nothing at the other end. It may come; errors that wrap it tell
 // people what is missing.
 var ErrAbsent = errors.New("source is absent")
+
+// ErrEnded says that what a pipeline captures came to its end: a file, or a
+// connection that the other side closed in good order.
+var ErrEnded = errors.New("the source has ended")
+
+// ErrUnplayable says that browsers don't play what a source has encoded by itself.
+var ErrUnplayable = errors.New("browsers don't play it")

@@ -30,6 +30,8 @@ const (
 	rtxShare    = 4        // at most a fourth of what was sent may be sent again
 	rtxBurst    = 64 << 10 // bytes of it that may be saved up
 	rtxStart    = 16 << 10 // bytes of it to begin with
+	rtxReserve  = 16 << 10 // bytes of it that only packets get that weren't sent again yet
+	rtxTries    = 4        // times that one packet is sent again: at 10 % loss all but one in 10,000 have come by then
 	rtxRecent   = 256      // packets whose last retransmission is remembered
 	maxNacked   = 256      // packets asked for that may wait for the shard
 	defaultRTT  = 50 * time.Millisecond
@@ -85,6 +87,7 @@ type msid struct{ stream, track string }
 
 type resent struct {
 	seq uint16
+	n   uint8 // times that it was sent again
 	at  time.Duration
 }
 
@@ -169,8 +172,10 @@ func (t *track) write(p media.Packet) error {
 }
 
 // resend answers one sequence number of a NACK and tells whether it did. It is
-// refused when the packet is gone, was sent again within a round trip, or when
-// the viewer's share for retransmissions is used up: unlimited, they flood the
+// refused when the packet is gone, was sent again within a round trip or often
+// enough, or when the viewer's share for retransmissions is used up, of which a part is kept
+// for packets that are asked for the first time: some receivers (pion's generator)
+// don't notice what came by RTX and go on asking: unlimited, they flood the
 // very link that loses packets.
 func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, error) {
 	run, index, ok := t.history.find(seq)
@@ -190,12 +195,16 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	}
 	defer p.Release()
 	payload := p.Payload()
-	if len(payload) > t.tokens {
+	n := uint8(0)
+	if slot.seq == seq && slot.at != 0 {
+		n = slot.n
+	}
+	if n == rtxTries || len(payload) > t.tokens || n > 0 && t.tokens < rtxReserve {
 		return false, nil
 	}
 	t.tokens -= len(payload)
 	t.pace.debt += len(payload)
-	*slot = resent{seq: seq, at: now}
+	*slot = resent{seq: seq, n: n + 1, at: now}
 	t.again++
 
 	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)

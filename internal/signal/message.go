@@ -357,12 +357,13 @@ type trackState struct {
 	Height  int         `json:"height,omitempty"`  // pixels
 	FPS     float64     `json:"fps,omitempty"`     // frames a second
 	Bitrate int         `json:"bitrate,omitempty"` // bit/s, as configured
+	Refused string      `json:"refused,omitempty"` // why nobody is given it
 }
 
 func stateOf(i stream.Info) streamState {
 	tracks := []trackState{} // [], not null
 	for _, t := range i.Tracks {
-		tracks = append(tracks, trackState{t.Name, t.Kind, t.Codec, t.Width, t.Height, t.FPS, t.Bitrate})
+		tracks = append(tracks, trackState{t.Name, t.Kind, t.Codec, t.Width, t.Height, t.FPS, t.Bitrate, t.Refused})
 	}
 	return streamState{Name: i.Name, Title: i.Title, State: i.State, Reason: i.Reason, Tracks: tracks, Reload: i.Reload}
 }

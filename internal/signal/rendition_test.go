@@ -3,6 +3,7 @@ package signal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -180,6 +181,23 @@ func TestSelectedRenditionThatVanishesIsToldAndReplaced(t *testing.T) {
 	g.reload(t, "ladder", media.Track{Name: "high", Kind: media.Video, Codec: media.VP8}, media.Track{Name: "audio", Kind: media.Audio, Codec: media.Opus})
 	c.plays("high", "auto")
 	p.sees(video)
+}
+
+// A camera's own H.264 may turn out to have B-frames.
+func TestSelectedRenditionThatIsRefusedIsToldAndReplaced(t *testing.T) {
+	g := newGateway(t)
+	c, p := g.join(t, "ladder", "low", "video/VP8")
+	p.negotiate(c, c.hear("offer"))
+	c.plays("low", "low")
+	g.sources["ladder"].end("low", fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	c.plays("high", "auto")
+	p.sees(video)
+	i := g.streams["ladder"].Info()
+	for _, track := range i.Tracks {
+		if (track.Refused != "") != (track.Name == "low") {
+			t.Errorf("%+v", track)
+		}
+	}
 }
 
 func TestReloadChangesCodecsOnOneConnection(t *testing.T) {

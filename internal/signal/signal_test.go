@@ -141,6 +141,7 @@ type source struct {
 	tracks []media.Track
 	absent bool
 	said   map[string]func(fmtp string) // by track: what the running branches' sinks are told
+	ends   map[string]func(error)       // likewise
 }
 
 func (s *source) Compile(*config.Stream) (*config.Plan, error) {
@@ -180,6 +181,14 @@ func (s *source) describe(fmtp string) {
 	say(fmtp)
 }
 
+// end says that a running branch ended by itself.
+func (s *source) end(track string, err error) {
+	s.mu.Lock()
+	end := s.ends[track]
+	s.mu.Unlock()
+	end(err)
+}
+
 func (s *source) Blame(*config.Branch, error) {}
 
 func (s *source) Launch(_ context.Context, _ string, _ *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
@@ -198,8 +207,9 @@ func (p *pipeline) Start(_ context.Context, id string, b *config.Branch) error {
 	track := b.Track
 	p.source.mu.Lock()
 	if p.source.said == nil {
-		p.source.said = map[string]func(string){}
+		p.source.said, p.source.ends = map[string]func(string){}, map[string]func(error){}
 	}
+	p.source.ends[track.Name] = func(err error) { p.sink.Ended(id, err) }
 	p.source.said[track.Name] = func(fmtp string) { track.Fmtp = fmtp; p.sink.Describe(id, track) }
 	p.source.mu.Unlock()
 	stop, stopped := make(chan struct{}), make(chan struct{})

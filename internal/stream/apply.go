@@ -180,14 +180,20 @@ func (s *Stream) carryOut(ctx context.Context, d *draft) error {
 	return nil
 }
 
-// begin starts what must be tried: the new encodings of tracks that have viewers.
+// begin starts what must be tried: the new encodings of tracks that have viewers,
+// or run always, and tracks that such a stream has not had before.
 func (s *Stream) begin(d *draft) (trials []*encoding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	watched := make(map[*encoding]bool)
 	for _, e := range s.tracks {
-		if e.ring.readers() > 0 {
+		if e.ring.readers() > 0 || e.always() {
 			watched[d.heir(e)] = true
+		}
+	}
+	for _, e := range d.added {
+		if len(watched) > 0 && s.find(e.branch.Track.Name) == nil {
+			watched[e] = true
 		}
 	}
 	for _, e := range d.added {
@@ -301,6 +307,15 @@ func (s *Stream) commit(d *draft) {
 			r.encoding.branch = r.new
 			r.encoding.launch = config.Redact(r.encoding.capture.feed.Text(r.new))
 			r.encoding.ring.rated(r.encoding, r.new.Track)
+		}
+		for _, c := range d.captures {
+			if d.conf == s.conf {
+				break
+			}
+			c.readmit(func(*encoding) bool { return true })
+			if c.state == Ended { // whoever edits it wants to see it
+				c.state, c.reason = Idle, ""
+			}
 		}
 		for c, absent := range d.absent {
 			switch {

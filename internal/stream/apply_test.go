@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -347,13 +348,14 @@ func TestSoundComesAndGoesWithoutTouchingThePicture(t *testing.T) {
 		t.Fatalf("%+v", i)
 	}
 	both.Feeds[1] = config.Feed{Name: "audio", Capture: "pulsesrc", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")}}
-	applied(t, apply(t, s, b, both), s)
-	sound := subscribeTo(t, s, "audio")
+	result := apply(t, s, b, both)
 	second, opus := begun(t, b)
 	if second.feed.Capture != "pulsesrc" {
 		t.Fatalf("captures %q", second.feed.Capture)
 	}
 	opus.frame(true)
+	applied(t, result, s)
+	sound := subscribeTo(t, s, "audio")
 	expect(t, read(sound), 0, 1)
 	applied(t, apply(t, s, b, one("x", vp8("video"))), s)
 	sound.Close()
@@ -367,12 +369,16 @@ func TestRenditionsReplaceASingleTrack(t *testing.T) {
 	b := newBench()
 	s, sub, l, old := live(t, b, one("x", vp8("video")))
 	result := apply(t, s, b, one("x", vp8("high"), vp8("low")))
-	e := receive(t, l.started, "encoder of the first rendition")
-	if e.branch.Track.Name != "high" {
-		t.Fatalf("tried %q", e.branch.Track.Name)
+	made := make(map[string]*encoder)
+	for range 2 {
+		e := receive(t, l.started, "encoder of a rendition")
+		made[e.branch.Track.Name] = e
+		e.frame(true)
 	}
-	e.frame(true)
 	applied(t, result, s)
+	if made["high"] == nil || made["low"] == nil {
+		t.Fatalf("tried %v", made)
+	}
 	if _, err := s.Subscribe("video"); err == nil {
 		t.Error("the old track is still there")
 	}
@@ -478,15 +484,61 @@ func TestChangeIsTakenWhileTheCaptureBacksOff(t *testing.T) {
 	}
 }
 
+// A rendition that an edit adds was tried by its first viewer, and taken back with
+// all of the edit.
+func TestNewTrackOfAWatchedStreamIsTried(t *testing.T) {
+	b := newBench()
+	s, sub, l, e := live(t, b, one("x", vp8("video")))
+	before := s.Config()
+	for _, plan := range []config.Plan{
+		one("x", vp8("video"), vp8("low")),
+		{Feeds: []config.Feed{one("x", vp8("video")).Feeds[0], {Name: "audio", Capture: "y", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")}}}},
+	} {
+		result := apply(t, s, b, plan)
+		if len(plan.Feeds) == 1 {
+			added := receive(t, l.started, "encoder of the new rendition")
+			l.sink.Ended(added.id, errors.New("no such size"))
+		} else {
+			sound, _ := begun(t, b)
+			sound.sink.Fail(errors.New("no such size"))
+		}
+		if err := receive(t, result, "outcome"); err == nil || !strings.Contains(err.Error(), "no such size") {
+			t.Fatalf("outcome %v", err)
+		}
+		if i := s.Info(); len(i.Tracks) != 1 || s.Config() != before || i.Restarts != 0 || i.LastError != "" {
+			t.Errorf("%+v", i)
+		}
+	}
+	e.frame(false)
+	expect(t, read(sub), 1, 1)
+	result := apply(t, s, b, one("x", vp8("video"), vp8("low")))
+	for done := false; !done; {
+		select {
+		case added := <-l.started: // the one that was tried may come to its end, and go on
+			added.frame(true)
+		case err := <-result:
+			if done = true; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	never(t, l.closed, "the capture was stopped")
+}
+
 // Only what is new since a change can be a reason to take it back.
 func TestChangeStaysWhenWhatWasBeforeFails(t *testing.T) {
 	b := newBench()
-	s, _, l, _ := live(t, b, one("x", vp8("video")))
-	result := apply(t, s, b, one("x", vp8("video"), vp8("low")))
-	applied(t, result, s)
+	b.set(one("x", vp8("video")), nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	applied(t, apply(t, s, b, one("x", vp8("video"), vp8("low"))), s)
 	changed := s.Config()
-	l.sink.Fail(errors.New("cable cut"))
+	subscribe(t, s)
 	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	l.sink.Fail(errors.New("cable cut"))
+	l, e = begun(t, b)
 	e.frame(true)
 	waitState(t, s, Live)
 	if s.Config() != changed {
@@ -594,4 +646,161 @@ func TestTrialThatFailsGivesItsBuffersBack(t *testing.T) {
 	if err := receive(t, result, "outcome"); err == nil {
 		t.Fatal("the trial came out well")
 	}
+}
+
+// A camera's own H.264 that turns out to have B-frames was started again and again,
+// and its viewers saw nothing though there was another rendition.
+func TestRenditionThatBrowsersDoNotPlayIsPassedOver(t *testing.T) {
+	b := newBench()
+	camera := config.Branch{Track: media.Track{Name: "camera", Kind: media.Video, Codec: media.H264}, Launch: "rtph264pay", Copy: true}
+	plan := one("x", camera, vp8("low"))
+	b.set(plan, nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	sub := subscribeTo(t, s, "camera")
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+
+	names := func() (names []string) {
+		tracks, err := s.Tracks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, track := range tracks {
+			names = append(names, track.Name)
+		}
+		return names
+	}
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	i := waitInfo(t, s, "the refusal", func(i Info) bool { return i.Tracks[0].Refused != "" })
+	if !strings.Contains(i.Tracks[0].Refused, "B-frames") || i.Tracks[1].Refused != "" {
+		t.Errorf("tracks %+v", i.Tracks)
+	}
+	if s.Current(sub) || !slices.Equal(names(), []string{"low"}) {
+		t.Errorf("viewers aren't moved: tracks %q", names())
+	}
+	if _, err := s.Subscribe("camera"); err == nil {
+		t.Error("the refused rendition is given away")
+	}
+	low := subscribeTo(t, s, "low")
+	sub.Close()
+	other := receive(t, l.started, "encoder of the other rendition")
+	if other.branch.Track.Name != "low" {
+		t.Fatalf("encoder of %q", other.branch.Track.Name)
+	}
+	other.frame(true)
+	expect(t, read(low), 0, 1)
+	waitState(t, s, Live)
+
+	applied(t, apply(t, s, b, plan), s)
+	if !slices.Equal(names(), []string{"camera", "low"}) {
+		t.Error("an edit doesn't give it another chance")
+	}
+}
+
+// The only rendition is tried again: there is nothing better for its viewers.
+func TestOnlyRenditionIsNotPassedOver(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	again := receive(t, l.started, "encoder, anew")
+	again.frame(true)
+	if i := waitState(t, s, Live); i.Tracks[0].Refused != "" {
+		t.Errorf("%+v", i.Tracks)
+	}
+}
+
+// A camera that came back with other formats but didn't start was tried every two
+// seconds, and the microphone, back as well, stayed absent meanwhile.
+func TestSourceThatComesBackOtherwiseBacksOffAlone(t *testing.T) {
+	b := newBench()
+	feeds := func(camera string, gone error) config.Plan {
+		plan := one(camera, vp8("video"))
+		plan.Feeds = append(plan.Feeds, config.Feed{
+			Name: "audio", Capture: "microphone", Branches: []config.Branch{branch("audio", media.Opus, "opusenc name=encoder")},
+		})
+		for i := range plan.Feeds {
+			plan.Feeds[i].Absent = gone
+		}
+		return plan
+	}
+	gone := fmt.Errorf("unplugged: %w", media.ErrAbsent)
+	s, _, camera, _ := live(t, b, feeds("camera", nil))
+	state := func(feed string) State {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.captureOf(feed).state
+	}
+	look := func() { s.do(t.Context(), func() { s.look(nil) }) }
+	b.set(feeds("camera", gone), nil)
+	camera.sink.Fail(errors.New("unplugged"))
+	waitState(t, s, Absent)
+	if look(); state("audio") != Absent {
+		t.Error("the microphone isn't absent")
+	}
+
+	b.set(feeds("camera, other caps", nil), nil)
+	for want := absentPoll; ; want = min(2*want, backoffMax) {
+		go look()
+		l := receive(t, b.launched, "trial of the camera")
+		l.sink.Fail(errors.New("not negotiated"))
+		waitInfo(t, s, "the reason", func(i Info) bool { return i.State == Absent && strings.Contains(i.Reason, "not negotiated") })
+		s.mu.Lock()
+		c := s.captureOf("video")
+		after := c.retry.after
+		c.retry.at = c.retry.at.Add(time.Hour) // however slow this machine is
+		s.mu.Unlock()
+		look()
+		never(t, b.launched, "the camera is tried again at once")
+		if state("audio") != Idle {
+			t.Error("the microphone is still absent")
+		}
+		s.mu.Lock()
+		c.reason, c.retry.at = "", time.Now()
+		s.mu.Unlock()
+		if after != want {
+			t.Errorf("a trial is followed by %v, want %v", after, want)
+		}
+		if want == backoffMax {
+			break
+		}
+	}
+}
+
+// The first encoding in the order of their making was taken for the first rendition:
+// after an edit that one was stopped at once, or the wrong one ran.
+func TestFirstRenditionRunsAlwaysWhateverWasEdited(t *testing.T) {
+	b := newBench()
+	b.set(one("x", vp8("video")), nil)
+	s := start(t, b, func(c *config.Stream) { c.OnDemand, c.Linger = false, 0 })
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	sub := subscribe(t, s)
+	sub.Close()
+
+	result := apply(t, s, b, one("x", vp8("high"), vp8("video")))
+	high := receive(t, l.started, "encoder of the new first rendition")
+	high.frame(true)
+	applied(t, result, s)
+	receive(t, e.stopped, "end of the encoder that isn't the first any more")
+
+	result = apply(t, s, b, one("x", branch("high", media.H264, "x264enc name=encoder"), vp8("video")))
+	h264 := receive(t, l.started, "encoder of the first rendition's new codec")
+	old := subscribeTo(t, s, "high") // a viewer who can't be moved
+	h264.frame(true)
+	applied(t, result, s)
+	s.mu.Lock()
+	h := s.find("high")
+	h.until = 0 // viewers had time to move
+	wanted, again := h.wanted(media.Now())
+	s.mu.Unlock()
+	if !wanted || again != 0 {
+		t.Error("the first rendition is to be stopped")
+	}
+	old.Close()
+	receive(t, high.stopped, "end of the old codec's encoder")
+	never(t, h264.stopped, "the first rendition was stopped")
+	never(t, l.closed, "the capture was stopped")
 }

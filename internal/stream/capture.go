@@ -43,6 +43,7 @@ type capture struct {
 	reason    string
 	parked    bool      // may not play: another capture has its device
 	retired   bool      // ends with its last encoding
+	retry     retry     // while it is absent
 	playing   bool      // has, or may have, its device open
 	pipeline  Pipeline  // while it plays and has started
 	began     time.Time // when it had
@@ -98,7 +99,7 @@ func (c *capture) wanted() bool {
 	s := c.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.parked || c.state == Absent {
+	if c.parked || c.state == Absent || c.state == Ended {
 		return false
 	}
 	for _, e := range c.encodings {
@@ -107,6 +108,21 @@ func (c *capture) wanted() bool {
 		}
 	}
 	return false
+}
+
+// watched tells whether anybody reads what the capture yields. The caller holds
+// Stream.mu.
+func (c *capture) watched() bool {
+	return slices.ContainsFunc(c.encodings, func(e *encoding) bool { return e.ring.readers() > 0 })
+}
+
+// rewind lets a capture play again whose source has ended.
+func (c *capture) rewind() {
+	c.stream.update(func() {
+		if c.state == Ended {
+			c.state, c.reason = Idle, ""
+		}
+	})
 }
 
 // plays tells whether the capture may open its device.
@@ -153,6 +169,11 @@ func (c *capture) live() {
 		}
 		for _, e := range c.current() {
 			e.settle(err)
+		}
+		if c.feed.Once && errors.Is(err, media.ErrEnded) {
+			c.setState(Ended, "the file has ended")
+			backoff = backoffMin
+			continue
 		}
 		if time.Since(began) > backoffReset {
 			backoff = backoffMin
@@ -216,19 +237,22 @@ func (s *Stream) proved() {
 	}
 }
 
-// failed notes that the pipeline ended by itself.
+// failed notes that the pipeline ended by itself. One that isn't in force yet is no
+// fault of the stream's: the change that it belongs to says what came of it.
 func (c *capture) failed(err error, backoff time.Duration) {
 	s := c.stream
 	text := config.Redact(err.Error())
 	s.mu.Lock()
-	s.restarts++
-	s.lastErr = text
+	if slices.Contains(s.captures, c) {
+		s.restarts++
+		s.lastErr = text
+	}
 	s.mu.Unlock()
 	s.log.Warn("pipeline failed", "feed", c.feed.Name, "err", text, "retry_in", backoff)
 	c.setState(Restarting, text)
 }
 
-// encodingFailed notes that one encoder ended by itself.
+// encodingFailed notes that one encoder ended by itself, like failed.
 func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	text := config.Redact(err.Error())
 	s.mu.Lock()
@@ -236,8 +260,10 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	s.mu.Unlock()
 	s.launcher.Blame(&branch, err)
 	s.update(func() {
-		s.restarts++
-		s.lastErr = text
+		if !e.needed {
+			s.restarts++
+			s.lastErr = text
+		}
 	})
 	s.log.Warn("encoder failed", "track", branch.Track.Name, "encoder", branch.Encoder, "err", text, "retry_in", backoff)
 }
@@ -284,7 +310,10 @@ func (c *capture) play() error {
 		run.stop()
 		return fmt.Errorf("launch: %w", err)
 	}
-	c.stream.update(func() { c.pipeline, c.began = pipeline, time.Now() })
+	c.stream.update(func() {
+		c.pipeline, c.began = pipeline, time.Now()
+		c.readmit(func(e *encoding) bool { return time.Since(e.refusedAt) > refusedFor })
+	})
 	err = c.attend(run, pipeline)
 	if err := pipeline.Close(); err != nil {
 		c.stream.log.Error("pipeline close", "err", err)
@@ -511,6 +540,15 @@ func (r *run) Describe(id string, t media.Track) {
 	r.mu.RUnlock()
 	if e != nil {
 		r.capture.stream.update(func() { e.ring.describe(e, t) })
+	}
+}
+
+// Dropped implements Sink.
+func (r *run) Dropped(id string, n int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.byID[id]; e != nil && !r.stopped {
+		e.ring.missed(e, n)
 	}
 }
 

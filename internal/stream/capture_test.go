@@ -475,3 +475,68 @@ func TestFrozenCaptureIsToldFromAFrozenEncoder(t *testing.T) {
 		}
 	}
 }
+
+// A file that isn't played in a loop was started again with backoff, for ever.
+func TestFileThatEndsIsPlayedAgainForTheNextViewer(t *testing.T) {
+	b := newBench()
+	plan := one("x", vp8("video"))
+	plan.Feeds[0].Once = true
+	for _, onDemand := range []bool{true, false} {
+		b.set(plan, nil)
+		s := start(t, b, func(c *config.Stream) { c.OnDemand = onDemand })
+		sub := subscribe(t, s)
+		l, e := begun(t, b)
+		e.frame(true)
+		waitState(t, s, Live)
+		l.sink.Fail(fmt.Errorf("filesrc: %w", media.ErrEnded))
+		receive(t, l.closed, "end of the pipeline")
+		if i := waitState(t, s, Ended); i.Reason != "the file has ended" || i.Restarts != 0 || i.LastError != "" {
+			t.Errorf("%+v", i)
+		}
+		second := subscribe(t, s)
+		sub.Close()
+		second.Close()
+		if err := s.do(t.Context(), func() { s.look(nil) }); err != nil {
+			t.Fatal(err)
+		}
+		if i := s.Info(); i.State != Ended {
+			t.Errorf("state %q", i.State)
+		}
+		never(t, b.launched, "the file was played again for those who had seen its end")
+
+		subscribe(t, s)
+		l, e = begun(t, b)
+		e.frame(true)
+		waitState(t, s, Live)
+		l.sink.Fail(media.ErrEnded)
+		waitState(t, s, Ended)
+		applied(t, apply(t, s, b, plan), s)
+		l, _ = begun(t, b)
+		s.Close()
+		receive(t, l.closed, "end of the pipeline")
+	}
+}
+
+// The end of a connection is no end of the stream.
+func TestSourceThatEndsBeforeItsTimeIsStartedAgain(t *testing.T) {
+	b := newBench()
+	s := start(t, b, nil)
+	subscribe(t, s)
+	l, _ := begun(t, b)
+	l.sink.Fail(media.ErrEnded)
+	begun(t, b)
+	if i := s.Info(); i.Restarts != 1 || i.LastError == "" {
+		t.Errorf("%+v", i)
+	}
+}
+
+func TestFramesThatTheEncoderIsTooSlowForAreCounted(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	l.sink.Dropped(e.id, 2)
+	l.sink.Dropped(e.id, 1)
+	l.sink.Dropped("nobody", 7)
+	if n, told := s.Counts()["video"].DroppedFrames, s.Info().Tracks[0].Dropped; n != 3 || told != 3 {
+		t.Errorf("%d counted, %d told", n, told)
+	}
+}

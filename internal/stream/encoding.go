@@ -12,6 +12,7 @@ import (
 
 const (
 	startTimeout    = 10 * time.Second // for an encoder to start
+	refusedFor      = 10 * time.Minute // how long a source that browsers don't play isn't tried again: somebody may set it differently
 	renditionLinger = 2 * time.Second  // how long an encoder goes on after its last viewer, if the stream lingers so long
 	heldBuffers     = 1024             // of an encoding on trial
 )
@@ -33,6 +34,8 @@ type encoding struct {
 	needed    bool          // on trial: runs without viewers
 	until     time.Duration // runs without viewers until then
 	retired   time.Duration // no track's encoding any more: ends when its viewers have moved, at the latest then; 0: in use
+	refused   string        // why browsers don't play it, where there is another rendition; "": they do, as far as is known
+	refusedAt time.Time
 	unwatched time.Duration // when the last viewer left; 0: watched, or never was
 
 	// guarded by ring.mu
@@ -50,6 +53,8 @@ type encoding struct {
 func (e *encoding) wanted(now time.Duration) (wanted bool, again time.Duration) {
 	switch {
 	case e.retired != 0 && now >= e.retired:
+		return false, 0
+	case e.passedOver():
 		return false, 0
 	case e.needed, e.always():
 		return true, 0
@@ -71,11 +76,19 @@ func (e *encoding) wanted(now time.Duration) (wanted bool, again time.Duration) 
 	return left > 0, max(left, 0)
 }
 
-// always tells whether the encoding runs without viewers: the first of a stream
-// that isn't on demand. The caller holds Stream.mu.
+// always tells whether the encoding runs without viewers: the first of each capture
+// of a stream that isn't on demand. The caller holds Stream.mu.
 func (e *encoding) always() bool {
 	s := e.capture.stream
-	return !s.conf.OnDemand && slices.Contains(s.tracks, e) && e == e.capture.encodings[0]
+	if s.conf.OnDemand {
+		return false
+	}
+	for _, o := range s.tracks {
+		if o.capture == e.capture && !o.passedOver() {
+			return o == e
+		}
+	}
+	return false
 }
 
 // run encodes until ctx is done: started, and started again with backoff when it
@@ -101,6 +114,40 @@ func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 		case <-time.After(backoff):
 		}
 		s.replan(ctx, failure)
+		if errors.Is(err, media.ErrUnplayable) && s.refuse(e, err) {
+			return
+		}
+	}
+}
+
+// refuse passes an encoding over from now on that browsers don't play, if there is
+// another for its viewers.
+func (s *Stream) refuse(e *encoding, err error) bool {
+	refused := false
+	s.update(func() {
+		e.refused, e.refusedAt = config.Redact(err.Error()), time.Now()
+		if refused = e.passedOver(); !refused {
+			e.refused = ""
+		}
+	})
+	return refused
+}
+
+// passedOver tells whether an encoding is refused. Where all of its kind are, the
+// last one isn't: it is tried again and again. The caller holds Stream.mu.
+func (e *encoding) passedOver() bool {
+	return e.refused != "" && slices.ContainsFunc(e.capture.stream.tracks, func(o *encoding) bool {
+		return o.refused == "" && o.branch.Track.Kind == e.branch.Track.Kind
+	})
+}
+
+// readmit gives encodings that are refused another chance, if f says so. The caller
+// holds Stream.mu.
+func (c *capture) readmit(f func(*encoding) bool) {
+	for _, e := range c.encodings {
+		if f(e) {
+			e.refused = ""
+		}
 	}
 }
 

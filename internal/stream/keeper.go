@@ -99,10 +99,43 @@ func (s *Stream) look(f *failure) {
 	if f != nil && s.goBack(plan, f) {
 		return
 	}
-	d := s.draft(conf, plan, func(c *capture) bool { return c != failed && c.playing })
-	if err := s.carryOut(s.ctx, d); err != nil {
-		s.log.Warn("new plan doesn't work", "err", config.Redact(err.Error()))
+	for _, feed := range plan.Feeds { // each for itself: one that doesn't work holds up no other
+		s.mu.Lock()
+		if c := s.captureOf(feed.Name); c != nil && feed.Absent != nil {
+			c.retry = retry{}
+		}
+		s.mu.Unlock()
+		d := s.draft(conf, plan, func(c *capture) bool {
+			return c.feed.Name != feed.Name || c != failed && c.playing || !c.retry.due()
+		})
+		if err := s.carryOut(s.ctx, d); err != nil {
+			s.log.Warn("new plan doesn't work", "feed", feed.Name, "err", config.Redact(err.Error()))
+			s.backOff(feed, err)
+		}
 	}
+}
+
+// retry is when an absent source is tried again that came back otherwise than it was,
+// and doesn't work so.
+type retry struct {
+	after time.Duration // 0: at once
+	at    time.Time
+}
+
+func (r retry) due() bool { return r.after == 0 || !time.Now().Before(r.at) }
+
+// backOff notes that an absent source is there again, but doesn't work. What isn't
+// absent backs off by itself: see capture.live.
+func (s *Stream) backOff(feed config.Feed, err error) {
+	s.update(func() {
+		c := s.captureOf(feed.Name)
+		if c == nil || c.state != Absent || feed.Absent != nil {
+			return
+		}
+		c.retry.after = min(max(2*c.retry.after, absentPoll), backoffMax)
+		c.retry.at = time.Now().Add(c.retry.after)
+		c.reason = config.Redact(err.Error())
+	})
 }
 
 // goBack puts the previous configuration in force when what has failed was never
@@ -173,12 +206,16 @@ func (s *Stream) nextLook() time.Duration {
 	if s.trouble != "" {
 		return backoffMax
 	}
+	next := idlePoll
 	for _, c := range s.captures {
-		if c.state == Absent {
-			return absentPoll
+		switch {
+		case c.state == Absent && c.retry.due():
+			next = min(next, absentPoll)
+		case c.state == Absent:
+			next = min(next, time.Until(c.retry.at))
 		}
 	}
-	return idlePoll
+	return next
 }
 
 // end stops everything for good.

@@ -62,6 +62,7 @@ type Counts struct {
 	KeyframeRequests           uint64 // asked of the pipeline
 	Gaps                       uint64 // losses inside the pipeline
 	Dropped                    uint64 // packets that lagging subscriptions skipped
+	DroppedFrames              uint64 // captured frames that the encoder was too slow for
 
 	// PipelineTime is the sum over all frames of the time from capture to the
 	// first packets leaving the pipeline: conversion, encoder, packetizing.
@@ -73,7 +74,7 @@ func (c Counts) plus(d Counts) Counts {
 	return Counts{
 		Frames: c.Frames + d.Frames, Keyframes: c.Keyframes + d.Keyframes, Packets: c.Packets + d.Packets,
 		Bytes: c.Bytes + d.Bytes, KeyframeRequests: c.KeyframeRequests + d.KeyframeRequests, Gaps: c.Gaps + d.Gaps,
-		Dropped: c.Dropped + d.Dropped, PipelineTime: c.PipelineTime + d.PipelineTime,
+		Dropped: c.Dropped + d.Dropped, DroppedFrames: c.DroppedFrames + d.DroppedFrames, PipelineTime: c.PipelineTime + d.PipelineTime,
 	}
 }
 
@@ -222,6 +223,15 @@ func (r *ring) forsake(e *encoding) {
 func (r *ring) tidy() {
 	if r.readers() == 0 && r.writer != nil && r.writer.started == 0 {
 		r.empty()
+	}
+}
+
+// missed counts captured frames that an encoding was too slow for.
+func (r *ring) missed(e *encoding, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writer == e {
+		r.count.DroppedFrames += uint64(n)
 	}
 }
 

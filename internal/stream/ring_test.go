@@ -189,6 +189,41 @@ func TestLaggingViewerJumpsToTheNextKeyframeAndIsCounted(t *testing.T) {
 	}
 }
 
+// A network that carries less than the stream must not make it later and later.
+func TestViewerThatIsTooLateJumpsToTheNextKeyframe(t *testing.T) {
+	f := newFeed()
+	at := func(age time.Duration, n int, key bool) {
+		f.push(buffer(n, func(b *media.Buffer) {
+			b.Start, b.End, b.Keyframe = true, true, key
+			b.Arrived = media.Now() - age
+		}))
+	}
+	s := f.subscribe()
+	at(0, 1, true)
+	expect(t, read(s), 0, 1)
+	at(maxLag-200*time.Millisecond, 3, false)
+	expect(t, read(s), 1, 3)
+	at(maxLag+time.Millisecond, 3, false)
+	at(0, 2, false)
+	expect(t, read(s), 0, 0)
+	if f.pokes != 1 {
+		t.Errorf("%d keyframes were asked for, want one", f.pokes)
+	}
+	at(0, 2, true)
+	expect(t, read(s), 9, 2)
+	if s.Dropped() != 5 {
+		t.Errorf("%d packets are counted as dropped, want 5", s.Dropped())
+	}
+	old := f.subscribe()
+	old.settle() // any keyframe will do
+	for i := range f.slots {
+		if b := f.slots[i].buf; b != nil {
+			b.Arrived -= time.Hour
+		}
+	}
+	expect(t, read(old), 9, 2)
+}
+
 func TestLossInThePipelineClosesTheGate(t *testing.T) {
 	baseline(t)
 	f := newFeed()

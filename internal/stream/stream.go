@@ -69,9 +69,13 @@ type Sink interface {
 	Deliver(id string, b *media.Buffer)
 	// Describe says what a branch's bitstream really is, when it differs from the plan.
 	Describe(id string, track media.Track)
-	// Ended says that a branch ended by itself, and why; the capture goes on.
+	// Dropped says that a branch was too slow for that many captured buffers more.
+	Dropped(id string, n int)
+	// Ended says that a branch ended by itself, and why; the capture goes on. A
+	// media.ErrUnplayable has its viewers moved to another rendition.
 	Ended(id string, err error)
-	// Fail says that the capture ended by itself, and why; only the first call counts.
+	// Fail says that the capture ended by itself, and why: media.ErrEnded at its
+	// source's end. Only the first call counts.
 	Fail(err error)
 }
 
@@ -85,6 +89,7 @@ const (
 	Live       State = "live"       // frames come
 	Restarting State = "restarting" // the pipeline failed and will be started again
 	Absent     State = "absent"     // the source isn't there
+	Ended      State = "ended"      // the source came to its end, and isn't played in a loop
 	Closed     State = "closed"
 )
 
@@ -116,6 +121,8 @@ type TrackInfo struct {
 	Running bool        `json:"running,omitempty"` // its encoder exists
 	Encoder string      `json:"encoder,omitempty"` // row of the encoder table
 	Launch  string      `json:"launch,omitempty"`  // what is launched for it, from the source on
+	Dropped uint64      `json:"dropped,omitempty"` // captured frames that its encoder was too slow for
+	Refused string      `json:"refused,omitempty"` // why viewers aren't given it: browsers don't play what its source encodes
 }
 
 // Stream is one stream. Its methods may be called from any goroutine.
@@ -200,7 +207,8 @@ func (s *Stream) info() Info {
 			Name: t.Name, Kind: t.Kind, Codec: t.Codec,
 			Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
 			Viewers: n, Running: e.running, Encoder: e.branch.Encoder,
-			Launch: e.launch,
+			Launch: e.launch, Refused: e.refused,
+			Dropped: s.totals[t.Name].DroppedFrames + e.ring.counts().DroppedFrames,
 		})
 	}
 	video, audio := 0, 0
@@ -233,13 +241,16 @@ func (s *Stream) state() (State, string) {
 }
 
 // Tracks waits until the stream's tracks are known, which takes a source that
-// was there once. It returns ctx's error, or ErrClosed.
+// was there once; those that are refused aren't among them. It returns ctx's
+// error, or ErrClosed.
 func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
 	for {
 		s.mu.Lock()
 		var tracks []media.Track
 		for _, e := range s.tracks {
-			tracks = append(tracks, e.ring.described())
+			if !e.passedOver() {
+				tracks = append(tracks, e.ring.described())
+			}
 		}
 		closed, changed := s.closed, s.changed
 		s.mu.Unlock()
@@ -260,29 +271,40 @@ func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
 // Subscribe reads a track as it is encoded now. The first subscription of a
 // track starts its encoder, the stream's first one its capture. When a change of
 // the configuration gives the track another codec, the subscription goes on with
-// the old one for a while (see Apply). The caller closes the subscription.
+// the old one for a while (see Apply). A source that has ended begins anew for a
+// subscription that nobody was there before. The caller closes the subscription.
 func (s *Stream) Subscribe(track string) (*Subscription, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil, ErrClosed
 	}
 	e := s.find(track)
 	if e == nil {
+		s.mu.Unlock()
 		return nil, fmt.Errorf("stream %q has no track %q", s.name, track)
 	}
+	if e.passedOver() {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("stream %q: track %q is refused: %s", s.name, track, e.refused)
+	}
+	anew := e.capture.state == Ended && !e.capture.watched()
 	sub := &Subscription{ring: e.ring, leave: s.stir}
 	e.ring.attach(sub)
+	s.mu.Unlock()
+	if anew {
+		e.capture.rewind()
+	}
 	signal(e.capture.stir)
 	return sub, nil
 }
 
 // Current tells whether a subscription reads a track as it is encoded now. One
-// that doesn't is soon silent: its track is gone, or has another codec.
+// that doesn't is soon silent: its track is gone, refused, or has another codec.
 func (s *Stream) Current(sub *Subscription) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.tracks, func(e *encoding) bool { return e.ring == sub.ring })
+	return slices.ContainsFunc(s.tracks, func(e *encoding) bool { return e.ring == sub.ring && !e.passedOver() })
 }
 
 // find is the encoding of a present track, or nil. The caller holds mu.
@@ -327,7 +349,7 @@ func (s *Stream) Keyframe(ctx context.Context) (media.Track, [][]byte, error) {
 	s.mu.Lock()
 	name := ""
 	for _, e := range s.tracks {
-		if e.branch.Track.Kind != media.Video {
+		if e.branch.Track.Kind != media.Video || e.passedOver() {
 			continue
 		}
 		name = e.branch.Track.Name

@@ -11,10 +11,14 @@ import (
 	"gateway/internal/media"
 )
 
+// maxLag is how far a viewer may fall behind. One whose network carries less than
+// the stream would otherwise see it later and later.
+const maxLag = time.Second
+
 // Subscription is one viewer's place in a track: a cursor into the ring of
-// recent packets, behind a gate that opens at a keyframe. One that falls behind,
-// or meets a loss within the pipeline, jumps to the next keyframe; what it
-// skipped is counted.
+// recent packets, behind a gate that opens at a keyframe. One that falls behind
+// by more than a second, or meets a loss within the pipeline, jumps to the next
+// keyframe; what it skipped is counted.
 //
 // Next is for one goroutine; the other methods may be called from any.
 type Subscription struct {
@@ -39,8 +43,9 @@ type Subscription struct {
 func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 	r := s.ring
 	r.mu.Lock()
+	now := media.Now()
 	if !s.begun {
-		s.begun, s.since = true, media.Now()
+		s.begun, s.since = true, now
 	}
 	for len(dst) < cap(dst) {
 		if !s.open && !s.enter() {
@@ -52,6 +57,10 @@ func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 		}
 		if s.next == r.head {
 			break
+		}
+		if s.lags(now) {
+			s.shut(s.next + 1)
+			continue
 		}
 		if r.slots[s.next%ringPackets].gap && !(r.hasKey && r.key == s.next) {
 			s.shut(s.next)
@@ -86,6 +95,14 @@ func (s *Subscription) enter() bool {
 	}
 	s.open, s.next = true, r.key
 	return true
+}
+
+// lags tells whether the next packet, which is there, is too old to be worth
+// sending. Where keyframes are rare, or one of any age serves, what is old must be
+// caught up with. The caller holds ring.mu.
+func (s *Subscription) lags(now time.Duration) bool {
+	arrived := s.ring.slots[s.next%ringPackets].buf.Arrived
+	return arrived != 0 && now-arrived > maxLag && !s.ring.rare && s.since != 0
 }
 
 // shut closes the gate: only a keyframe at or after packet oldest opens it. The

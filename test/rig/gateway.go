@@ -27,6 +27,7 @@ type GatewayOptions struct {
 	Env       []string          // added to the environment; DISPLAY is empty unless named here
 	Args      []string          // further arguments
 	Namespace *Namespace        // network namespace; nil: the test's
+	CPUs      string            // cores that it may use, such as "0"; empty: all
 	Log       io.Writer         // gets the log as it is written
 	Grace     time.Duration     // how long the shutdown may take; 0: 15 s
 }
@@ -126,7 +127,7 @@ func (g *Gateway) start(ctx context.Context, path string, o GatewayOptions) erro
 	args := append([]string{"run", "-config", config, "-pipelines", filepath.Join(g.Dir, "pipelines"),
 		"-listen", g.Host + ":" + strconv.Itoa(g.Port)}, o.Args...)
 	p, err := Start(Command{
-		Path: path, Args: args, Dir: g.Dir, Namespace: o.Namespace, Log: o.Log, Grace: grace,
+		Path: path, Args: args, Dir: g.Dir, Namespace: o.Namespace, CPUs: o.CPUs, Log: o.Log, Grace: grace,
 		// a registry scan by each gateway would cost seconds: the user's is shared
 		Env: append([]string{"DISPLAY=", "WAYLAND_DISPLAY="}, o.Env...),
 	})

@@ -21,6 +21,7 @@ type Command struct {
 	Env       []string      // added to the environment of the test
 	Dir       string        // working directory; empty: the test's
 	Namespace *Namespace    // network namespace; nil: the test's
+	CPUs      string        // cores that it may use, such as "0" or "0,2-3"; empty: all
 	Files     []*os.File    // file descriptors 3, 4, … of the process
 	Input     io.Reader     // standard input; nil: none
 	Output    io.Writer     // gets standard output instead of the log; nil: the log
@@ -56,6 +57,13 @@ func Start(c Command) (*Process, error) {
 			return nil, err
 		}
 		path, args = ip, append([]string{"netns", "exec", c.Namespace.Name, c.Path}, c.Args...)
+	}
+	if c.CPUs != "" {
+		taskset, err := Need("taskset", "util-linux")
+		if err != nil {
+			return nil, err
+		}
+		path, args = taskset, append([]string{"-c", c.CPUs, path}, args...)
 	}
 	p := &Process{grace: c.Grace, done: make(chan struct{}), more: make(chan struct{}), tee: c.Log}
 	if p.grace == 0 {

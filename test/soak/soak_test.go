@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"gateway/internal/media"
+	"gateway/test/crowd"
 	"gateway/test/rig"
 	"gateway/test/viewer"
 )
@@ -29,6 +30,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	rig.ServeChild(new(crowd.Crowd))
 	status := m.Run()
 	rig.RemoveBinary()
 	os.Exit(status)

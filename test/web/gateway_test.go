@@ -61,6 +61,7 @@ type track struct {
 	Bitrate int     `json:"bitrate,omitempty"`
 	Encoder string  `json:"encoder,omitempty"`
 	Launch  string  `json:"launch,omitempty"`
+	Refused string  `json:"refused,omitempty"`
 }
 
 // script is a gateway that says what a test wants to see the pages answer: it

@@ -61,6 +61,20 @@ func (w *world) neverBlack(t *testing.T) {
 	}
 }
 
+// A camera's own H.264 may have B-frames: nobody is given it, and all are told why.
+func TestRefusedRenditionIsShownWithItsReason(t *testing.T) {
+	s := start(t)
+	refused := ladder
+	refused.Tracks = slices.Clone(ladder.Tracks)
+	refused.Tracks[1].Refused = "browsers don't play it: it has B-frames"
+	s.set(refused)
+	w := browse(t, s, "/watch/front-door?stats", false)
+	w.until(t, player+".state === 'playing' && "+menu+".options[2].disabled && "+menu+".options[2].text.endsWith('(refused)')")
+	w.until(t, "(document.querySelector('.settings').open = true) && document.querySelector('.settings').innerText.includes('Rendition low is refused: browsers don\\'t play it: it has B-frames')")
+	s.set(ladder)
+	w.until(t, "!"+menu+".options[2].disabled && !document.querySelector('.settings').innerText.includes('refused')")
+}
+
 func TestMenuOffersWhatTheBrowserDecodes(t *testing.T) {
 	s := start(t)
 	s.set(ladder)

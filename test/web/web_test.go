@@ -208,6 +208,9 @@ func TestStandingPictureGetsItsReason(t *testing.T) {
 	s.set(gone)
 	w.until(t, player+".state === 'waiting' && "+notice+".innerText.includes('The encoder stopped.')")
 	w.until(t, shadow+".querySelector('.surface').matches('.picture')") // the last frame stays under it
+	gone.State, gone.Reason = "ended", "the file has ended"
+	s.set(gone)
+	w.until(t, player+".state === 'waiting' && "+notice+".innerText.includes('The file has ended')")
 	s.set(door)
 	s.freeze(false)
 	w.until(t, player+".state === 'playing' && !"+notice)

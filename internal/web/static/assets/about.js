@@ -31,16 +31,20 @@ export class About {
     this.remark = element('div', { class: 'refused', hidden: '' }, this.text, close);
     this.outcome = element('p');
     this.findings = element('ul');
+    this.refused = element('ul');
     this.body = element('div');
-    this.details = element('details', { slot: 'panel', class: 'settings' }, element('summary', {}, 'Stream'), this.outcome, this.findings, this.body);
-    this.details.ontoggle = () => this.#read();
+    this.details = element('details', { slot: 'panel', class: 'settings' }, element('summary', {}, 'Stream'), this.outcome, this.findings, this.refused, this.body);
+    this.details.ontoggle = async () => {
+      await this.#read();
+      if (this.details.open) this.details.scrollIntoView({ block: 'start' }); // on a phone it would open below what can be seen
+    };
     // a live region is heard only if it was there before its text
     this.elements = [element('div', { slot: 'remark', role: 'status' }, this.remark), this.details];
     player.addEventListener('stream', (event) => this.#show(event.detail));
   }
 
   /** @param {import('./viewer.js').Stream} stream */
-  #show({ name, reload }) {
+  #show({ name, reload, tracks = [] }) {
     const refused = refusedEdit(name, reload);
     const edited = (reload?.at ?? 0) !== this.#at;
     this.#at = reload?.at ?? 0;
@@ -48,6 +52,7 @@ export class About {
     setText(this.text, refused);
     setText(this.outcome, reload ? outcome(reload) : 'The file wasn’t edited since the gateway started.');
     setList(this.findings, reload?.findings ?? []);
+    setList(this.refused, tracks.filter((track) => track.refused).map((track) => `Rendition ${track.name} is refused: ${track.refused}`));
     if (edited) this.#read();
   }
 

@@ -178,7 +178,10 @@ export class View {
       option.value = track.name ?? 'auto';
       option.classList.toggle('playing', playing);
       const text = track === 'auto' ? 'Auto' : [track.name, ...trackTexts(track)].join(', ');
-      setText(option, playing ? `${text} (playing)` : text); // in place: the menu may be open
+      option.disabled = Boolean(track.refused);
+      option.title = track.refused ?? '';
+      const remark = track.refused ? ' (refused)' : playing ? ' (playing)' : '';
+      setText(option, text + remark); // in place: the menu may be open
     });
     this.choose.value = selected;
     setText(this.chosen, selected === 'auto' ? 'Auto' : selected);

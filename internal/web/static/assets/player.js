@@ -279,7 +279,7 @@ export class GatewayPlayer extends HTMLElement {
     const { video } = this.#view;
     const [track = null] = media.getVideoTracks();
     if (track !== this.#track) this.#hold(track);
-    if (video.srcObject !== media && ['absent', 'restarting'].includes(this.stream?.state) && media.getTracks().every((t) => t.muted)) {
+    if (video.srcObject !== media && ['absent', 'restarting', 'ended'].includes(this.stream?.state) && media.getTracks().every((t) => t.muted)) {
       // Nothing comes yet, and a media element that waits for data holds up the page's load event (HTML, "delaying-the-load-event flag").
       for (const t of media.getTracks()) t.addEventListener('unmute', () => this.#awaited === media && this.#attach(media), { once: true });
       this.#awaited = media;

@@ -23,7 +23,7 @@ const retryAfter = {
 /**
  * A track as the gateway describes it; see docs/protocol.md.
  *
- * @typedef {{ name: string, kind: 'video'|'audio', codec: string, width?: number, height?: number, fps?: number, bitrate?: number }} Track
+ * @typedef {{ name: string, kind: 'video'|'audio', codec: string, width?: number, height?: number, fps?: number, bitrate?: number, refused?: string }} Track
  */
 
 /**
@@ -206,7 +206,7 @@ export class Viewer extends EventTarget {
     return this.#choice;
   }
 
-  /** The renditions that this browser can decode, best first. @returns {Track[]} */
+  /** The renditions that this browser can decode, best first; one that is `refused` can’t be had. @returns {Track[]} */
   get renditions() {
     const types = (this.#codecs ??= receivableCodecs()).video.map((type) => type.toLowerCase());
     const fits = (codec) => !types.length || types.includes(`video/${codec}`);

@@ -21,6 +21,7 @@ export const stateNames = {
   starting: 'Starting',
   restarting: 'Restarting',
   absent: 'Absent',
+  ended: 'Ended',
   closed: 'Closed',
 };
 
@@ -39,6 +40,8 @@ export function streamWords(stream) {
       return { title: 'Restarting', detail: `${reason || 'The pipeline failed and is being started again.'} The picture comes back by itself.`, tone: 'busy' };
     case 'starting':
       return { title: 'Starting', detail: reason || 'The capture is being started.', tone: 'busy' };
+    case 'ended':
+      return { title: 'The file has ended', detail: 'It plays again for the next viewer, once all have left.', tone: 'calm' };
     case 'closed':
       return { title: 'The stream has ended', detail: reason || 'It was removed from the gateway.', tone: 'calm' };
   }
