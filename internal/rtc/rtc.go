@@ -1,16 +1,19 @@
 // Package rtc sends a stream's tracks to viewers over WebRTC and hides pion
 // behind a small door: an [Engine] owns the one UDP port, a [Viewer] is one
-// PeerConnection on which the gateway sends, and a [Source] is what a viewer
+// connection on which the gateway sends, and a [Source] is what a viewer
 // reads its packets from.
 //
-// pion does ICE, DTLS and SRTP. What a viewer's RTP and RTCP say is this
-// package's own, lean code: codecs and payload types in the SDP, headers,
-// sender reports, retransmissions, transport-wide numbers, feedback.
+// pion does ICE, DTLS and SRTP: as a PeerConnection (pion.go), or for viewers that
+// reach the gateway by themselves by its parts, with ICE-lite (lite.go). What a
+// viewer's RTP and RTCP say is this package's own, lean code: codecs and payload
+// types in the SDP, headers, sender reports, retransmissions, transport-wide
+// numbers, feedback.
 //
 // Goroutines: an engine has one sending goroutine (shard) for each processor;
 // a viewer belongs to one of them, which alone reads its sources and writes its
 // RTP and sender reports. Incoming RTCP is handled on pion's SRTCP goroutine of
-// that viewer. Close ends them all.
+// that viewer; what comes for a lite connection on the goroutine that reads the
+// socket. Close ends them all.
 package rtc
 
 import (
