@@ -13,6 +13,8 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+
+	"gateway/internal/media"
 )
 
 // sockets is the one UDP port on every local address: pion's UDPMux of an
@@ -238,7 +240,10 @@ func (m viewerMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) 
 	if !ok {
 		return conn, nil
 	}
-	return &link{muxConn: through, viewer: m.viewer, sender: at.socket.senders[m.viewer.shard.index]}, nil
+	l := &link{muxConn: through, viewer: m.viewer, sender: at.socket.senders[m.viewer.shard.index]}
+	l.at.Store(int64(media.Now())) // its peer is about to be heard
+	at.socket.owners.add(ufrag, l)
+	return l, nil
 }
 
 // muxConn is what pion's mux makes over a connection that has these methods.
@@ -254,19 +259,32 @@ type link struct {
 	viewer *Viewer
 	sender *sender
 	noGSO  bool // segments don't get through to this viewer; its shard's
+	lastHeard
+}
+
+// Close is pion's.
+func (l *link) Close() error {
+	l.sender.socket.owners.remove(l)
+	return l.muxConn.Close()
 }
 
 // WriteToAddrPort is pion's.
 func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	// RTP is written with Viewer.sendMu held, which guards batching.
 	if isRTP(b) && l.viewer.batching {
-		if at := to.Addr().Unmap(); at.Is4() == l.sender.socket.addr.Is4() {
-			l.viewer.shard.out.add(l, netip.AddrPortFrom(at, to.Port()), b)
+		if at := unmapped(to); at.Addr().Is4() == l.sender.socket.addr.Is4() {
+			l.viewer.shard.out.add(l, at, b)
 			return len(b), nil
 		}
 	}
+	if !l.sender.socket.owners.claim(l, unmapped(to)) {
+		return len(b), nil
+	}
 	return l.muxConn.WriteToAddrPort(b, to)
 }
+
+// unmapped is an address without the IPv6 clothes of an IPv4 one.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // isRTP tells RTP from all else on the port (RFC 7983 §7, RFC 5761 §4).
 func isRTP(b []byte) bool {

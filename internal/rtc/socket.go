@@ -37,6 +37,8 @@ type socket struct {
 	// peers take their packets before pion sees them; set before pion reads.
 	peers        *peers
 	check, reply stun.Message // touched by the reading goroutine only
+
+	owners owners // of addresses, among pion's connections
 }
 
 // listen opens the port on an address, with a sender for each shard; port 0
@@ -77,14 +79,23 @@ func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := s.ReadFromUDPAddrPort(b)
-		if err != nil || s.peers == nil || !s.peers.take(s, from, b[:n]) {
-			return n, from, err
+		if err == nil && s.peers != nil && s.peers.take(s, from, b[:n]) {
+			continue
 		}
+		if err == nil {
+			if l := s.owners.heard(unmapped(from), b[:n]); l != nil {
+				_, _ = l.WriteToAddrPort(nil, from) // has pion's mux note it
+			}
+		}
+		return n, from, err
 	}
 }
 
 // WriteToAddrPort is pion's: it doesn't allocate.
 func (s *socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
 	return s.WriteToUDPAddrPort(b, to)
 }
 

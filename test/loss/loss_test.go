@@ -5,6 +5,7 @@ package loss
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -162,6 +163,35 @@ func (r *result) add(c *client) {
 			r.repaired++
 			r.after = append(r.after, came.Sub(at).Seconds()*1000)
 		}
+	}
+}
+
+// A viewer that vanishes without a word leaves its address behind: behind a NAT, or
+// on one machine, the next viewer may come from the same one. pion's mux gave all
+// that came from it to the viewer that was gone, 30 s long, and the next one's
+// connection checks were discarded for their wrong user name (2026-11).
+func TestNextViewerFromTheSameAddressConnects(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Pipelines: map[string]string{
+		"test": "source: videotestsrc is-live=true\nvideo: {codec: h264, width: 320, height: 240, framerate: 30, bitrate: 300k}\n",
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	first, err := watch(ctx, g.URL("/whep/test"), g.Port, weather{delay: delay, burst: 1}, kind{rtx: true})
+	rig.Check(t, err)
+	port := first.path.back.LocalAddr().(*net.UDPAddr).Port
+	first.path.close() // before the peer: nothing of its end is heard
+	first.peer.Close()
+	w := weather{delay: delay, burst: 1, port: port}
+	ctx, cancel = context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	second, err := watch(ctx, g.URL("/whep/test"), g.Port, w, kind{rtx: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.close(); err != nil {
+		t.Error(err)
 	}
 }
 

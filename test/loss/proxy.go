@@ -25,6 +25,7 @@ type weather struct {
 	rate  float64       // share of datagrams that are lost, 0 to 1
 	burst int           // how many are lost at a time, at least 1
 	seed  uint64
+	port  int // from which the gateway sees the client come; 0: any
 }
 
 // path is one client's way to the gateway: a socket that the client takes for the
@@ -49,7 +50,7 @@ func newPath(gateway *net.UDPAddr, w weather) (*path, error) {
 	if err != nil {
 		return nil, err
 	}
-	back, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, gateway)
+	back, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: w.port}, gateway)
 	if err != nil {
 		front.Close()
 		return nil, err
