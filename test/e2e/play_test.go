@@ -45,6 +45,7 @@ func playsAll(ctx context.Context, t *testing.T, b browser, codecs ...string) {
 			rig.Check(t, err)
 			plays(ctx, t, b, g, codec)
 			tellsOfPackets(ctx, t, g, before)
+			inSegments(ctx, t, g, before)
 		})
 	}
 }
@@ -61,6 +62,20 @@ func tellsOfPackets(ctx context.Context, t *testing.T, g *rig.Gateway, before ma
 		}
 		return m[received]-before[received] >= 10, err
 	}))
+}
+
+// inSegments checks that the kernel was given several packets in one message,
+// unless it takes none.
+func inSegments(ctx context.Context, t *testing.T, g *rig.Gateway, before map[string]float64) {
+	t.Helper()
+	m, err := g.Metrics(ctx)
+	rig.Check(t, err)
+	const gso, alone = `gateway_rtc_datagrams_sent_total{how="gso"}`, `gateway_rtc_datagrams_sent_total{how="alone"}`
+	segments, messages := m[gso]-before[gso], m["gateway_rtc_gso_messages_total"]-before["gateway_rtc_gso_messages_total"]
+	t.Logf("%v packets in %v messages that were cut up, %v alone", segments, messages, m[alone]-before[alone])
+	if refused := m[`gateway_rtc_send_fallbacks_total{scope="socket",to="mmsg"}`]; refused == 0 && (messages == 0 || segments < 2*messages) {
+		t.Errorf("%v packets went out in %v messages", segments, messages)
+	}
 }
 
 // plays opens a stream's page and checks by its pixels that the picture is live
