@@ -47,7 +47,7 @@ type lite struct {
 
 	path    atomic.Pointer[path] // where packets go; nil before the first check
 	phase   atomic.Uint32        // State
-	pipe    *pipe                // to the DTLS handshake
+	pipe    *pipe                // to the DTLS handshake; nil after it, guarded by mu
 	cancel  context.CancelFunc   // ends it
 	running sync.WaitGroup       // goroutines for a moment: the handshake, an alert
 
@@ -59,14 +59,14 @@ type lite struct {
 	client      bool     // of DTLS: the peer wants to be the server
 	candidates  []string // the peer's, to name their types
 	agent
-	asked  time.Duration // when the peer's last description came
-	shaken bool          // the handshake has begun
-	closed bool
-	in     *srtp.Context
-	heard  []uint32 // SSRCs that have sent RTCP
-	secret *dtls.State
-	flight [][]byte      // the handshake's last datagrams, until the peer shows that it has them
-	redone time.Duration // when they were sent again, or an alert was looked at
+	asked   time.Duration // when the peer's last description came
+	shaken  bool          // the handshake has begun
+	closed  bool
+	in      *srtp.Context
+	senders []uint32 // SSRCs that RTCP has come from
+	secret  *dtls.State
+	flight  [][]byte      // the handshake's last datagrams, until the peer shows that it has them
+	redone  time.Duration // when they were sent again, or an alert was looked at
 }
 
 // credentials are an ICE ufrag and password.
@@ -308,9 +308,9 @@ func (l *lite) receiveRTCP(s *socket, from netip.AddrPort, b []byte) {
 	// SRTP keeps something for each SSRC
 	ssrc := binary.BigEndian.Uint32(b[4:])
 	hostile := false
-	if !slices.Contains(l.heard, ssrc) {
-		hostile = len(l.heard) == maxForeign
-		l.heard = append(l.heard, ssrc)
+	if !slices.Contains(l.senders, ssrc) {
+		hostile = len(l.senders) == maxForeign
+		l.senders = append(l.senders, ssrc)
 	}
 	l.flight = nil // it has our keys
 	l.fed(s, from, media.Now())

@@ -110,6 +110,7 @@ func refusalOf(err error) *refusal {
 		{rtc.ErrNoCodec, codecUnsupported},
 		{rtc.ErrNotReceiving, notReceiving},
 		{rtc.ErrBadState, badState},
+		{rtc.ErrNeedsFullICE, badState},
 		{rtc.ErrClosed, badState},
 		{rtc.ErrConnectTimeout, timedOut},
 		{stream.ErrClosed, notFound},

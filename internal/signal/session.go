@@ -337,7 +337,8 @@ func (x *session) reopen(ctx context.Context) error {
 // newViewer makes the viewer, without tracks. From then on leave closes it.
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, FullICE: x.fullICE,
+		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
+		FullICE: x.fullICE || strings.Contains(x.whep.offer, "a=ice-lite"),
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:

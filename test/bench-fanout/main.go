@@ -1,9 +1,10 @@
 // Command bench-fanout measures what it costs to send one stream to N viewers, in
-// one run, by three senders in processes of their own:
+// one run, by four senders in processes of their own:
 //
 //	pion  pion's TrackLocalStaticRTP with its default interceptors, a
 //	      PeerConnection a viewer, one UDP mux, AES-128-GCM
 //	ours  internal/stream's ring and internal/rtc's Engine, as the gateway has them
+//	lite  the same with ice.lite: viewers without a PeerConnection
 //	bare  AES-128-GCM and UDP_SEGMENT in a loop: what nobody can go below
 //
 // The traffic is recorded once from a pipeline that internal/gst launches (x264enc
@@ -12,7 +13,7 @@
 // second. The sender's CPU time is what it used while it sent, less what it
 // used in the same time with all viewers connected and nothing to send.
 //
-//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-runs 1] [-variants pion,ours,bare]
+//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-runs 1] [-variants pion,ours,lite,bare]
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 	numbers := flag.String("n", "1,50,200", "numbers of viewers")
 	seconds := flag.Int("seconds", 8, "how long each is measured")
 	runs := flag.Int("runs", 1, "runs of each, in turn; the one with the middle CPU time is printed")
-	variants := flag.String("variants", "pion,ours,bare", "which senders")
+	variants := flag.String("variants", "pion,ours,lite,bare", "which senders")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -31,14 +31,14 @@ type ours struct {
 	id   string // of the branch that runs; empty: none
 }
 
-func newOurs(track media.Track) (*ours, error) {
+func newOurs(track media.Track, lite bool) (*ours, error) {
 	conf, err := config.ParseStream("bench", "bench.yaml", []byte(pipeline), nil)
 	if err != nil {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	o := &ours{metrics: prometheus.NewRegistry(), track: track}
-	if o.engine, err = rtc.New(rtc.Options{Logger: log, Registerer: o.metrics}); err != nil {
+	if o.engine, err = rtc.New(rtc.Options{ICE: config.ICE{Lite: lite}, Logger: log, Registerer: o.metrics}); err != nil {
 		return nil, err
 	}
 	o.stream = stream.New(conf, o, log)

@@ -59,7 +59,9 @@ func (s *Sender) Start(a StartArgs, url *string) (err error) {
 	case "pion":
 		s.variant, err = newPion()
 	case "ours":
-		s.variant, err = newOurs(s.recording.Track)
+		s.variant, err = newOurs(s.recording.Track, false)
+	case "lite":
+		s.variant, err = newOurs(s.recording.Track, true)
 	case "bare":
 		s.variant, err = newBare(a.To)
 	default:
