@@ -182,6 +182,8 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 			loss := &lossy{dice: rand.New(rand.NewPCG(1, 2))}
 			s.sendMu.Lock()
 			loss.TrackLocalWriter, s.tracks[0].out = s.tracks[0].out, loss
+			// the sequence numbers roll over on the way (RFC 3711 §3.3.1)
+			s.tracks[0].history.next, s.tracks[0].rtxSeq = 1<<16-250, 1<<16-10
 			s.sendMu.Unlock()
 			src.run(t, 60, 5)
 
