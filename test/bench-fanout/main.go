@@ -49,23 +49,28 @@ func main() {
 	seconds := flag.Int("seconds", 8, "how long each is measured")
 	runs := flag.Int("runs", 1, "runs of each, in turn; the one with the middle CPU time is printed")
 	variants := flag.String("variants", "pion,ours,lite,bare", "which senders")
+	threads := flag.Int("threads", 0, "of the encoder, which makes a slice in each; 0: as the gateway sets")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, *numbers, strings.Split(*variants, ","), *seconds, max(*runs, 1)); err != nil {
+	if err := bench(ctx, *numbers, strings.Split(*variants, ","), *seconds, max(*runs, 1), *threads); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-fanout:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, numbers string, variants []string, seconds, runs int) error {
+func bench(ctx context.Context, numbers string, variants []string, seconds, runs, threads int) error {
 	dir, err := os.MkdirTemp("", "bench-fanout-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "traffic")
-	recording, err := traffic.Record(ctx, pipeline, 10)
+	recorded := pipeline
+	if threads > 0 {
+		recorded = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", threads), 1)
+	}
+	recording, err := traffic.Record(ctx, recorded, 10)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
