@@ -64,7 +64,7 @@ func TestFileThatEnds(t *testing.T) {
 	w.moves(ctx, t, 8)
 	rig.Check(t, rig.Until(ctx, "the end of the file", func() (bool, error) {
 		s, err := g.Stream(ctx, "once")
-		return err == nil && s.LastError == "the source has ended", err
+		return err == nil && s.State == "ended" && s.Reason == "the file has ended" && s.Restarts == 0, err
 	}))
 }
 

@@ -44,7 +44,7 @@ export class About {
   }
 
   /** @param {import('./viewer.js').Stream} stream */
-  #show({ name, reload, tracks = [] }) {
+  #show({ name, reload, tracks }) {
     const refused = refusedEdit(name, reload);
     const edited = (reload?.at ?? 0) !== this.#at;
     this.#at = reload?.at ?? 0;
@@ -52,7 +52,7 @@ export class About {
     setText(this.text, refused);
     setText(this.outcome, reload ? outcome(reload) : 'The file wasn’t edited since the gateway started.');
     setList(this.findings, reload?.findings ?? []);
-    setList(this.refused, tracks.filter((track) => track.refused).map((track) => `Rendition ${track.name} is refused: ${track.refused}`));
+    setList(this.refused, (tracks ?? []).filter((track) => track.refused).map((track) => `Rendition ${track.name} is refused: ${track.refused}`));
     if (edited) this.#read();
   }
 
