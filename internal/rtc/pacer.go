@@ -31,6 +31,8 @@ type pacer struct {
 
 	interval time.Duration // between frames, smoothed; 0 while unknown
 	capture  time.Duration // of the last frame
+	frame    int           // bytes of its buffers until now
+	mean     int           // bytes of a frame, smoothed
 }
 
 // room is how many packets may go now, 0: none before the next tick.
@@ -54,25 +56,37 @@ func (p *pacer) spend(last media.Packet, bytes int) {
 	p.left = last.Buffer.Len() - 1 - last.I
 }
 
-// plan sets the rate for a buffer, which is sent in the time between two frames; a
-// third faster while it is behind, since the bitrate may be unknown or exceeded.
-// bitrate is the track's, estimate what the viewer's network carries, both in
-// bit/s and 0 if unknown.
+// plan sets the rate for a buffer. Its frame is sent in the time between two
+// frames; a third faster while it is behind. bitrate is the track's, of which it is
+// known only that it should be that; estimate is what the viewer's network
+// carries; both in bit/s and 0 if unknown.
 func (p *pacer) plan(b *media.Buffer, bitrate, estimate int) {
-	if d := b.Capture - p.capture; p.capture != 0 && d > 0 && p.interval != 0 {
-		p.interval += (min(d, pacedMost) - p.interval) / 8
-	} else if d > 0 {
-		p.interval = pacedUsual
+	if d := b.Capture - p.capture; d != 0 {
+		p.next(d)
+		p.capture = b.Capture
 	}
-	p.capture = b.Capture
-	whole := int64(p.interval)
-	if p.at-b.Arrived > p.interval {
+	p.frame += b.Size() // it may have several buffers
+	interval := max(p.interval, time.Millisecond)
+	bps := func(bytes int, in time.Duration) int { return int(int64(bytes) * 8 * int64(time.Second) / int64(in)) }
+	whole := interval
+	if p.at-b.Arrived > interval {
 		whole = whole * 3 / 4
 	}
-	whole = max(whole, int64(time.Millisecond))
-	p.rate = max(int(paceFactor*float64(bitrate)), int(int64(b.Size())*8*int64(time.Second)/whole))
+	p.rate = max(int(paceFactor*float64(max(bitrate, bps(p.mean, interval)))), bps(p.frame, whole))
 	p.rate = min(p.rate, pacedHighest)
 	if estimate > 0 {
 		p.rate = min(p.rate, max(estimate, estimateMin))
 	}
+}
+
+// next begins a frame that was captured d after the last one.
+func (p *pacer) next(d time.Duration) {
+	switch {
+	case p.interval == 0:
+		p.interval = pacedUsual
+	case d > 0:
+		p.interval += (min(d, pacedMost) - p.interval) / 8
+		p.mean += (p.frame - p.mean) / 8
+	}
+	p.frame = 0
 }

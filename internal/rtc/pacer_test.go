@@ -111,6 +111,42 @@ func TestLargeFramesAreSpread(t *testing.T) {
 	}
 }
 
+// A frame of several slices is several buffers. A track whose bitrate nobody knows
+// fell behind by it: each buffer had its frame's time (make bench-viewers, 2026-11).
+func TestFramesOfSeveralBuffersKeepPace(t *testing.T) {
+	var p pacer
+	start := media.Now()
+	var due []media.Packet
+	worst := 0
+	for now := time.Duration(0); now < 5*time.Second; now += paceTick {
+		if now%(34*time.Millisecond) == 0 {
+			for range 4 {
+				b := media.NewBuffer(8 * 1200)
+				b.Capture, b.Arrived = start+now, start+now
+				for j := range 8 {
+					b.Append(make([]byte, 1200))
+					due = append(due, media.Packet{Buffer: b, I: j})
+				}
+			}
+		}
+		for n := p.room(start + now); n > 0 && len(due) > 0; n = p.room(start + now) {
+			for _, m := range due[:min(n, len(due))] {
+				if m.I == 0 {
+					p.plan(m.Buffer, 0, 0)
+				}
+				p.spend(m, 1200)
+			}
+			due = due[min(n, len(due)):]
+		}
+		if now > time.Second {
+			worst = max(worst, len(due))
+		}
+	}
+	if worst > 32 {
+		t.Errorf("%d packets waited at a time, a frame has 32", worst)
+	}
+}
+
 // Turns come late on a busy machine: what may go then is bounded.
 func TestLateTicksMakeNoBursts(t *testing.T) {
 	q := queue{bps: 20e6, limit: 64 << 10}
