@@ -174,7 +174,13 @@ func (c *compiler) captureAudio(text string) (string, bool) {
 	c.probe(first)
 	chain := []string{first + text[nodes[0].End:]}
 	if len(nodes) == 1 {
-		chain = append(chain, behind(recipe.Decode, media.Audio, "")...)
+		decode := behind(recipe.Decode, media.Audio, "")
+		if len(decode) == 0 {
+			// Without it a source would be asked for anything, and pipewiresrc 0.3.65 then
+			// agrees on what it can't deliver. What is raw passes as it is.
+			decode = []string{"audioconvert"}
+		}
+		chain = append(chain, decode...)
 	}
 	whole := strings.Join(chain, " ! ")
 	return whole, c.installed("audio.source", whole)
