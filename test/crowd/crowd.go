@@ -8,14 +8,12 @@
 package crowd
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -27,6 +25,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"gateway/test/rig"
+	"gateway/test/viewer"
 )
 
 const (
@@ -152,7 +151,7 @@ func (v *client) connect(ctx context.Context, url string, certificate webrtc.Cer
 		return err
 	}
 	<-gathered
-	answer, err := post(ctx, url, v.peer.LocalDescription().SDP)
+	answer, _, err := viewer.Post(ctx, http.DefaultClient, url, v.peer.LocalDescription().SDP)
 	if err != nil {
 		return err
 	}
@@ -180,27 +179,6 @@ var codecs = []webrtc.RTPCodecParameters{
 	{PayloadType: rtxType, RTPCodecCapability: webrtc.RTPCodecCapability{
 		MimeType: webrtc.MimeTypeRTX, ClockRate: 90000, SDPFmtpLine: fmt.Sprintf("apt=%d", mediaType),
 	}},
-}
-
-func post(ctx context.Context, url, offer string) (answer string, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte(offer)))
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Content-Type", "application/sdp")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusCreated {
-		return "", fmt.Errorf("%s: status %d: %s", url, resp.StatusCode, body)
-	}
-	return string(body), nil
 }
 
 // onLoopback leaves of a description's candidates those on 127.0.0.1: the same

@@ -1,11 +1,9 @@
 package loss
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -19,6 +17,8 @@ import (
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
+
+	"gateway/test/viewer"
 )
 
 // kind is what a client is like.
@@ -135,7 +135,7 @@ func (c *client) connect(ctx context.Context, url string) error {
 		return err
 	}
 	// without candidates: the gateway is to know the path's address only
-	answer, err := post(ctx, url, offer.SDP)
+	answer, _, err := viewer.Post(ctx, http.DefaultClient, url, offer.SDP)
 	if err != nil {
 		return err
 	}
@@ -151,24 +151,6 @@ func (c *client) connect(ctx context.Context, url string) error {
 		}
 	}
 	return nil
-}
-
-func post(ctx context.Context, url, offer string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader([]byte(offer)))
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Content-Type", "application/sdp")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err == nil && resp.StatusCode != http.StatusCreated {
-		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
-	}
-	return string(body), err
 }
 
 // candidate is foundation, component, transport, priority, address, port (RFC 8839 §5.1).

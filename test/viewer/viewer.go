@@ -172,11 +172,11 @@ func (v *Viewer) negotiate(ctx context.Context, o Options) error {
 		return ctx.Err()
 	}
 	v.Posted = time.Now()
-	answer, err := v.post(ctx, o.URL, v.peer.LocalDescription().SDP)
+	answer, resource, err := Post(ctx, v.client, o.URL, v.peer.LocalDescription().SDP)
 	if err != nil {
 		return err
 	}
-	v.Answered, v.Answer = time.Now(), answer
+	v.Answered, v.Answer, v.session = time.Now(), answer, resource
 	return v.peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
 }
 
@@ -188,34 +188,35 @@ type StatusError struct {
 
 func (e *StatusError) Error() string { return fmt.Sprintf("status %d: %s", e.Status, e.Body) }
 
-func (v *Viewer) post(ctx context.Context, endpoint, offer string) (answer string, err error) {
+// Post makes a WHEP session by an offer. resource is its address. Another status than
+// 201 is a [StatusError].
+func Post(ctx context.Context, client *http.Client, endpoint, offer string) (answer, resource string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader([]byte(offer)))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	req.Header.Set("Content-Type", "application/sdp")
-	resp, err := v.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if resp.StatusCode != http.StatusCreated {
-		return "", &StatusError{resp.StatusCode, string(body)}
+		return "", "", &StatusError{resp.StatusCode, string(body)}
 	}
 	base, err := url.Parse(endpoint)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	location, err := base.Parse(resp.Header.Get("Location"))
 	if err != nil {
-		return "", fmt.Errorf("location: %w", err)
+		return "", "", fmt.Errorf("location: %w", err)
 	}
-	v.session = location.String()
-	return string(body), nil
+	return string(body), location.String(), nil
 }
 
 func (v *Viewer) read(track *webrtc.TrackRemote, onRTP func(media.Codec, *rtp.Packet)) {
