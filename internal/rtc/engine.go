@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
 	"github.com/pion/ice/v4"
 	"github.com/pion/webrtc/v4"
@@ -138,12 +137,10 @@ func settings(o config.ICE, log pionLog) (webrtc.SettingEngine, error) {
 
 	s.SetICEMaxBindingRequests(maxBindingRequests)
 
-	// As DTLS server the gateway's order of profiles decides. AES-GCM costs half
-	// of what AES-CM with HMAC-SHA1 does.
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, err
 	}
-	s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	s.SetSRTPProtectionProfiles(profiles...)
 	s.SetDTLSInsecureSkipHelloVerify(true) // ICE has verified the peer's address: saves a round trip
 	s.SetDTLSRetransmissionInterval(dtlsRetransmit)
 

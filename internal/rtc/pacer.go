@@ -15,9 +15,8 @@ const (
 	pacePacket   = 1250 // bytes that a packet is reckoned with before it is known
 	paceFactor   = 2.5  // of the bitrate: what is behind catches up
 	paceTick     = 2 * time.Millisecond
-	pacedLeast   = 10 * time.Millisecond // bounds of the time in which a frame is sent
-	pacedMost    = 50 * time.Millisecond
-	pacedUsual   = 33 * time.Millisecond // while the frame rate is unknown
+	pacedUsual   = 33 * time.Millisecond // in which a frame is sent, while the time between two is unknown
+	pacedMost    = 50 * time.Millisecond // and at most
 	pacedHighest = 4_000_000_000         // bit/s
 	estimateMin  = 50_000                // bit/s: less isn't believed
 )
