@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"gateway/internal/adapt"
 	"gateway/internal/media"
 )
 
@@ -22,11 +23,12 @@ const (
 
 // numbering numbers a viewer's packets and learns what became of them. One that
 // sends none with a number costs no memory. Guarded by Viewer.sendMu, but for the
-// calls of OnFeedback.
+// estimator.
 type numbering struct {
-	now  time.Duration // of the shard's turn: when its packets are sent
-	next uint64        // number of the next packet, unwrapped; the low 16 bits are what it carries
-	sent []sentPacket  // packet n at n mod len, a power of two; nil before the first
+	now   time.Duration // of the shard's turn: when its packets are sent
+	next  uint64        // number of the next packet, unwrapped; the low 16 bits are what it carries
+	sent  []sentPacket  // packet n at n mod len, a power of two; nil before the first
+	probe uint8         // that packets are part of now; 0: none
 
 	heard     bool
 	count     uint8 // of the last feedback
@@ -40,9 +42,10 @@ type numbering struct {
 
 // sentPacket is what is known of a packet that was sent.
 type sentPacket struct {
-	at   uint32 // low bits of the microseconds on the clock of media.Now
-	size uint16
-	fate fate
+	at    uint32 // low bits of the microseconds on the clock of media.Now
+	size  uint16
+	fate  fate
+	probe uint8 // that it was part of; 0: none
 }
 
 type fate uint8
@@ -60,7 +63,7 @@ func (t *numbering) stamp(number []byte, size int) {
 		t.grow()
 	}
 	binary.BigEndian.PutUint16(number, uint16(t.next))
-	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size)}
+	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size), probe: t.probe}
 	t.next++
 }
 
@@ -190,22 +193,24 @@ func (v *Viewer) onTransportFeedback(b []byte) {
 	v.engine.metrics.feedbacks.Inc()
 	f, ok := parseTransportFeedback(b)
 	if ok {
-		v.sendMu.Lock()
-		ok = v.numbering.take(&f, media.Now(), v.o.OnFeedback != nil)
-		v.sendMu.Unlock()
+		v.learn(func(now time.Duration, e *adapt.Estimator) {
+			if ok = v.numbering.take(&f, now); ok && len(v.numbering.reports) > 0 {
+				e.Feedback(now, v.numbering.reports, v.rtt())
+			}
+		})
 	}
 	if !ok {
 		v.engine.metrics.badFeedbacks.Inc()
 		return
 	}
-	if len(v.numbering.reports) > 0 { // written here only
-		v.o.OnFeedback(v.numbering.reports)
+	if v.heard != nil {
+		v.heard(v.numbering.reports) // written here only
 	}
 }
 
-// take learns from a feedback message, and lists in t.reports what it tells anew,
-// if asked. false: it tells of packets that were never sent, and nothing was taken.
-func (t *numbering) take(f *feedbackMessage, now time.Duration, list bool) bool {
+// take learns from a feedback message, and lists in t.reports what it tells anew.
+// false: it tells of packets that were never sent, and nothing was taken.
+func (t *numbering) take(f *feedbackMessage, now time.Duration) bool {
 	t.reports = t.reports[:0]
 	behind := uint64(uint16(t.next) - f.base)
 	if behind > t.next || uint64(f.packets) > behind {
@@ -243,13 +248,11 @@ func (t *numbering) take(f *feedbackMessage, now time.Duration, list bool) bool 
 			}
 			t.recent.note(p, to, time250)
 			p.fate = to
-			if list {
-				r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived}
-				if r.Received {
-					r.Arrival = time.Duration(time250) * deltaUnit
-				}
-				t.reports = append(t.reports, r)
+			r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived, Probe: p.probe}
+			if r.Received {
+				r.Arrival = time.Duration(time250) * deltaUnit
 			}
+			t.reports = append(t.reports, r)
 		}
 	}
 	return true
