@@ -158,6 +158,15 @@ func (s *Situation) carries(i int, margin float64) bool {
 	return float64(s.Carries) >= margin*float64(s.Renditions[i].Bps)
 }
 
+// Covering is the name of the smallest rendition that covers the screen as it shows
+// it; "" if there is none.
+func Covering(renditions []Rendition, s Screen) string {
+	if len(renditions) == 0 {
+		return ""
+	}
+	return renditions[covering(renditions, s)].Name
+}
+
 // covering is the last rendition that is as large as the screen shows it, or nearly.
 func covering(renditions []Rendition, s Screen) int {
 	if s.Width == 0 || s.Height == 0 {
