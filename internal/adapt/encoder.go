@@ -15,7 +15,7 @@ const (
 
 	slowViewers = 20 // percentile of the viewers that a shared encoder follows
 
-	// A bitrate goes down at once, by steps that matter. It goes up by steps of at
+	// A bitrate goes down at once, by stairs that matter. It goes up by stairs of at
 	// most riseMost, so that a rate control whose buffer is full needn't catch up, and
 	// not more often than is seen.
 	fallLeast = 0.97
@@ -66,12 +66,12 @@ const (
 // The bitrate: the encoder runs at the 20th percentile (nearest rank) of what its
 // viewers' networks carry, less 6 %, within min and max; with one viewer it is that
 // viewer's share. Those slower than that percentile are left to move to a lower
-// rendition, or to skip frames. It goes down at once and up by steps.
+// rendition, or to skip frames. It goes down at once and up by stairs.
 //
 // The picture: where the viewers have no lower rendition to go to, and the
 // percentile is below what the picture needs (min, for the one that is configured),
 // its frame rate and then its size go down, and back up with hysteresis. The same
-// steps answer an encoder that is slower than the capture.
+// stairs answer an encoder that is slower than the capture.
 //
 // An Encoder is arithmetic: it has no clock and no lock. Times are of any clock that
 // doesn't go back. The zero value is of no use: see NewEncoder.
@@ -81,7 +81,7 @@ type Encoder struct {
 	set    time.Duration // when that changed last
 	why    string        // what decided it last
 
-	network, cpu steps
+	network, cpu stairs
 	load         load
 	blocked      time.Duration // the level stays until then
 	retry        time.Duration // of the next block
@@ -117,8 +117,8 @@ type Decision struct {
 	Reason   string
 }
 
-// steps are a level that goes down quickly and up slowly.
-type steps struct {
+// stairs are a level that goes down quickly and up slowly.
+type stairs struct {
 	level        int
 	lack, plenty spell
 	hold         time.Duration // how long plenty must last
@@ -183,9 +183,9 @@ func (e *Encoder) Limit(l EncoderLimits) {
 // with: nobody has seen anything yet, so that no hysteresis is needed.
 func (e *Encoder) Begin(now time.Duration, carries []int) {
 	want, _ := e.want(carries)
-	e.network = steps{level: e.fitting(want)}
+	e.network = stairs{level: e.fitting(want)}
 	if e.cpu.level > 0 && now-e.load.at > quietTime {
-		e.cpu = steps{}
+		e.cpu = stairs{}
 	}
 	e.bps, e.set = e.Target(carries), now
 	e.told, e.toldAt = e.bps, now
@@ -375,7 +375,7 @@ func (e *Encoder) stepCPU(now time.Duration, r EncoderReport) {
 
 // fall goes to a lower picture. Where that undoes what was raised lately, the next
 // raise waits twice as long.
-func (s *steps) fall(now time.Duration, level int, hold, most time.Duration) {
+func (s *stairs) fall(now time.Duration, level int, hold, most time.Duration) {
 	relapsed := s.raised.is && now-s.raised.since < relapseTime+s.hold
 	if !relapsed {
 		s.hold = hold
@@ -386,7 +386,7 @@ func (s *steps) fall(now time.Duration, level int, hold, most time.Duration) {
 }
 
 // rise goes to a better picture.
-func (s *steps) rise(now time.Duration, level int) {
+func (s *stairs) rise(now time.Duration, level int) {
 	s.level, s.lack, s.plenty, s.raised = level, spell{}, spell{}, spell{true, now}
 }
 
@@ -462,14 +462,6 @@ func words(carries []int) string {
 		return fmt.Sprintf("the slowest of %d viewers' networks carries %s", known, carried)
 	}
 	return fmt.Sprintf("four fifths of %d viewers' networks carry %s or more", known, carried)
-}
-
-// rate is a bitrate in words: "640k", "2.5M".
-func rate(bps int) string {
-	if bps >= 1_000_000 {
-		return fmt.Sprintf("%.1fM", float64(bps)/1e6)
-	}
-	return fmt.Sprintf("%dk", (bps+500)/1000)
 }
 
 func frameRate(fps float64) string { return fmt.Sprintf("%.3g", fps) }

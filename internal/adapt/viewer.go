@@ -185,7 +185,7 @@ func covering(renditions []Rendition, s Screen) int {
 	return 0
 }
 
-// rate is a bitrate for people.
+// rate is a bitrate in words: "640 kbit/s", "2.5 Mbit/s".
 func rate(bps int) string {
 	if bps < 995_000 {
 		return fmt.Sprintf("%d kbit/s", (bps+500)/1000)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-var ladder = []Rendition{
+var renditions = []Rendition{
 	{"high", 2_500_000, 1280, 720},
 	{"mid", 900_000, 640, 360},
 	{"low", 300_000, 320, 180},
@@ -54,7 +54,7 @@ func TestViewerGetsWhatItsNetworkCarries(t *testing.T) {
 			for i, s := range story {
 				reason := ""
 				for end := now + s.lasts; now < end; now += 100 * time.Millisecond {
-					c := v.Step(now, Situation{ladder, playing, s.carries, s.screen, s.pinned})
+					c := v.Step(now, Situation{renditions, playing, s.carries, s.screen, s.pinned})
 					if c.Rendition != playing {
 						playing, reason = c.Rendition, c.Reason
 					}
@@ -77,7 +77,7 @@ func TestViewerTriesLessOftenWhatDoesNotLast(t *testing.T) {
 		if playing == "high" && now-tries[len(tries)-1] > time.Second {
 			carries = 2_000_000
 		}
-		c := v.Step(now, Situation{Renditions: ladder, Playing: playing, Carries: carries})
+		c := v.Step(now, Situation{Renditions: renditions, Playing: playing, Carries: carries})
 		if c.Rendition == "high" && playing != "high" {
 			tries = append(tries, now)
 		}

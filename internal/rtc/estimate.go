@@ -130,7 +130,7 @@ func (v *Viewer) pad(s *shard) (bool, error) {
 			v.est.probe.padded++
 			seq := uint16(t.history.next - 1 - uint64(v.est.probe.padded%probeDepth))
 			run, index, ok := t.history.find(seq)
-			if !ok || run.enc.number == nil || run.enc.delta.rtx.SSRC == 0 {
+			if !ok || !run.enc.numbered() || run.enc.delta.rtx.SSRC == 0 {
 				continue
 			}
 			p, ok := run.enc.src.Find(index)

@@ -73,6 +73,8 @@ type inlet struct {
 func (i *inlet) Write(b []byte) (int, error) {
 	if isTransportFeedback(b) {
 		i.viewer.onTransportFeedback(b)
+	} else if isCongestionFeedback(b) {
+		i.viewer.onCongestionFeedback(b)
 	} else if i.track != nil {
 		i.track.receive(b)
 	}

@@ -76,7 +76,8 @@ type track struct {
 	pace    pacer
 	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
-	nacked  []uint16 // the shard's copy of feedback.nacked
+	nacked  []uint16            // the shard's copy of feedback.nacked
+	counted map[uint32]*counted // by SSRC, for peers that send congestion control feedback
 
 	refused atomic.Uint64
 	feedback
@@ -159,8 +160,9 @@ func (t *track) write(p media.Packet) error {
 	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
 	payload := p.Payload()
 	size := t.cur.heading(p).size + len(payload)
-	if t.cur.number != nil {
+	if t.cur.numbered() {
 		t.viewer.numbering.stamp(t.cur.number, size)
+		t.count(t.cur, h.SSRC, h.SequenceNumber)
 	}
 	t.viewer.est.wire += size
 	n, err := t.out.WriteRTP(h, payload)
@@ -229,8 +231,9 @@ func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byt
 	t.rtxSeq++
 	rtx.Timestamp, rtx.Marker = h.Timestamp, h.Marker
 	size := heading.size + len(*scratch)
-	if run.enc.number != nil {
+	if run.enc.numbered() {
 		t.viewer.numbering.stamp(run.enc.number, size)
+		t.count(run.enc, rtx.SSRC, rtx.SequenceNumber)
 	}
 	t.viewer.est.wire += size
 	_, err := t.out.WriteRTP(rtx, *scratch)

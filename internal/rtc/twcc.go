@@ -38,6 +38,7 @@ type numbering struct {
 	missed    uint64
 	recent    window
 	reports   []media.PacketReport // of the feedback that is being told
+	stamped   int64                // the last timestamp of RFC 8888 feedback, unwrapped; 0: none
 }
 
 // sentPacket is what is known of a packet that was sent.
@@ -57,12 +58,14 @@ const (
 )
 
 // stamp gives a packet that is sent now the next number, in the two bytes of its
-// header extension. size is its bytes with the header.
+// header extension if it has one. size is its bytes with the header.
 func (t *numbering) stamp(number []byte, size int) {
 	if mask := uint64(len(t.sent) - 1); t.sent == nil || t.next > mask && len(t.sent) < mostSent && t.awaits(&t.sent[t.next&mask]) {
 		t.grow()
 	}
-	binary.BigEndian.PutUint16(number, uint16(t.next))
+	if number != nil {
+		binary.BigEndian.PutUint16(number, uint16(t.next))
+	}
 	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size), probe: t.probe}
 	t.next++
 }
@@ -219,7 +222,6 @@ func (t *numbering) take(f *feedbackMessage, now time.Duration) bool {
 	t.hear(f, now)
 	n := t.next - behind // unwrapped, of the packet that is next to be told of
 	oldest := t.next - min(t.next, uint64(len(t.sent)))
-	mask := uint64(len(t.sent) - 1)
 	time250 := t.reference * int64(deltasPerRef)
 	deltas := f.deltas
 	left := f.packets
@@ -242,20 +244,26 @@ func (t *numbering) take(f *feedbackMessage, now time.Duration) bool {
 			if n < oldest {
 				continue
 			}
-			p := &t.sent[n&mask]
-			if p.fate >= to {
-				continue // told before
-			}
-			t.recent.note(p, to, time250)
-			p.fate = to
-			r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived, Probe: p.probe}
-			if r.Received {
-				r.Arrival = time.Duration(time250) * deltaUnit
-			}
-			t.reports = append(t.reports, r)
+			t.tell(n, to, time250, now)
 		}
 	}
 	return true
+}
+
+// tell notes a packet's fate, at a moment in units of deltaUnit, and lists it in
+// t.reports if that is new.
+func (t *numbering) tell(n uint64, to fate, at int64, now time.Duration) {
+	p := &t.sent[n&uint64(len(t.sent)-1)]
+	if p.fate >= to {
+		return // told before
+	}
+	t.recent.note(p, to, at)
+	p.fate = to
+	r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived, Probe: p.probe}
+	if r.Received {
+		r.Arrival = time.Duration(at) * deltaUnit
+	}
+	t.reports = append(t.reports, r)
 }
 
 // hear unwraps what a feedback message says of itself.

@@ -60,12 +60,13 @@ type Viewer struct {
 	done   chan struct{}
 	relays *relays // nil: the peer may be anywhere
 
-	marked  atomic.Bool // is in the shard's ready list
-	paced   bool        // is in the shard's paced list; the shard's
-	open    atomic.Bool // packets can be sent: connected, and ICE isn't restarting
-	foreign atomic.Int32
-	bySSRC  sync.Map                   // uint32 → *track
-	heard   func([]media.PacketReport) // for tests: what each transport-wide feedback tells anew
+	marked   atomic.Bool // is in the shard's ready list
+	paced    bool        // is in the shard's paced list; the shard's
+	open     atomic.Bool // packets can be sent: connected, and ICE isn't restarting
+	foreign  atomic.Int32
+	bySSRC   sync.Map                   // uint32 → *track
+	verdicts []verdict                  // of the congestion control feedback that is being read
+	heard    func([]media.PacketReport) // for tests: what each transport-wide feedback tells anew
 
 	negotiation // guarded by its own lock
 

@@ -58,7 +58,7 @@ func TestEncoderFollowsWhatItsViewersNetworksCarry(t *testing.T) {
 	told(t, e, 752_000)
 	i := waitInfo(t, s, "a remembered decision", func(i Info) bool {
 		d := i.Tracks[0].Adaptation.Decisions
-		return len(d) > 0 && d[len(d)-1].To == "752k"
+		return len(d) > 0 && d[len(d)-1].To == "752 kbit/s"
 	})
 	a := i.Tracks[0].Adaptation
 	if a.Target != 752_000 || a.Level != 0 || !strings.Contains(a.Reason, "6 viewers") || i.Tracks[0].Bitrate != 1_000_000 {
