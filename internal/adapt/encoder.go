@@ -15,7 +15,7 @@ const (
 
 	slowViewers = 20 // percentile of the viewers that a shared encoder follows
 
-	// A bitrate goes down at once, by stairs that matter. It goes up by stairs of at
+	// A bitrate goes down at once, by steps that matter. It goes up by steps of at
 	// most riseMost, so that a rate control whose buffer is full needn't catch up, and
 	// not more often than is seen.
 	fallLeast = 0.97
@@ -66,12 +66,12 @@ const (
 // The bitrate: the encoder runs at the 20th percentile (nearest rank) of what its
 // viewers' networks carry, less 6 %, within min and max; with one viewer it is that
 // viewer's share. Those slower than that percentile are left to move to a lower
-// rendition, or to skip frames. It goes down at once and up by stairs.
+// rendition, or to skip frames. It goes down at once and up by steps.
 //
 // The picture: where the viewers have no lower rendition to go to, and the
 // percentile is below what the picture needs (min, for the one that is configured),
 // its frame rate and then its size go down, and back up with hysteresis. The same
-// stairs answer an encoder that is slower than the capture.
+// steps answer an encoder that is slower than the capture.
 //
 // An Encoder is arithmetic: it has no clock and no lock. Times are of any clock that
 // doesn't go back. The zero value is of no use: see NewEncoder.

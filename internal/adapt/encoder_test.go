@@ -109,7 +109,7 @@ func TestBitrateGoesDownAtOnceAndUpBySteps(t *testing.T) {
 	d.runs(800*time.Millisecond, 2_500_000)
 	d.is(0, 2_350_000)
 	d.runs(3*time.Second, 2_500_000)
-	for _, want := range []string{"bitrate 2.4M to 564k: its viewer's network carries 600k", "bitrate 564k to 2.4M: its viewer's network carries 2.5M"} {
+	for _, want := range []string{"bitrate 2.4 Mbit/s to 564 kbit/s: its viewer's network carries 600 kbit/s", "bitrate 564 kbit/s to 2.4 Mbit/s: its viewer's network carries 2.5 Mbit/s"} {
 		if !slices.Contains(d.told, want) {
 			t.Errorf("not told: %q, but\n%s", want, strings.Join(d.told, "\n"))
 		}

@@ -122,7 +122,7 @@ func TestSmallerPictureTakesOverForASlowNetwork(t *testing.T) {
 	for _, d := range track.Adaptation.Decisions {
 		what = append(what, d.What+" "+d.From+" "+d.To)
 	}
-	for _, w := range []string{"bitrate 1.0M 56k", "framerate 30 15", "size 640x360 320x180"} {
+	for _, w := range []string{"bitrate 1.0 Mbit/s 56 kbit/s", "framerate 30 15", "size 640x360 320x180"} {
 		if !slices.Contains(what, w) {
 			t.Errorf("no decision %q among %q", w, what)
 		}
