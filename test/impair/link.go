@@ -42,8 +42,9 @@ const (
 
 // Passed tells what became of a packet.
 type Passed struct {
-	At     time.Time // when it arrived or was dropped
-	Waited time.Duration
+	Came   time.Time     // when the link got it
+	At     time.Time     // when it arrived or was dropped
+	Waited time.Duration // in the queue, until it was sent
 	Fate   Fate
 	Packet []byte // whole IP packet, valid during the call only
 }
@@ -69,14 +70,15 @@ type Link struct {
 	free    time.Time // when the sender has sent what it is at
 	begin   time.Time // when it begins to send what waits; zero: not known yet
 	stall   time.Time // when the medium goes next
-	turn    []packet  // what goes together once its turn comes; at is when it has been sent
-	waiting fifo      // at is when it came
+	turn    []packet  // what goes together
+	waiting fifo
 	flying  fifo      // at is when it arrives
 	last    time.Time // arrival of the last of flying
 	stats   Stats
 }
 
 type packet struct {
+	came   time.Time
 	at     time.Time
 	waited time.Duration
 	data   []byte
@@ -135,12 +137,12 @@ func (l *Link) enqueue(now time.Time, data []byte) {
 	switch {
 	case l.lose():
 		l.stats.Lost++
-		l.tell(Passed{At: now, Fate: Lost, Packet: data})
+		l.tell(Passed{Came: now, At: now, Fate: Lost, Packet: data})
 	case l.full(len(data)):
 		l.stats.Dropped++
-		l.tell(Passed{At: now, Fate: Dropped, Packet: data})
+		l.tell(Passed{Came: now, At: now, Fate: Dropped, Packet: data})
 	default:
-		l.waiting.push(packet{at: now, data: data})
+		l.waiting.push(packet{came: now, data: data})
 		l.wake()
 	}
 }
@@ -213,7 +215,7 @@ func (l *Link) step(now time.Time, arrived []packet) ([]packet, time.Time) {
 		p := l.flying.pop()
 		l.stats.Packets++
 		l.stats.Bytes += len(p.data)
-		l.tell(Passed{At: p.at, Waited: p.waited, Packet: p.data})
+		l.tell(Passed{Came: p.came, At: p.at, Waited: p.waited, Packet: p.data})
 		arrived = append(arrived, p)
 	}
 	var next time.Time
@@ -230,7 +232,7 @@ func (l *Link) step(now time.Time, arrived []packet) ([]packet, time.Time) {
 // the model, not of the goroutine, which may be late.
 func (l *Link) access() time.Time {
 	begin := l.free
-	if came := l.waiting.first().at; came.After(begin) {
+	if came := l.waiting.first().came; came.After(begin) {
 		begin = came
 	}
 	if l.set.StallEvery > 0 && !begin.Before(l.stall) {
@@ -252,9 +254,9 @@ func (l *Link) send() {
 	begin := l.begin
 	l.free, l.begin = begin, time.Time{}
 	l.turn = l.turn[:0]
-	for len(l.turn) < most && l.waiting.len() > 0 && !l.waiting.first().at.After(begin) {
+	for len(l.turn) < most && l.waiting.len() > 0 && !l.waiting.first().came.After(begin) {
 		p := l.waiting.pop()
-		p.waited = l.free.Sub(p.at)
+		p.waited = l.free.Sub(p.came)
 		l.free = l.free.Add(l.takes(len(p.data)))
 		l.turn = append(l.turn, p)
 	}
