@@ -206,6 +206,13 @@ func (r *Receiver) Seen() Seen {
 	return r.seen
 }
 
+// SSRC is that of the media; 0 before the first packet.
+func (r *Receiver) SSRC() uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ssrc
+}
+
 // Kept tells whether the connection has never failed.
 func (r *Receiver) Kept() bool {
 	r.mu.Lock()
