@@ -86,31 +86,35 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn
 	if n == nil {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		// A socket belongs to the namespace of the thread that made it. The
-		// thread isn't unlocked: it ends with the goroutine.
-		runtime.LockOSThread()
-		f, err := os.Open("/run/netns/" + n.Name)
-		if err != nil {
-			done <- result{nil, err}
-			return
-		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, fmt.Errorf("enter namespace %s: %w", n.Name, err)}
-			return
-		}
+	var conn net.Conn
+	err := n.Do(func() (err error) {
 		// one address, no names: the dialer makes its socket on this thread
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		done <- result{conn, err}
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// Do calls f on a thread inside the namespace and waits for it. Sockets and devices
+// belong to the namespace of the thread that made them, and can be used from
+// anywhere.
+func (n *Namespace) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := os.Open("/run/netns/" + n.Name)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter namespace %s: %w", n.Name, err)
+			return
+		}
+		done <- f()
 	}()
-	r := <-done
-	return r.conn, r.err
+	return <-done
 }
 
 // Close removes the namespace with its interfaces. Processes in it must have

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"time"
+
+	"gateway/test/impair"
+	"gateway/test/rig"
+)
+
+// server is a contender, started.
+type server struct {
+	whep, page string
+	state      func(ctx context.Context) (state, error) // nil: it tells nothing
+	close      func() error
+}
+
+// state is what a gateway tells of its first viewer.
+type state struct {
+	Estimate, Target int // bit/s
+	Reason           string
+}
+
+// contenders, by name.
+var contenders = map[string]func(ctx context.Context, n *impair.Network, pipeline string, log io.Writer) (*server, error){
+	"gateway": startGateway,
+	"fixed":   startBaseline("fixed"),
+	"gcc":     startBaseline("gcc"),
+}
+
+func startGateway(ctx context.Context, n *impair.Network, pipeline string, log io.Writer) (*server, error) {
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
+		Namespace: n.Server, Host: impair.ServerIP, Log: log,
+		Pipelines: map[string]string{"test": pipeline}, Config: "auth: {allow_open: true}\n",
+	})
+	if err != nil {
+		return nil, err
+	}
+	tell := func(ctx context.Context) (s state, err error) {
+		status, body, err := g.Get(ctx, "/api/streams/test/viewers")
+		if err != nil || status != http.StatusOK {
+			return s, err
+		}
+		var viewers []state
+		if err := json.Unmarshal(body, &viewers); err != nil || len(viewers) == 0 {
+			return s, err
+		}
+		return viewers[0], nil
+	}
+	return &server{whep: g.URL("/whep/test"), page: g.URL("/watch/test"), state: tell, close: g.Close}, nil
+}
+
+func startBaseline(kind string) func(context.Context, *impair.Network, string, io.Writer) (*server, error) {
+	return func(ctx context.Context, n *impair.Network, pipeline string, log io.Writer) (*server, error) {
+		file, err := os.CreateTemp("", "baseline-*.yaml")
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(file.Name())
+		if _, err := file.WriteString(pipeline); err != nil {
+			return nil, err
+		}
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		port, err := rig.Port()
+		if err != nil {
+			return nil, err
+		}
+		address := fmt.Sprintf("%s:%d", impair.ServerIP, port)
+		p, err := rig.Start(rig.Command{
+			Path: self, Args: []string{"baseline", "-kind", kind, "-listen", address, "-file", file.Name()}, Namespace: n.Server, Log: log, Grace: 10 * time.Second,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := p.WaitLog(ctx, regexp.MustCompile("(?m)^ready$")); err != nil {
+			p.Close()
+			return nil, err
+		}
+		return &server{whep: "http://" + address + "/whep/test", page: "http://" + address + "/", close: p.Close}, nil
+	}
+}
