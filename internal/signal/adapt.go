@@ -179,7 +179,7 @@ func (x *session) encoderDecided(info stream.Info) {
 		if t.Kind != media.Video || t.Name != x.playing || t.Adaptation == nil {
 			continue
 		}
-		if a.heardOf != t.Name { // what was before is none of this viewer's
+		if a.heardOf != t.Name || t.Adaptation.Made < a.heard { // what was before is none of this viewer's; or it is counted anew
 			a.heardOf, a.heard = t.Name, t.Adaptation.Made
 		}
 		fresh := min(t.Adaptation.Made-a.heard, len(t.Adaptation.Decisions))
