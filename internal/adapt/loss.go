@@ -18,7 +18,7 @@ const (
 	lossInherent = 0.3  // more is never taken for the network's nature
 	outage       = 0.8  // of one observation lost
 	trialCut     = 0.88
-	trialLosses  = 5 // losses that are expected in a trial if they are inherent
+	trialLosses  = 8 // losses that are expected in a trial if they are inherent
 	trialLongest = 4 * time.Second
 )
 
@@ -124,6 +124,11 @@ func (o *observation) rate() float64 {
 	return rateOver(o.bytes, o.to-o.from)
 }
 
+// carried is the bit/s of sending at which nothing more than the inherent share would be lost.
+func (o *observation) carried(inherent float64) float64 {
+	return o.rate() * (1 - o.loss()) / (1 - inherent)
+}
+
 // exceeds tells whether more was lost than chance makes of a share. Losses that come in
 // runs are as many chances as runs.
 func (o *observation) exceeds(inherent float64) bool {
@@ -164,8 +169,12 @@ func (e *Estimator) lossy(now time.Duration) {
 	}
 	l.closed = false
 	o := l.parts[l.i]
-	if e.control.draining || e.queue() > longQueue+e.control.tolerance {
-		t.on = false // delay says it all
+	if c := &e.control; c.draining || e.queue() > longQueue+c.tolerance {
+		t.on = false // delay says it all, unless the queue is too short to show how much too much is sent
+		if c.draining && o.from >= c.cutAt && o.exceeds(l.inherent) {
+			c.link.see(o.carried(l.inherent), 1)
+			e.cut(now, e.queue())
+		}
 		return
 	}
 	if t.on {
@@ -174,7 +183,7 @@ func (e *Estimator) lossy(now time.Duration) {
 	}
 	slow := l.recent(lossParts)
 	if slow.sent >= 50 && slow.loss() < l.inherent {
-		l.inherent += (slow.loss() - l.inherent) / 8
+		l.inherent += (slow.loss() - l.inherent) / 16
 	}
 	last := o
 	if o.loss() > outage { // perhaps it is over already
@@ -200,7 +209,7 @@ func (e *Estimator) lossy(now time.Duration) {
 func (e *Estimator) try(now time.Duration, o *observation) {
 	t := &e.trial
 	t.on, t.at, t.loss, t.run, t.seen = true, now, o.loss(), o.run(), observation{}
-	t.carried = o.rate() * (1 - o.loss()) / (1 - e.loss.inherent)
+	t.carried = o.carried(e.loss.inherent)
 	e.set(min(e.bps*trialCut, max(carries*t.carried, 0.1*e.bps)), "loss")
 	e.probes.fail()
 }
@@ -233,7 +242,7 @@ func (e *Estimator) judge(now time.Duration, o *observation) {
 		e.set(e.bps*(1-0.5*seen), "loss") // draft-ietf-rmcat-gcc-02 section 6
 	default:
 		t.on = false
-		l.inherent = seen
+		l.inherent = max(seen, (seen+t.loss)/2) // what began it was more than the mean, if it was chance
 		c.before = t.before
 		e.set(max(e.bps, 0.9*t.before), "loss is not ours")
 	}

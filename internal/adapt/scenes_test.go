@@ -9,8 +9,8 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 1, "runs of each scene")
-	trace = flag.Bool("trace", false, "print each 100 ms of each scene")
+	seeds   = flag.Int("seeds", 1, "runs of each scene")
+	samples = flag.Bool("samples", false, "print each 100 ms of each scene")
 )
 
 // Networks whose delay varies.
@@ -85,7 +85,7 @@ func TestNetworks(t *testing.T) {
 					line += fmt.Sprintf(", fits after %d ms, queue gone after %d ms, 80 %% after %d ms", s.fits(at)/ms, s.empties(at)/ms, s.fills(2*at)/ms)
 				}
 				t.Log(line)
-				if *trace {
+				if *samples {
 					s.dump(t)
 				}
 				if used < c.used {
