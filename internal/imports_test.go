@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"rtc":     {"media", "config", "adapt", "github.com/pion"},
 	"room":    {"media", "config", "stream", "rtc"},
 	"auth":    {"config", "github.com/golang-jwt/jwt"},
-	"signal":  {"media", "config", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},
+	"signal":  {"media", "config", "adapt", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},
 	"control": {"media", "github.com/jezek/xgb"},
 	"record":  {"media", "config", "stream"},
 	"web":     {},

@@ -190,6 +190,33 @@ func (c *compiler) branch(r *rendition, row Encoder, from picture) string {
 	return strings.Join(append(convert(from, to, element), encode...), " ! ")
 }
 
+const (
+	leastReduced    = 90 // pixels of the shorter side of a reduced picture
+	leastReducedFPS = 5
+)
+
+// reduced are the rendition's pictures for networks and CPUs that can't do its own,
+// which has fps frames a second: half of them, and then half and a quarter of width
+// and height.
+func (c *compiler) reduced(r *rendition, from picture, fps float64, decode string) (all [Reductions]Reduced) {
+	n := 0
+	rate := fps
+	if fps/2 >= leastReducedFPS {
+		rate = fps / 2
+	}
+	for i, part := range []int{1, 2, 4} {
+		width, height := r.picture.width/part&^1, r.picture.height/part&^1
+		if i == 0 && rate == fps || i > 0 && min(width, height) < leastReduced {
+			continue
+		}
+		small := *r
+		small.picture.width, small.picture.height, small.picture.fps = width, height, rate
+		all[n] = Reduced{decode + c.branch(&small, r.row, from), width, height, rate}
+		n++
+	}
+	return all
+}
+
 func (c *compiler) video() {
 	var rs []*rendition
 	for i := range c.s.Video.Renditions {
@@ -241,10 +268,14 @@ func (c *compiler) video() {
 			b.Launch = strings.Join(parts(f.Parser, f.CapsOut, f.Payloader), " ! ")
 			c.note("%s: %s as the source has encoded it", r.Name, shot.codec)
 		} else {
-			b.Launch = c.branch(r, r.row, shared)
+			decode := ""
 			b.Encoder, b.Element, b.Bitrate, b.Keyframe = r.row.Name, encoderElement, r.row.Bitrate, r.row.Keyframe
 			if shot.codec != "" { // each that isn't a copy decodes for itself
-				b.Launch = formats[shot.codec].Decode + " ! " + b.Launch
+				decode = formats[shot.codec].Decode + " ! "
+			}
+			b.Launch = decode + c.branch(r, r.row, shared)
+			if r.Degrade {
+				b.Reduced = c.reduced(r, shared, b.Track.FPS, decode)
 			}
 		}
 		b.Track.Fmtp = videoFmtp(b.Track, r.Profile, r.row.VBV)

@@ -190,6 +190,11 @@ func describePlan(p *Plan) string {
 			if br.Copy {
 				title = append(title, "copy")
 			}
+			for _, r := range br.Reduced {
+				if r.Launch != "" {
+					title = append(title, "reduced "+sizeText(media.Track{Width: r.Width, Height: r.Height})+" "+fraction(r.FPS))
+				}
+			}
 			lines("track "+strings.Join(title, ", "), br.Launch)
 		}
 		for _, s := range f.Sources {

@@ -40,12 +40,52 @@ type Feed struct {
 // Branch is one encoding of what a feed captures: a track.
 type Branch struct {
 	Track    media.Track
-	Launch   string           // from what the capture yields to packets (or, without a payloader, whole frames); "" in a whole feed
-	Encoder  string           // row of the encoder table; "" where it isn't known, and for a copy
-	Element  string           // name of the encoder element, by which its bitrate is set; "" where there is none (or, in a whole feed, it has no name)
-	Bitrate  BitrateProperty  // of that element
-	Keyframe KeyframeProperty // likewise
-	Copy     bool             // not encoded here: keyframes come when the source makes them
+	Launch   string              // from what the capture yields to packets (or, without a payloader, whole frames); "" in a whole feed
+	Encoder  string              // row of the encoder table; "" where it isn't known, and for a copy
+	Element  string              // name of the encoder element, by which its bitrate is set; "" where there is none (or, in a whole feed, it has no name)
+	Bitrate  BitrateProperty     // of that element
+	Keyframe KeyframeProperty    // likewise
+	Copy     bool                // not encoded here: keyframes come when the source makes them
+	Reduced  [Reductions]Reduced // ever less to encode, for what a network or a CPU can't do; those after the last are empty
+}
+
+// Reductions is how often a picture can be reduced at most.
+const Reductions = 3
+
+// Reduced is a branch that makes less of the same pictures.
+type Reduced struct {
+	Launch        string  // in place of the branch's
+	Width, Height int     // pixels; 0: as the branch's
+	FPS           float64 // frames a second
+}
+
+// Levels is how many pictures the branch can make: its own, and the reduced ones.
+func (b Branch) Levels() int {
+	n := 1
+	for _, r := range b.Reduced {
+		if r.Launch != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// At is the branch with the picture of a level: 0 is its own, Levels()-1 the least.
+// What is said to viewers in SDP stays as it is.
+func (b Branch) At(level int) Branch {
+	if level = min(level, b.Levels()-1); level > 0 {
+		r := b.Reduced[level-1]
+		b.Launch, b.Track.FPS = r.Launch, r.FPS
+		if r.Width > 0 {
+			b.Track.Width, b.Track.Height = r.Width, r.Height
+		}
+	}
+	return b
+}
+
+// Adjustable tells whether the branch's bitrate can be set while it runs.
+func (b Branch) Adjustable() bool {
+	return b.Element != "" && b.Bitrate.Property != "" && b.Bitrate.Live
 }
 
 // queueText takes the place of the hand-over between capture and branch in a
@@ -102,9 +142,22 @@ func (b Branch) WithBitrate(bps int) Branch {
 	if b.Element == "" || b.Bitrate.Property == "" {
 		return b
 	}
-	nodes, err := ParseLaunch(b.Launch)
-	if err != nil {
+	launch, ok := b.rated(b.Launch, bps)
+	if !ok {
 		return b
+	}
+	b.Launch, b.Track.Bps = launch, bps
+	for i := range b.Reduced {
+		b.Reduced[i].Launch, _ = b.rated(b.Reduced[i].Launch, bps)
+	}
+	return b
+}
+
+// rated is a launch text of the branch at another bitrate.
+func (b Branch) rated(launch string, bps int) (text string, ok bool) {
+	nodes, err := ParseLaunch(launch)
+	if err != nil {
+		return launch, false
 	}
 	for _, n := range nodes {
 		if name, _ := n.Prop("name"); n.Kind != LaunchElement || name != b.Element {
@@ -116,11 +169,9 @@ func (b Branch) WithBitrate(bps int) Branch {
 			value = setField(structure, b.Bitrate.In, value)
 		}
 		values := map[string]string{b.Bitrate.Property: value}
-		b.Launch = b.Launch[:n.Start] + setProps(b.Launch[n.Start:n.End], []string{b.Bitrate.Property}, values) + b.Launch[n.End:]
-		b.Track.Bps = bps
-		break
+		return launch[:n.Start] + setProps(launch[n.Start:n.End], []string{b.Bitrate.Property}, values) + launch[n.End:], true
 	}
-	return b
+	return launch, false
 }
 
 // setField puts the value of a field into the text of a structure, such as

@@ -17,7 +17,7 @@ import (
 // readVideo reads the renditions of the everyday form. The keys under video are
 // what each of them has that doesn't say otherwise.
 func readVideo(m *mapping, table *Encoders) *Video {
-	base := m.rendition(Rendition{Encoder: autoEncoder, KeyframeInterval: 2 * time.Second}, table)
+	base := m.rendition(Rendition{Encoder: autoEncoder, KeyframeInterval: 2 * time.Second, Degrade: true}, table)
 	items := m.renditions()
 	if items == nil {
 		base.Name = VideoTrack
@@ -103,6 +103,7 @@ func (m *mapping) rendition(r Rendition, table *Encoders) Rendition {
 		r.Bitrate = m.bitrates()
 	}
 	r.KeyframeInterval = m.duration("keyframe_interval", r.KeyframeInterval)
+	r.Degrade = m.boolean("degrade", r.Degrade)
 	r.Profile = m.one("profile", r.Profile)
 	if m.has("profile") && r.Codec != media.H264 && r.Codec != "" {
 		m.fault("profile", "only h264 has profiles here", "remove it")
@@ -114,7 +115,7 @@ func (m *mapping) rendition(r Rendition, table *Encoders) Rendition {
 		r.Options = nil // they were another encoder's
 	}
 	if r.Copy() {
-		for _, name := range []string{"keyframe_interval", "profile", "options"} {
+		for _, name := range []string{"keyframe_interval", "degrade", "profile", "options"} {
 			if m.has(name) {
 				m.fault(name, "with encoder: copy the source decides it", "remove it")
 			}
@@ -210,6 +211,7 @@ func (m *mapping) complete(r Rendition) Rendition {
 	if r.Codec != media.H264 || r.Copy() {
 		r.Profile = ""
 	}
+	r.Degrade = r.Degrade && !r.Copy()
 	b := &r.Bitrate
 	if r.Copy() { // it is what the source makes it
 		b.Start = cmp.Or(b.Start, b.Max, b.Min)

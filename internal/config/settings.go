@@ -78,6 +78,7 @@ func (r *Rendition) settings() yamlMap {
 		return m
 	}
 	m.word("keyframe_interval", formatDuration(r.KeyframeInterval))
+	m.flag("degrade", r.Degrade)
 	m.word("profile", r.Profile)
 	m.options(r.Options)
 	return m

@@ -56,6 +56,7 @@ type Rendition struct {
 	Bitrate          Bitrate           // launch form: zeros while unknown
 	KeyframeInterval time.Duration     // default 2s
 	Profile          string            // h264: "constrained-baseline" (default) or "main"
+	Degrade          bool              // default true: less is made of the picture rather than nothing; false in the launch form and for a copy
 	Options          map[string]string // extra encoder properties
 }
 

@@ -30,7 +30,7 @@ func TestEverydayFormHasDefaults(t *testing.T) {
 	wantStream(t, stream(t, "door", "source: v4l2src\nvideo: {}\naudio: {source: pulsesrc}"), &Stream{
 		Name: "door", Title: "door", Path: "door.yaml", Source: "v4l2src", Loop: true, OnDemand: true, Linger: 10 * time.Second, Sync: SyncAV,
 		Video: &Video{Renditions: []Rendition{{Name: "video", Codec: media.H264, Encoder: "auto", Bitrate: Bitrate{500_000, 2_500_000, 2_500_000},
-			KeyframeInterval: 2 * time.Second, Profile: "constrained-baseline"}}},
+			KeyframeInterval: 2 * time.Second, Profile: "constrained-baseline", Degrade: true}}},
 		Audio: &Audio{Source: "pulsesrc", Codec: media.Opus, Bitrate: 96_000, Channels: 2, FEC: true},
 	})
 }
@@ -51,7 +51,7 @@ audio: {source: alsasrc, codec: opus, bitrate: 32000, channels: 1, fec: false, d
 		Name: "door", Title: "Front door", Path: "door.yaml", Source: "v4l2src device=/dev/video0 ! videoflip method=clockwise",
 		Linger: 90 * time.Second, Sync: SyncVideoFirst,
 		Video: &Video{Renditions: []Rendition{{Name: "video", Codec: media.VP8, Encoder: "vp8enc", Width: 640, Height: 360, FPS: 30000.0 / 1001,
-			Bitrate: Bitrate{100_000, 800_000, 1_000_000}, KeyframeInterval: 500 * time.Millisecond, Options: map[string]string{"cpu-used": "-4"}}}},
+			Bitrate: Bitrate{100_000, 800_000, 1_000_000}, KeyframeInterval: 500 * time.Millisecond, Degrade: true, Options: map[string]string{"cpu-used": "-4"}}}},
 		Audio: &Audio{Source: "alsasrc", Codec: media.Opus, Bitrate: 32_000, Channels: 1, DTX: true, Options: map[string]string{"frame-size": "10"}},
 	})
 }
@@ -76,11 +76,11 @@ video:
 	second, all := 2*time.Second, Bitrate{200_000, 1_000_000, 1_000_000}
 	fast := map[string]string{"speed-preset": "veryfast"}
 	want := []Rendition{
-		{"high", media.H264, "x264enc", 1280, 720, 25, Bitrate{600_000, 2_200_000, 3_000_000}, second, "main", fast},
-		{"low", media.H264, "x264enc", 640, 360, 15, all, second, "main", map[string]string{"threads": "1"}},
-		{"firefox", media.VP8, "auto", 0, 0, 25, all, second, "", nil},
-		{"vp9", media.VP9, "vp9enc", 0, 0, 25, Bitrate{200_000, 1_000_000, 1_200_000}, second, "", nil},
-		{"auto264", media.H264, "auto", 0, 0, 25, all, second, "main", nil},
+		{"high", media.H264, "x264enc", 1280, 720, 25, Bitrate{600_000, 2_200_000, 3_000_000}, second, "main", true, fast},
+		{"low", media.H264, "x264enc", 640, 360, 15, all, second, "main", true, map[string]string{"threads": "1"}},
+		{"firefox", media.VP8, "auto", 0, 0, 25, all, second, "", true, nil},
+		{"vp9", media.VP9, "vp9enc", 0, 0, 25, Bitrate{200_000, 1_000_000, 1_200_000}, second, "", true, nil},
+		{"auto264", media.H264, "auto", 0, 0, 25, all, second, "main", true, nil},
 	}
 	for i, w := range want {
 		if got := s.Video.Renditions[i]; !reflect.DeepEqual(got, w) {

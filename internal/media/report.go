@@ -8,4 +8,5 @@ type PacketReport struct {
 	Arrival  time.Duration // when it arrived, on a clock of the receiver's own: only differences mean something
 	Size     int           // bytes of RTP, header included, before SRTP
 	Received bool          // it arrived; else Arrival is 0
+	Probe    uint8         // the probe that it was sent for; 0: none
 }

@@ -35,7 +35,7 @@ func answerFormat(t media.Track, s *section) (format, bool) {
 			}
 		}
 	}
-	f.transportID = s.transport(best, f.rtx)
+	f.transportID, f.ccfb = s.transport(best, f.rtx), s.ccfb(best)
 	return f, true
 }
 

@@ -59,7 +59,7 @@ func (e *encoding) ready() bool { return e.delta.plain.SSRC != 0 }
 // in is the encoding in a format: itself if that changes no header.
 func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
 	if e.ready() && e.format.pt == f.pt && e.format.rtx == f.rtx && e.format.delayID == f.delayID && e.format.inStep == f.inStep &&
-		e.format.transportID == f.transportID {
+		e.format.transportID == f.transportID && e.format.ccfb == f.ccfb {
 		e.format = f
 		return e
 	}
@@ -89,6 +89,9 @@ func (e *encoding) heading(p media.Packet) *heading {
 	}
 	return &e.delta
 }
+
+// numbered tells whether feedback of the transport tells of its packets.
+func (e *encoding) numbered() bool { return e.number != nil || e.format.ccfb }
 
 // repeats tells whether a packet may be sent again without RTX: what it was under
 // its sequence number, it is again. One with a transport-wide number is not, nor

@@ -338,6 +338,10 @@ func (v *Viewer) receiveRTCP(b []byte) {
 		v.onTransportFeedback(b)
 		return
 	}
+	if isCongestionFeedback(b) {
+		v.onCongestionFeedback(b)
+		return
+	}
 	v.bySSRC.Range(func(ssrc, t any) bool {
 		if t := t.(*track); t.ssrc == ssrc { // not its RTX stream's
 			t.receive(b)

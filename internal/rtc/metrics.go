@@ -24,6 +24,8 @@ type metrics struct {
 	feedbacks     prometheus.Counter
 	badFeedbacks  prometheus.Counter
 	switches      prometheus.Counter
+	probes        prometheus.Counter
+	probed        prometheus.Counter
 	sends         prometheus.Counter
 	gsoMessages   prometheus.Counter
 	gsoPackets    prometheus.Counter
@@ -86,6 +88,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		feedbacks:     counter("transport_feedbacks_received_total", "Transport-wide congestion control feedback messages received."),
 		badFeedbacks:  counter("transport_feedbacks_refused_total", "Of these, those that were malformed or told of packets that were never sent."),
 		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
+		probes:        counter("probes_total", "Probes for more bandwidth that were sent."),
+		probed:        counter("packets_probed_total", "RTP packets that were sent again for these probes."),
 	}
 	if r == nil {
 		return m, nil

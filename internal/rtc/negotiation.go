@@ -373,7 +373,7 @@ func stays(accepted []format, s *section) (format, bool) {
 				if f.codec.Kind() == media.Audio {
 					f.rtx, f.delayID = 0, 0
 				}
-				f.transportID = s.transport(&p, f.rtx)
+				f.transportID, f.ccfb = s.transport(&p, f.rtx), s.ccfb(&p)
 				return f, true
 			}
 		}

@@ -232,6 +232,12 @@ func (s *section) transport(p *peerFormat, rtx uint8) uint8 {
 	return s.transportID
 }
 
+// ccfb tells whether packets of a format of the peer's are reported by RFC 8888, and
+// in no other way.
+func (s *section) ccfb(p *peerFormat) bool {
+	return slices.Contains(p.feedback, congestionFeedback) && !(s.transportID != 0 && slices.Contains(p.feedback, transportFeedback))
+}
+
 // staticFormat is what a payload type means without an rtpmap (RFC 3551 §6).
 func staticFormat(pt uint8) *peerFormat {
 	f := &peerFormat{format: format{pt: pt}}

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"time"
 
+	"gateway/internal/adapt"
 	"gateway/internal/media"
 )
 
@@ -154,6 +155,9 @@ type Stats struct {
 	FeedbacksMissed uint64  // that must have been lost, by their count
 	AckedBps        int     // RTP that arrived in the last second, in bit/s: of all tracks, with headers and retransmissions
 	TransportLoss   float64 // share of that RTP that was lost, 0 to 1
+
+	Estimate adapt.Estimate // of what the network carries
+	Wire     uint64         // bytes of all RTP sent, with headers, retransmissions and probes
 
 	LocalCandidate  string // type of the selected pair's local candidate: host, srflx, prflx, relay
 	RemoteCandidate string

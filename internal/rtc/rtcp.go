@@ -9,6 +9,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/transport/v4/packetio"
 
+	"gateway/internal/adapt"
 	"gateway/internal/media"
 )
 
@@ -72,6 +73,8 @@ type inlet struct {
 func (i *inlet) Write(b []byte) (int, error) {
 	if isTransportFeedback(b) {
 		i.viewer.onTransportFeedback(b)
+	} else if isCongestionFeedback(b) {
+		i.viewer.onCongestionFeedback(b)
 	} else if i.track != nil {
 		i.track.receive(b)
 	}
@@ -116,9 +119,11 @@ func (t *track) receive(b []byte) {
 		case *rtcp.SenderReport:
 			t.onReports(p.Reports)
 		case *rtcp.ReceiverEstimatedMaximumBitrate:
+			remb := int(min(p.Bitrate, 1e12))
 			t.mu.Lock()
-			t.remb = int(min(p.Bitrate, 1e12))
+			t.remb = remb
 			t.mu.Unlock()
+			t.viewer.learn(func(now time.Duration, e *adapt.Estimator) { e.REMB(now, remb) })
 		}
 	}
 }
@@ -189,13 +194,15 @@ func (t *track) onReports(reports []rtcp.ReceptionReport) {
 		t.loss = float64(r.FractionLost) / 256
 		t.jitter = r.Jitter
 		t.mu.Unlock()
-		if r.LastSenderReport == 0 {
-			continue
-		}
 		now := uint32(t.viewer.ntp(media.Now()) >> 16)
 		units := int32(now - r.LastSenderReport - r.Delay) // of 1/65536 s
-		if rtt := time.Duration(units) * time.Second >> 16; rtt > 0 && rtt <= maxRTT {
+		if rtt := time.Duration(units) * time.Second >> 16; r.LastSenderReport != 0 && rtt > 0 && rtt <= maxRTT {
 			t.rtt.Store(int64(rtt))
+		}
+		if t.kind == media.Video {
+			t.viewer.learn(func(now time.Duration, e *adapt.Estimator) {
+				e.ReceiverReport(now, float64(r.FractionLost)/256, t.viewer.rtt())
+			})
 		}
 	}
 }
@@ -211,6 +218,15 @@ func (v *Viewer) ntp(at time.Duration) uint64 {
 
 // ntpUnix is from the era of NTP (1900) to that of Unix (1970).
 const ntpUnix = 2208988800 * time.Second
+
+// tend lets the estimator's time pass, and sends what is due of reports. It is
+// called on the shard about every 100 ms.
+func (v *Viewer) tend(now time.Duration) {
+	if v.open.Load() {
+		v.learn(func(now time.Duration, e *adapt.Estimator) { e.Step(now) })
+	}
+	v.reportIfDue(now)
+}
 
 // reportIfDue sends sender reports for all tracks in one compound packet when
 // it is time. It is called on the shard.

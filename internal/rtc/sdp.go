@@ -52,6 +52,7 @@ type format struct {
 	delayID     uint8    // of the playout-delay extension; 0: none
 	inStep      bool     // what it says there: shown with the sound, or at once
 	transportID uint8    // of the transport-wide sequence number, of which the receiver tells; 0: none
+	ccfb        bool     // the receiver tells of packets by RFC 8888
 }
 
 var videoFeedback = []string{"nack", "nack pli", "ccm fir"}
@@ -273,6 +274,9 @@ func putFormat(m *sdp.MediaDescription, f format) {
 	}
 	if f.transportID != 0 {
 		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", f.pt, transportFeedback))
+	}
+	if f.ccfb {
+		m.WithValueAttribute("rtcp-fb", fmt.Sprintf("%d %s", f.pt, congestionFeedback))
 	}
 	if f.rtx != 0 {
 		m.WithCodec(f.rtx, "rtx", f.codec.ClockRate(), 0, fmt.Sprintf("apt=%d", f.pt))

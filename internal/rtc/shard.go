@@ -164,7 +164,7 @@ func (s *shard) report() {
 	now := media.Now()
 	for i, v := range viewers {
 		viewers[i] = nil
-		v.reportIfDue(now)
+		v.tend(now)
 	}
 	s.turn = viewers[:0]
 }

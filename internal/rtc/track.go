@@ -76,7 +76,8 @@ type track struct {
 	pace    pacer
 	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
-	nacked  []uint16 // the shard's copy of feedback.nacked
+	nacked  []uint16            // the shard's copy of feedback.nacked
+	counted map[uint32]*counted // by SSRC, for peers that send congestion control feedback
 
 	refused atomic.Uint64
 	feedback
@@ -158,9 +159,12 @@ func (t *track) write(p media.Packet) error {
 	t.last, t.cut = p.Index, !p.Marker()
 	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
 	payload := p.Payload()
-	if t.cur.number != nil {
-		t.viewer.numbering.stamp(t.cur.number, t.cur.heading(p).size+len(payload))
+	size := t.cur.heading(p).size + len(payload)
+	if t.cur.numbered() {
+		t.viewer.numbering.stamp(t.cur.number, size)
+		t.count(t.cur, h.SSRC, h.SequenceNumber)
 	}
+	t.viewer.est.wire += size
 	n, err := t.out.WriteRTP(h, payload)
 	if n == 0 {
 		t.viewer.unsent++ // pion found no way, or failed
@@ -207,23 +211,33 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	*slot = resent{seq: seq, n: n + 1, at: now}
 	t.again++
 
+	if run.enc.heading(p).rtx.SSRC != 0 {
+		return true, t.sendRTX(run, seq, p, scratch)
+	}
+	h := run.enc.prepare(p, seq, run.late)
+	t.viewer.est.wire += run.enc.heading(p).size + len(payload)
+	_, err := t.out.WriteRTP(h, payload)
+	return true, err
+}
+
+// sendRTX sends a packet that had a sequence number in a run on the RTX stream:
+// RFC 4588 §4, the original sequence number, then the original payload.
+func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byte) error {
 	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)
 	rtx := &heading.rtx
-	if rtx.SSRC == 0 {
-		_, err := t.out.WriteRTP(h, payload)
-		return true, err
-	}
-	// RFC 4588 §4: the original sequence number, then the original payload.
 	*scratch = binary.BigEndian.AppendUint16((*scratch)[:0], seq)
-	*scratch = append(*scratch, payload...)
+	*scratch = append(*scratch, p.Payload()...)
 	rtx.SequenceNumber = t.rtxSeq
 	t.rtxSeq++
 	rtx.Timestamp, rtx.Marker = h.Timestamp, h.Marker
-	if run.enc.number != nil {
-		t.viewer.numbering.stamp(run.enc.number, heading.size+len(*scratch))
+	size := heading.size + len(*scratch)
+	if run.enc.numbered() {
+		t.viewer.numbering.stamp(run.enc.number, size)
+		t.count(run.enc, rtx.SSRC, rtx.SequenceNumber)
 	}
+	t.viewer.est.wire += size
 	_, err := t.out.WriteRTP(rtx, *scratch)
-	return true, err
+	return err
 }
 
 func (t *track) pause() time.Duration {
@@ -259,10 +273,7 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 
 // plan sets the pace for a buffer of the current encoding.
 func (t *track) plan(b *media.Buffer) {
-	t.mu.Lock()
-	estimate := t.remb
-	t.mu.Unlock()
-	t.pace.plan(b, t.cur.spec.Bps, estimate)
+	t.pace.plan(b, t.cur.spec.Bps, t.viewer.est.limit())
 }
 
 // drop ends what the track sends.

@@ -116,6 +116,20 @@ func (v *Viewer) replace(slot string, e *encoding) (offer bool, err error) {
 	return !ok, nil
 }
 
+// Pause has a track send nothing until the next Replace, which needs no offer if it
+// comes with a format that the peer has accepted; its source is closed at once. To
+// the peer the track stays what it was.
+func (v *Viewer) Pause(slot string) error {
+	v.neg.Lock()
+	defer v.neg.Unlock()
+	t, err := v.active(slot)
+	if err != nil {
+		return err
+	}
+	t.drop()
+	return nil
+}
+
 // Remove ends a track: its source is closed at once, and the next Offer makes the
 // m-line inactive. A track that the peer has declined is removed already.
 func (v *Viewer) Remove(slot string) error {

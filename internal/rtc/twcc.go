@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"gateway/internal/adapt"
 	"gateway/internal/media"
 )
 
@@ -22,11 +23,12 @@ const (
 
 // numbering numbers a viewer's packets and learns what became of them. One that
 // sends none with a number costs no memory. Guarded by Viewer.sendMu, but for the
-// calls of OnFeedback.
+// estimator.
 type numbering struct {
-	now  time.Duration // of the shard's turn: when its packets are sent
-	next uint64        // number of the next packet, unwrapped; the low 16 bits are what it carries
-	sent []sentPacket  // packet n at n mod len, a power of two; nil before the first
+	now   time.Duration // of the shard's turn: when its packets are sent
+	next  uint64        // number of the next packet, unwrapped; the low 16 bits are what it carries
+	sent  []sentPacket  // packet n at n mod len, a power of two; nil before the first
+	probe uint8         // that packets are part of now; 0: none
 
 	heard     bool
 	count     uint8 // of the last feedback
@@ -36,13 +38,15 @@ type numbering struct {
 	missed    uint64
 	recent    window
 	reports   []media.PacketReport // of the feedback that is being told
+	stamped   int64                // the last timestamp of RFC 8888 feedback, unwrapped; 0: none
 }
 
 // sentPacket is what is known of a packet that was sent.
 type sentPacket struct {
-	at   uint32 // low bits of the microseconds on the clock of media.Now
-	size uint16
-	fate fate
+	at    uint32 // low bits of the microseconds on the clock of media.Now
+	size  uint16
+	fate  fate
+	probe uint8 // that it was part of; 0: none
 }
 
 type fate uint8
@@ -54,13 +58,15 @@ const (
 )
 
 // stamp gives a packet that is sent now the next number, in the two bytes of its
-// header extension. size is its bytes with the header.
+// header extension if it has one. size is its bytes with the header.
 func (t *numbering) stamp(number []byte, size int) {
 	if mask := uint64(len(t.sent) - 1); t.sent == nil || t.next > mask && len(t.sent) < mostSent && t.awaits(&t.sent[t.next&mask]) {
 		t.grow()
 	}
-	binary.BigEndian.PutUint16(number, uint16(t.next))
-	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size)}
+	if number != nil {
+		binary.BigEndian.PutUint16(number, uint16(t.next))
+	}
+	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size), probe: t.probe}
 	t.next++
 }
 
@@ -190,22 +196,24 @@ func (v *Viewer) onTransportFeedback(b []byte) {
 	v.engine.metrics.feedbacks.Inc()
 	f, ok := parseTransportFeedback(b)
 	if ok {
-		v.sendMu.Lock()
-		ok = v.numbering.take(&f, media.Now(), v.o.OnFeedback != nil)
-		v.sendMu.Unlock()
+		v.learn(func(now time.Duration, e *adapt.Estimator) {
+			if ok = v.numbering.take(&f, now); ok && len(v.numbering.reports) > 0 {
+				e.Feedback(now, v.numbering.reports, v.rtt())
+			}
+		})
 	}
 	if !ok {
 		v.engine.metrics.badFeedbacks.Inc()
 		return
 	}
-	if len(v.numbering.reports) > 0 { // written here only
-		v.o.OnFeedback(v.numbering.reports)
+	if v.heard != nil {
+		v.heard(v.numbering.reports) // written here only
 	}
 }
 
-// take learns from a feedback message, and lists in t.reports what it tells anew,
-// if asked. false: it tells of packets that were never sent, and nothing was taken.
-func (t *numbering) take(f *feedbackMessage, now time.Duration, list bool) bool {
+// take learns from a feedback message, and lists in t.reports what it tells anew.
+// false: it tells of packets that were never sent, and nothing was taken.
+func (t *numbering) take(f *feedbackMessage, now time.Duration) bool {
 	t.reports = t.reports[:0]
 	behind := uint64(uint16(t.next) - f.base)
 	if behind > t.next || uint64(f.packets) > behind {
@@ -214,7 +222,6 @@ func (t *numbering) take(f *feedbackMessage, now time.Duration, list bool) bool 
 	t.hear(f, now)
 	n := t.next - behind // unwrapped, of the packet that is next to be told of
 	oldest := t.next - min(t.next, uint64(len(t.sent)))
-	mask := uint64(len(t.sent) - 1)
 	time250 := t.reference * int64(deltasPerRef)
 	deltas := f.deltas
 	left := f.packets
@@ -237,22 +244,26 @@ func (t *numbering) take(f *feedbackMessage, now time.Duration, list bool) bool 
 			if n < oldest {
 				continue
 			}
-			p := &t.sent[n&mask]
-			if p.fate >= to {
-				continue // told before
-			}
-			t.recent.note(p, to, time250)
-			p.fate = to
-			if list {
-				r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived}
-				if r.Received {
-					r.Arrival = time.Duration(time250) * deltaUnit
-				}
-				t.reports = append(t.reports, r)
-			}
+			t.tell(n, to, time250, now)
 		}
 	}
 	return true
+}
+
+// tell notes a packet's fate, at a moment in units of deltaUnit, and lists it in
+// t.reports if that is new.
+func (t *numbering) tell(n uint64, to fate, at int64, now time.Duration) {
+	p := &t.sent[n&uint64(len(t.sent)-1)]
+	if p.fate >= to {
+		return // told before
+	}
+	t.recent.note(p, to, at)
+	p.fate = to
+	r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived, Probe: p.probe}
+	if r.Received {
+		r.Arrival = time.Duration(at) * deltaUnit
+	}
+	t.reports = append(t.reports, r)
 }
 
 // hear unwraps what a feedback message says of itself.

@@ -82,7 +82,7 @@ func (s *numbered) send(packets int) {
 func (s *numbered) hears(t testing.TB, b []byte) string {
 	t.Helper()
 	f, ok := parseTransportFeedback(b)
-	if !ok || !s.take(&f, s.clock+50*time.Millisecond, true) {
+	if !ok || !s.take(&f, s.clock+50*time.Millisecond) {
 		return "refused"
 	}
 	var all []string
@@ -198,7 +198,7 @@ func TestTransportNumbersAndTimesWrap(t *testing.T) {
 	// an outage longer than what is remembered, told at once
 	n := int(mostSent) + 1000
 	chunks := []uint16{run(notReceived, n-1), run(smallDelta, 1)}
-	if f, ok := parseTransportFeedback(feedbackBytes(uint16(s.next)-uint16(n), n, 3, 2, chunks, 0)); !ok || !s.take(&f, s.clock, true) || len(s.reports) > mostSent || len(s.reports) < leastSent {
+	if f, ok := parseTransportFeedback(feedbackBytes(uint16(s.next)-uint16(n), n, 3, 2, chunks, 0)); !ok || !s.take(&f, s.clock) || len(s.reports) > mostSent || len(s.reports) < leastSent {
 		t.Errorf("%d reports of an outage", len(s.reports))
 	} else if r := s.reports[len(s.reports)-1]; !r.Received || r.Sent != s.clock-time.Millisecond {
 		t.Errorf("after the outage: %+v", r)
@@ -243,8 +243,8 @@ func TestTransportRemembersWhatFeedbackMayComeFor(t *testing.T) {
 			s.stamp(number[:], 100)
 		}
 		f, ok := parseTransportFeedback(feedbackBytes(uint16(100*i), 100, 1, uint8(i), []uint16{run(smallDelta, 100)}, make([]byte, 100)...))
-		if !ok || !s.take(&f, s.now, false) || len(s.reports) != 0 {
-			t.Fatal("feedback is refused, or listed")
+		if !ok || !s.take(&f, s.now) || len(s.reports) != 100 {
+			t.Fatal("feedback is refused, or not listed")
 		}
 	}
 	if len(s.sent) != leastSent {
@@ -541,7 +541,7 @@ func TestTransportFeedbackOfAPeer(t *testing.T) {
 	losses, bytes := 0, 0
 	video, audio := newSource(), newSource()
 	s := newSession(t, newEngine(t, Options{}), peerOptions{}, videoTrack, video, audioTrack, audio)
-	s.o.OnFeedback = func(reports []media.PacketReport) {
+	s.heard = func(reports []media.PacketReport) {
 		mu.Lock()
 		defer mu.Unlock()
 		last := time.Duration(0)
@@ -608,7 +608,7 @@ func TestTransportFeedbackForAnySSRC(t *testing.T) {
 		m.RegisterFeedback(webrtc.RTCPFeedback{Type: transportFeedback}, webrtc.RTPCodecTypeVideo)
 		return m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: transportURI}, webrtc.RTPCodecTypeVideo)
 	}, silent: true}, videoTrack, src)
-	s.o.OnFeedback = func(r []media.PacketReport) { told <- len(r) }
+	s.heard = func(r []media.PacketReport) { told <- len(r) }
 	s.connect(t)
 	src.push(true, 6)
 	for range 6 {
@@ -691,8 +691,8 @@ func FuzzTransportFeedback(f *testing.F) {
 		m, ok := parseTransportFeedback(b)
 		s := newNumbered(70_000, 300)
 		if ok {
-			s.take(&m, s.clock, true)
-			s.take(&m, s.clock, true)
+			s.take(&m, s.clock)
+			s.take(&m, s.clock)
 			if len(s.reports) > 0 {
 				t.Errorf("%d reports of what was told", len(s.reports))
 			}
@@ -729,7 +729,7 @@ func FuzzTransportFeedback(f *testing.F) {
 			t.Fatalf("%+v, pion has %v", m, p)
 		}
 		s = newNumbered(uint64(m.base)+1<<16, m.packets)
-		if !s.take(&m, s.clock, true) {
+		if !s.take(&m, s.clock) {
 			t.Fatal("refused")
 		}
 		at, i, forgotten := int64(m.reference)*256, 0, max(0, len(symbols)-len(s.sent))
@@ -767,7 +767,7 @@ func BenchmarkTransportFeedback(b *testing.B) {
 					s.sent[i].fate = awaited
 				}
 				f, ok := parseTransportFeedback(msg)
-				if !ok || !s.take(&f, s.clock, true) || len(s.reports) != packets {
+				if !ok || !s.take(&f, s.clock) || len(s.reports) != packets {
 					b.Fatal("refused")
 				}
 			}

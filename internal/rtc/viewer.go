@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gateway/internal/adapt"
 	"gateway/internal/media"
 )
 
@@ -38,12 +39,11 @@ type ViewerOptions struct {
 	OnSwitch func(slot string, t media.Track)
 	// FullICE asks for full ICE where the engine would do with less (ErrNeedsFullICE).
 	FullICE bool
-	// OnFeedback is called with what each transport-wide feedback of the peer's
-	// tells anew: packets in the order in which they were sent, whatever their
-	// track. One that was told lost is told again if it arrived after all. The slice
-	// is the viewer's and valid during the call. It is called on the
-	// goroutine that reads the network, one call at a time: it must not block.
-	OnFeedback func([]media.PacketReport)
+	// OnEstimate is called with what is known of the viewer's network, when that has
+	// changed and about once a second while the peer reports. It is called on the
+	// goroutines that read the network and serve other viewers: it must not block,
+	// nor call the viewer.
+	OnEstimate func(adapt.Estimate)
 	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
 	// peer has answered and is connected. 30 s if zero.
 	ConnectTimeout time.Duration
@@ -60,11 +60,13 @@ type Viewer struct {
 	done   chan struct{}
 	relays *relays // nil: the peer may be anywhere
 
-	marked  atomic.Bool // is in the shard's ready list
-	paced   bool        // is in the shard's paced list; the shard's
-	open    atomic.Bool // packets can be sent: connected, and ICE isn't restarting
-	foreign atomic.Int32
-	bySSRC  sync.Map // uint32 → *track
+	marked   atomic.Bool // is in the shard's ready list
+	paced    bool        // is in the shard's paced list; the shard's
+	open     atomic.Bool // packets can be sent: connected, and ICE isn't restarting
+	foreign  atomic.Int32
+	bySSRC   sync.Map                   // uint32 → *track
+	verdicts []verdict                  // of the congestion control feedback that is being read
+	heard    func([]media.PacketReport) // for tests: what each transport-wide feedback tells anew
 
 	negotiation // guarded by its own lock
 
@@ -73,6 +75,7 @@ type Viewer struct {
 	sendMu    sync.Mutex
 	tracks    []*track // changed with negotiation.mu held too
 	numbering numbering
+	est       estimation
 	gone      bool
 	batching  bool // what is written goes to the shard's batch
 	failures  int
@@ -99,6 +102,7 @@ func newViewer(e *Engine, s *shard, o ViewerOptions) *Viewer {
 		engine: e, shard: s, log: log, o: o,
 		epoch: time.Duration(time.Now().UnixNano()) - media.Now(),
 		done:  make(chan struct{}),
+		est:   estimation{Estimator: adapt.NewEstimator()},
 	}
 	if e.relayOnly {
 		v.relays = &relays{}
@@ -172,7 +176,14 @@ func (v *Viewer) turn(s *shard) (next due) {
 			next = dueNow
 		}
 	}
+	if v.est.probe.ID != 0 && v.sendProbe(s, now) {
+		next = max(next, dueAtTick)
+	}
 	s.out.flush()
+	if n := v.est.wire - v.est.noted; n > 0 {
+		v.est.noted = v.est.wire
+		v.est.Sent(now, n)
+	}
 	v.batching = false
 	v.unsent += s.out.unsent
 	unsent += v.unsent
@@ -406,10 +417,12 @@ func (v *Viewer) Stats() Stats {
 		s.Retransmitted += t.again
 	}
 	v.numbering.stats(&s, media.Now())
+	s.Estimate = v.est.Estimate()
+	s.Wire = uint64(v.est.wire)
+	s.RTT = v.rtt()
 	v.sendMu.Unlock()
 	for _, t := range tracks {
 		s.Refused += t.refused.Load()
-		s.RTT = max(s.RTT, time.Duration(t.rtt.Load()))
 		t.mu.Lock()
 		s.NACKs += t.nacks
 		s.Nacked += t.asked
@@ -430,4 +443,12 @@ func (v *Viewer) Stats() Stats {
 		s.LocalCandidate, s.RemoteCandidate = v.conn.pair()
 	}
 	return s
+}
+
+// rtt is the round trip time that the receiver's reports tell; 0 while unknown. sendMu is held.
+func (v *Viewer) rtt() (rtt time.Duration) {
+	for _, t := range v.tracks {
+		rtt = max(rtt, time.Duration(t.rtt.Load()))
+	}
+	return rtt
 }

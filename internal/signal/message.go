@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -21,6 +22,7 @@ const (
 	protocolVersion = 1
 	maxMessage      = 64 << 10 // bytes of one message, or of one HTTP body
 	maxCandidates   = 100      // from a client, for one negotiation
+	maxPixels       = 16384    // of a video element's width or height
 )
 
 // request is a client's message, checked: only the fields that its type has
@@ -42,6 +44,11 @@ type request struct {
 	Candidate    *rtc.Candidate // nil: the client has no more
 	FirstFrameMs float64
 	Rendition    string
+	Width        int
+	Height       int
+	Visible      bool
+	Audible      *bool
+	On           bool
 }
 
 // requests lists what a client may say: for each type the fields that it must
@@ -53,6 +60,8 @@ var requests = map[string]struct{ must, may []string }{
 	"restart-ice":   {},
 	"select":        {must: []string{"rendition"}},
 	"report":        {must: []string{"firstFrameMs"}},
+	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible"}},
+	"observe":       {must: []string{"on"}},
 	"ping":          {},
 	"leave":         {},
 }
@@ -76,6 +85,11 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"rendition": func(r *request, v json.RawMessage) error { return text(&r.Rendition, v, 128) },
 	"codecs":    func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
 	"candidate": func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
+	"width":     func(r *request, v json.RawMessage) error { return pixels(&r.Width, v) },
+	"height":    func(r *request, v json.RawMessage) error { return pixels(&r.Height, v) },
+	"visible":   func(r *request, v json.RawMessage) error { return boolean(&r.Visible, v) },
+	"audible":   func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
+	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
 		return number(&r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
 	},
@@ -184,6 +198,23 @@ func number(dst *float64, v json.RawMessage, limit float64) error {
 func integer(dst *int, v json.RawMessage) error {
 	if isNull(v) || json.Unmarshal(v, dst) != nil {
 		return errors.New("not an integer")
+	}
+	return nil
+}
+
+// pixels reads a length in device pixels, rounded.
+func pixels(dst *int, v json.RawMessage) error {
+	var n float64
+	if err := number(&n, v, maxPixels); err != nil {
+		return err
+	}
+	*dst = int(math.Round(n))
+	return nil
+}
+
+func boolean(dst *bool, v json.RawMessage) error {
+	if isNull(v) || json.Unmarshal(v, dst) != nil {
+		return errors.New("not true or false")
 	}
 	return nil
 }

@@ -18,6 +18,9 @@ type metrics struct {
 	slowSockets prometheus.Counter
 	connect     *prometheus.HistogramVec // kind
 	firstFrame  prometheus.Histogram
+	decisions   *prometheus.CounterVec   // what
+	estimate    *prometheus.HistogramVec // stream
+	queue       *prometheus.HistogramVec // stream
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -54,5 +57,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		firstFrame: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "gateway_first_frame_seconds", Help: "From the page's connecting to its first rendered frame, as pages report it.", Buckets: buckets,
 		}),
+		decisions: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_adaptations_total", Help: "Decisions on what a viewer is given: rendition, pause, resume.",
+		}, []string{"what"}),
+		estimate: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gateway_viewer_estimate_bps", Help: "What viewers' networks carry, in bit/s: at each change, and once a second.",
+			Buckets: []float64{100e3, 200e3, 300e3, 500e3, 750e3, 1e6, 1.5e6, 2e6, 3e6, 5e6, 10e6, 20e6},
+		}, []string{"stream"}),
+		queue: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gateway_viewer_queue_seconds", Help: "How long packets wait on the way to viewers, at each estimate.",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2},
+		}, []string{"stream"}),
 	}
 }

@@ -44,7 +44,11 @@ func (x *session) arrange(tracks []media.Track) (offer bool, err error) {
 	if x.kinds != nil {
 		tracks = slices.DeleteFunc(slices.Clone(tracks), func(t media.Track) bool { return !slices.Contains(x.kinds, t.Kind) })
 	}
-	chosen, err := choose(tracks, x.codecs, x.selected)
+	wanted := x.selected
+	if wanted == auto {
+		wanted = x.adapt.choice
+	}
+	chosen, err := choose(tracks, x.codecs, wanted)
 	if err != nil {
 		return false, err
 	}
@@ -56,9 +60,12 @@ func (x *session) arrange(tracks []media.Track) (offer bool, err error) {
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		i := slices.IndexFunc(chosen, func(t media.Track) bool { return t.Kind == kind })
 		var due bool
-		if i < 0 {
+		switch {
+		case i < 0:
 			due, err = x.remove(kind)
-		} else {
+		case kind == media.Video && x.adapt.paused, kind == media.Audio && x.adapt.muted:
+			err = x.pause(kind)
+		default:
 			due, err = x.send(chosen[i])
 		}
 		if err != nil {
@@ -105,6 +112,9 @@ func (x *session) send(t media.Track) (offer bool, err error) {
 		}
 		l = nil
 	}
+	if l != nil && l.sub != nil {
+		l.sub.Carry(0) // its encoder needn't mind this viewer any more
+	}
 	sub, err := x.stream.Subscribe(t.Name)
 	if errors.Is(err, stream.ErrClosed) {
 		return false, streamClosed
@@ -130,6 +140,9 @@ func (x *session) send(t media.Track) (offer bool, err error) {
 	}
 	l.track, l.sub = t, sub
 	x.legs[t.Kind] = l
+	if t.Kind == media.Video {
+		sub.Carry(x.share())
+	}
 	return offer, nil
 }
 
@@ -165,6 +178,9 @@ func (x *session) choice(ctx context.Context, name, requestID string) error {
 	x.log.Info("rendition selected", "rendition", name)
 	x.selected = name
 	x.tell(requestID)
+	if x.connected && x.legs[media.Video] != nil {
+		x.decide(tracks)
+	}
 	return x.rearrange(ctx, tracks)
 }
 

@@ -97,6 +97,7 @@ type session struct {
 	trickled  int                 // candidates of the client since the last offer
 	reported  bool                // the client told its time to first frame
 	whep      resource            // over WHEP
+	adapt     adaptation
 }
 
 // nextOffer is an offer that can't be made yet.
@@ -141,6 +142,7 @@ func (s *Server) newSession(ctx context.Context, kind string, st *stream.Stream,
 		codecs:     new(codecs),
 		legs:       make(map[media.Kind]*leg),
 		selected:   auto,
+		adapt:      adaptation{stir: make(chan struct{}, 1), audible: true},
 		done:       make(chan struct{}),
 	}
 	x.log = s.log.With("stream", st.Name(), "viewer", x.user, "trace_id", x.trace)
@@ -214,6 +216,10 @@ func (x *session) step(ctx context.Context) error {
 		}
 	case state := <-x.states:
 		return x.enter(ctx, state)
+	case <-x.adapt.stir:
+		return x.learned(ctx)
+	case <-x.adapt.ticks():
+		x.tellQuality()
 	case <-x.switched:
 		x.playing = *x.newest.Load()
 		x.tell("")
@@ -236,6 +242,7 @@ func (x *session) enter(ctx context.Context, state rtc.State) error {
 		x.connected = true
 		x.server.metrics.connect.WithLabelValues(x.kind).Observe(time.Since(x.began).Seconds())
 		x.log.InfoContext(ctx, "viewer connected", "after", time.Since(x.began))
+		return x.adjust(ctx)
 	}
 	return nil
 }
@@ -345,6 +352,7 @@ func (x *session) newViewer() (err error) {
 			default: // the session is at its end
 			}
 		},
+		OnEstimate: x.onEstimate,
 		OnSwitch: func(at string, t media.Track) {
 			if at == slot(media.Video) {
 				x.newest.Store(&t.Name)
@@ -444,6 +452,10 @@ func (x *session) act(ctx context.Context, m request) error {
 		return x.choice(ctx, cmp.Or(m.Rendition, auto), m.RequestID)
 	case "report":
 		return x.report(m.FirstFrameMs)
+	case "view":
+		return x.view(ctx, m)
+	case "observe":
+		return x.observe(m.On)
 	case "leave":
 		x.request = m.RequestID
 		return leaves

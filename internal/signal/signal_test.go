@@ -54,8 +54,8 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 		"test": {{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 30}, {Name: "audio", Kind: media.Audio, Codec: media.Opus}},
 		"h264": {{Name: "video", Kind: media.Video, Codec: media.H264, Fmtp: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}},
 		"ladder": {
-			{Name: "best", Kind: media.Video, Codec: media.AV1}, {Name: "high", Kind: media.Video, Codec: media.VP8},
-			{Name: "low", Kind: media.Video, Codec: media.VP8}, {Name: "audio", Kind: media.Audio, Codec: media.Opus},
+			{Name: "best", Kind: media.Video, Codec: media.AV1}, {Name: "high", Kind: media.Video, Codec: media.VP8, Width: 1280, Height: 720},
+			{Name: "low", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180}, {Name: "audio", Kind: media.Audio, Codec: media.Opus},
 		},
 		"away": {{Name: "video", Kind: media.Video, Codec: media.VP8}},
 	} {

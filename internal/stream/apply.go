@@ -273,7 +273,9 @@ func (s *Stream) setRates(rates []rate) error {
 		if !running || pipeline == nil {
 			return nil
 		}
-		return pipeline.SetBitrate(e.id, b.Track.Bps)
+		bps := e.ring.adapt.under(limits(b, e.lowest), e.ring.carries())
+		e.bps.Store(int64(bps))
+		return pipeline.SetBitrate(e.id, bps)
 	}
 	for i, r := range rates {
 		if err := set(r.encoding, r.new); err != nil {
@@ -304,8 +306,8 @@ func (s *Stream) commit(d *draft) {
 	s.update(func() {
 		now := media.Now()
 		for _, r := range d.rates {
-			r.encoding.branch = r.new
-			r.encoding.launch = config.Redact(r.encoding.capture.feed.Text(r.new))
+			r.encoding.base = r.new
+			r.encoding.shape(r.encoding.level)
 			r.encoding.ring.rated(r.encoding, r.new.Track)
 		}
 		for _, c := range d.captures {
@@ -330,6 +332,7 @@ func (s *Stream) commit(d *draft) {
 				e.capture.encodings = append(e.capture.encodings, e)
 			}
 			e.ring.take(e)
+			e.ring.adapt.renewed()
 			if e.needed {
 				e.until, e.needed = now+moveTime, false
 			}
@@ -376,6 +379,7 @@ func (s *Stream) commit(d *draft) {
 			}
 		}
 		s.conf, s.plan, s.tracks = d.conf, d.plan, d.tracks
+		s.limit()
 	})
 	for _, c := range gone {
 		c.cancel() // now: what was parked may not play again

@@ -256,9 +256,11 @@ func (c *capture) failed(err error, backoff time.Duration) {
 func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	text := config.Redact(err.Error())
 	s.mu.Lock()
-	branch := e.branch
+	branch, reshaped := e.branch, e.needed && e.level > 0
 	s.mu.Unlock()
-	s.launcher.Blame(&branch, err)
+	if !reshaped { // what it makes of a smaller picture beside another encoder says nothing about the rest
+		s.launcher.Blame(&branch, err)
+	}
 	s.update(func() {
 		if !e.needed {
 			s.restarts++

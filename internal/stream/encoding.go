@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"gateway/internal/config"
@@ -24,14 +25,19 @@ type encoding struct {
 	id      string
 	capture *capture
 	ring    *ring
-	ended   chan error // it ended by itself; holds one
-	outcome chan error // of its trial: nil when it could take over; holds one
+	ended   chan error    // it ended by itself; holds one
+	outcome chan error    // of its trial: nil when it could take over; holds one
+	carried chan struct{} // what its viewers' networks carry has changed
+	bps     atomic.Int64  // that its encoder was told
 
 	// guarded by Stream.mu
-	branch    config.Branch
-	launch    string // all of its launch text, for people
+	base      config.Branch // as compiled
+	level     int           // of its picture: see config.Branch.At
+	branch    config.Branch // base at that level
+	launch    string        // all of its launch text, for people
 	running   bool
 	needed    bool          // on trial: runs without viewers
+	lowest    bool          // viewers have no lower rendition of its codec to go to
 	until     time.Duration // runs without viewers until then
 	retired   time.Duration // no track's encoding any more: ends when its viewers have moved, at the latest then; 0: in use
 	refused   string        // why browsers don't play it, where there is another rendition; "": they do, as far as is known
@@ -154,13 +160,11 @@ func (c *capture) readmit(f func(*encoding) bool) {
 // once encodes until it fails or ctx is done.
 func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 	s := e.capture.stream
-	s.mu.Lock()
-	branch := e.branch
-	s.mu.Unlock()
 	select {
 	case <-e.ended: // of the last time
 	default:
 	}
+	branch := e.opening()
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	err := pipeline.Start(starting, e.id, &branch)
 	cancel()
@@ -168,21 +172,12 @@ func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 		return err
 	}
 	e.ring.started(e)
-	bps := branch.Track.Bps
-	s.update(func() { e.running, bps = true, e.branch.Track.Bps })
-	if bps != branch.Track.Bps { // it was changed while the encoder started
-		err = pipeline.SetBitrate(e.id, bps)
-	}
+	s.update(func() { e.running = true })
 	if branch.Copy {
 		pipeline.RequestKeyframe(e.id) // what the source encodes by itself doesn't begin with one
 	}
 	signal(e.capture.stir) // there may be wishes for a keyframe
-	if err == nil {
-		select {
-		case <-ctx.Done():
-		case err = <-e.ended:
-		}
-	}
+	err = e.follow(ctx, pipeline)
 	pipeline.Stop(e.id)
 	e.ring.stopped(e)
 	s.update(func() { e.running = false })

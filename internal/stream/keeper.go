@@ -28,6 +28,8 @@ func (s *Stream) keep() {
 			return
 		case do := <-s.jobs:
 			do()
+		case <-s.reshapes:
+			s.reshape()
 		case <-timer.C:
 			s.look(nil)
 		}
@@ -311,7 +313,7 @@ func (s *Stream) fits(c *capture, feed config.Feed) bool {
 		return true
 	}
 	for _, b := range feed.Branches {
-		if e := s.find(b.Track.Name); e == nil || e.capture != c || e.branch != b {
+		if e := s.find(b.Track.Name); e == nil || e.capture != c || e.base != b {
 			return false
 		}
 	}
@@ -322,11 +324,11 @@ func (s *Stream) fits(c *capture, feed config.Feed) bool {
 func (d *draft) track(s *Stream, c *capture, b config.Branch) {
 	old := s.find(b.Track.Name)
 	switch {
-	case old != nil && old.capture == c && old.branch == b:
+	case old != nil && old.capture == c && old.base == b:
 		d.tracks = append(d.tracks, old)
 		return
-	case old != nil && old.capture == c && onlyBitrate(old.branch, b):
-		d.rates = append(d.rates, rate{old, old.branch, b})
+	case old != nil && old.capture == c && onlyBitrate(old.base, b):
+		d.rates = append(d.rates, rate{old, old.base, b})
 		d.tracks = append(d.tracks, old)
 		return
 	}
@@ -342,11 +344,14 @@ func (d *draft) track(s *Stream, c *capture, b config.Branch) {
 // newEncoding makes an encoding that fills a ring, a new one for nil. The caller
 // holds mu.
 func (s *Stream) newEncoding(c *capture, r *ring, b config.Branch) *encoding {
-	e := &encoding{capture: c, ring: r, branch: b, track: b.Track, ended: make(chan error, 1), outcome: make(chan error, 1)}
+	e := &encoding{
+		capture: c, ring: r, base: b, ended: make(chan error, 1), outcome: make(chan error, 1), carried: make(chan struct{}, 1),
+	}
 	if r == nil {
 		e.ring = newRing(b.Track)
+		e.ring.adapt.limit(limits(b, false))
 	}
-	e.launch = config.Redact(c.feed.Text(b))
+	e.shape(e.ring.adapt.level())
 	e.id = b.Track.Name
 	if !c.feed.Whole {
 		s.ids++

@@ -26,6 +26,8 @@ type ring struct {
 
 	subs atomic.Pointer[[]*Subscription] // replaced as a whole, so that push may walk it unlocked
 
+	adapt adaptation
+
 	mu       sync.Mutex // guards all below; held to copy a few words, never across a call outward
 	writer   *encoding  // whose buffers are pushed; nil in tests
 	rare     bool       // keyframes can't be asked for: one of any age serves
@@ -239,6 +241,7 @@ func (r *ring) missed(e *encoding, n int) {
 func (r *ring) describe(e *encoding, t media.Track) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps // a pipeline knows those that it began with
 	e.track = t
 	if r.writer == e {
 		r.track = t

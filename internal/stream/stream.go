@@ -113,9 +113,9 @@ type TrackInfo struct {
 	Name    string      `json:"name"`
 	Kind    media.Kind  `json:"kind"`
 	Codec   media.Codec `json:"codec"`
-	Width   int         `json:"width,omitempty"`   // pixels
-	Height  int         `json:"height,omitempty"`  // pixels
-	FPS     float64     `json:"fps,omitempty"`     // frames a second
+	Width   int         `json:"width,omitempty"`   // pixels, as it is encoded now
+	Height  int         `json:"height,omitempty"`  // pixels, likewise
+	FPS     float64     `json:"fps,omitempty"`     // frames a second, likewise
 	Bitrate int         `json:"bitrate,omitempty"` // bit/s, as configured
 	Viewers int         `json:"viewers,omitempty"`
 	Running bool        `json:"running,omitempty"` // its encoder exists
@@ -123,6 +123,8 @@ type TrackInfo struct {
 	Launch  string      `json:"launch,omitempty"`  // what is launched for it, from the source on
 	Dropped uint64      `json:"dropped,omitempty"` // captured frames that its encoder was too slow for
 	Refused string      `json:"refused,omitempty"` // why viewers aren't given it: browsers don't play what its source encodes
+
+	Adaptation *Adaptation `json:"adaptation,omitempty"` // of video that is encoded here
 }
 
 // Stream is one stream. Its methods may be called from any goroutine.
@@ -131,11 +133,12 @@ type Stream struct {
 	launcher Launcher
 	log      *slog.Logger
 
-	ctx    context.Context // ends with Close; a field because goroutines outlive the calls that start them
-	cancel context.CancelFunc
-	done   chan struct{}
-	jobs   chan func()    // for the keeper's goroutine
-	ending sync.WaitGroup // captures that aren't in force any more
+	ctx      context.Context // ends with Close; a field because goroutines outlive the calls that start them
+	cancel   context.CancelFunc
+	done     chan struct{}
+	jobs     chan func()    // for the keeper's goroutine
+	reshapes chan struct{}  // a picture is to be made larger or smaller
+	ending   sync.WaitGroup // captures that aren't in force any more
 
 	mu       sync.Mutex // guards below; held to read or set, never across a call outward
 	conf     *config.Stream
@@ -166,6 +169,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		log:      log.With("stream", conf.Name),
 		done:     make(chan struct{}),
 		jobs:     make(chan func()),
+		reshapes: make(chan struct{}, 1),
 		totals:   make(map[string]Counts),
 		watchers: make(map[int]func(Info)),
 		changed:  make(chan struct{}),
@@ -207,7 +211,7 @@ func (s *Stream) info() Info {
 			Name: t.Name, Kind: t.Kind, Codec: t.Codec,
 			Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
 			Viewers: n, Running: e.running, Encoder: e.branch.Encoder,
-			Launch: e.launch, Refused: e.refused,
+			Launch: e.launch, Refused: e.refused, Adaptation: e.adaptation(),
 			Dropped: s.totals[t.Name].DroppedFrames + e.ring.counts().DroppedFrames,
 		})
 	}

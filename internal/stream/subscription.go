@@ -26,6 +26,7 @@ type Subscription struct {
 	leave  func()
 	once   sync.Once
 	notify atomic.Pointer[func()]
+	carry  atomic.Int64 // bit/s that the viewer's network carries for the track; 0: unknown
 
 	// below: guarded by ring.mu
 	begun   bool          // Next was called
@@ -153,6 +154,7 @@ func (s *Subscription) Close() {
 	s.once.Do(func() {
 		s.notify.Store(nil)
 		s.ring.detach(s)
+		s.ring.nudge()
 		s.leave()
 	})
 }

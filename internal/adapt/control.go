@@ -1,0 +1,217 @@
+package adapt
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	packet = 1200                   // bytes of a usual one
+	maxRTT = 2 * time.Second        // more isn't believed
+	maxDt  = 250 * time.Millisecond // of growth between two feedbacks
+
+	trendQueue = 12 * time.Millisecond // a trend counts only if the queue is longer
+	longQueue  = 45 * time.Millisecond // and one of this length counts by itself
+	emptyQueue = 12 * time.Millisecond
+	drainTime  = 700 * time.Millisecond // in which a queue is to be gone
+	drainLeast = 0.3                    // of the capacity that is left to the stream meanwhile
+	drainMost  = 0.9
+	backTo     = 0.95 // of the capacity when it is gone
+	settle     = 300 * time.Millisecond
+	foreignFor = 10 * time.Second // in which tolerance of a queue that isn't ours halves
+
+	growth       = 1.08 // a second, away from the capacity (draft-ietf-rmcat-gcc-02 section 5.5)
+	regrowth     = 3.0  // a second, up to what was carried before
+	ackedFactor  = 1.5  // an estimate grows up to this times what arrives (section 5.5)
+	ackedOffset  = 10_000
+	limitedBelow = 0.8 // of the estimate is sent: the application is the limit
+	limitedUntil = 0.88
+	wantMargin   = 1.25
+)
+
+// control is the state of the rate.
+type control struct {
+	link    capacity
+	limited bool
+
+	draining  bool
+	since     time.Duration // of the drain
+	cutAt     time.Duration // of the last cut in it
+	cutQueue  time.Duration // then
+	settleAt  time.Duration // no growth before
+	share     float64       // what arrived when it began
+	tolerance time.Duration // queue that others keep up, whatever we do
+	tolerated time.Duration // when tolerance was reckoned
+
+	before float64 // what was carried before a dip that wasn't the link's; 0: nothing
+}
+
+// capacity is what the narrowest link was seen to carry: its mean and the variance over
+// the mean, in kbit/s (libwebrtc, LinkCapacityEstimator).
+type capacity struct{ mean, deviation float64 }
+
+func (c *capacity) see(bps, weight float64) {
+	kbps := bps / 1000
+	if c.mean == 0 || math.Abs(kbps-c.mean) > c.spread() {
+		c.mean, c.deviation = kbps, 0.4
+		return
+	}
+	off := kbps - c.mean
+	c.mean += weight * off
+	c.deviation += weight * (off*off/max(c.mean, 1) - c.deviation)
+	c.deviation = min(max(c.deviation, 0.4), 2.5)
+}
+
+func (c *capacity) spread() float64 { return 3 * math.Sqrt(c.deviation*c.mean) }
+func (c *capacity) bps() float64    { return 1000 * c.mean }
+
+// near tells whether a rate is about the capacity; beyond it, the capacity is forgotten.
+func (c *capacity) near(bps float64) bool {
+	kbps := bps / 1000
+	if kbps > c.mean+c.spread() {
+		*c = capacity{}
+	}
+	return c.mean > 0 && kbps > c.mean-c.spread()
+}
+
+// queue is the queueing delay, of packets or, without transport-wide feedback, of the
+// round trip.
+func (e *Estimator) queue() time.Duration {
+	if e.arrivals.known {
+		return e.arrivals.queue()
+	}
+	return e.reports.queue()
+}
+
+// limit tells whether the application sends less than it could.
+func (e *Estimator) limit() {
+	c := &e.control
+	share := limitedBelow
+	if c.limited {
+		share = limitedUntil
+	}
+	sent := e.loss.rate()
+	c.limited = sent > 0 && sent < share*e.bps
+}
+
+// serialization is how long a packet takes on a link of this rate: a queue of one packet
+// is none.
+func (e *Estimator) serialization() time.Duration {
+	return min(time.Duration(packet*8/max(e.bps, MinBps)*float64(time.Second)), 100*time.Millisecond)
+}
+
+// delayed answers to delay: it cuts the rate so that the queue is gone soon, and returns
+// to what the link carries.
+func (e *Estimator) delayed(now, dt time.Duration) {
+	c := &e.control
+	queue := e.queue()
+	c.tolerance = time.Duration(float64(c.tolerance) * math.Exp2(-float64(dt)/float64(foreignFor)))
+	over := queue > longQueue+e.serialization()+c.tolerance ||
+		e.trend.usage == overuse && queue > trendQueue+e.serialization()/2+c.tolerance
+	if c.draining {
+		e.drain(now, queue, over)
+		return
+	}
+	if !over || now < c.settleAt && queue < longQueue {
+		return
+	}
+	e.overused(queue)
+	c.draining, c.since, c.share = true, now, e.acked
+	e.cut(now, queue)
+}
+
+// overused learns the capacity from a link that is busy.
+func (e *Estimator) overused(queue time.Duration) {
+	bps := e.arrivals.busy(min(queue, trendQueue) / 2)
+	if bps == 0 {
+		bps = e.arrivals.rate(ackedWindow / 2)
+	}
+	if bps == 0 {
+		bps = e.bps
+	}
+	bps /= 1 - e.loss.inherent
+	e.control.link.see(min(bps, 1.5*e.bps), 0.4)
+}
+
+// cut sets the rate at which the queue is gone in drainTime.
+func (e *Estimator) cut(now, queue time.Duration) {
+	c := &e.control
+	c.cutAt, c.cutQueue = now, queue
+	c.before = 0
+	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
+	e.set(min(e.bps, share*c.link.bps()), "delay grew")
+	e.probes.fail()
+}
+
+// drain waits until the queue is gone.
+func (e *Estimator) drain(now, queue time.Duration, over bool) {
+	c := &e.control
+	answered := now-c.cutAt > e.response() // packets that were sent after the cut have arrived
+	switch {
+	case queue <= emptyQueue+e.serialization()/2+c.tolerance:
+		e.drained(now, "queue is gone")
+	case !answered:
+		// What was sent before the cut still tells what the link carries, and better than
+		// the first packets that waited did.
+		if queue >= c.cutQueue {
+			e.overused(queue)
+			e.cut2(queue)
+		}
+	case now-c.since > time.Second+3*e.response() && queue > c.cutQueue*6/10:
+		// The queue stays though less is sent: others fill it, or the way has become longer.
+		c.tolerance = queue
+		c.link.see(c.share, 1)
+		e.drained(now, "queue is not ours")
+	case over && queue > c.cutQueue+c.cutQueue/4:
+		e.overused(queue)
+		e.cut(now, queue)
+	default:
+		// as it falls, more may be sent
+		share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
+		e.set(max(e.bps, share*c.link.bps()), "queue falls")
+	}
+}
+
+// cut2 follows a better measurement of the capacity.
+func (e *Estimator) cut2(queue time.Duration) {
+	c := &e.control
+	c.cutQueue = queue
+	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
+	e.set(min(e.bps, share*c.link.bps()), "delay grew")
+}
+
+// drained returns to the capacity.
+func (e *Estimator) drained(now time.Duration, why string) {
+	c := &e.control
+	c.draining = false
+	c.settleAt = now + settle + e.response()
+	e.set(max(e.bps, backTo*c.link.bps()), why)
+	e.probes.soon(now, probeSoon)
+}
+
+// grow raises the rate while nothing speaks against it.
+func (e *Estimator) grow(now, dt time.Duration) {
+	c := &e.control
+	if c.draining || now < c.settleAt || c.limited || e.trial.on || e.loss.holds() ||
+		e.trend.usage != normal || e.queue() > trendQueue+e.serialization()/2+c.tolerance {
+		return
+	}
+	if e.want > 0 && e.bps >= wantMargin*e.want {
+		return
+	}
+	seconds := min(dt, maxDt).Seconds()
+	bps, why := e.bps, "steady"
+	switch {
+	case e.bps < 0.9*max(c.link.bps(), c.before):
+		bps, why = min(e.bps*math.Pow(regrowth, seconds), 0.9*max(c.link.bps(), c.before)), "back to what was carried"
+	case c.link.near(e.bps):
+		// one packet a round trip (draft-ietf-rmcat-gcc-02 section 5.5)
+		bps += max(packet*8/(2*e.response().Seconds()), 4000) * seconds
+	default:
+		bps *= math.Pow(growth, seconds)
+	}
+	if most := ackedFactor*e.acked + ackedOffset; bps > most {
+		bps = max(e.bps, most)
+	}
+	e.set(bps, why)
+}

@@ -1,0 +1,133 @@
+package adapt
+
+import "time"
+
+const (
+	silent      = 700 * time.Millisecond // without feedback, at least (libwebrtc's congestion window acts at about as much)
+	silentRTTs  = 3
+	outageMost  = 5 * time.Second  // after a longer one, what was before is forgotten
+	rembLasts   = 10 * time.Second // libwebrtc sends one each second
+	reportHigh  = 0.10             // draft-ietf-rmcat-gcc-02 section 6
+	reportLow   = 0.02
+	reportWait  = 200 * time.Millisecond
+	reportQueue = 150 * time.Millisecond // of round trip beyond the least: ours, the draft looks at loss only
+)
+
+// silence watches for feedback that stays away.
+type silence struct {
+	began   bool
+	heardAt time.Duration
+	sentAt  time.Duration // of the first packet after heardAt
+	waiting bool          // sentAt is valid
+	cuts    int
+	cutAt   time.Duration
+}
+
+func (s *silence) sent(now time.Duration) {
+	if !s.waiting {
+		s.waiting, s.sentAt = true, now
+	}
+}
+
+// heard tells whether feedback comes back after a silence, and after how long a one.
+func (s *silence) heard(now time.Duration) (resumed bool, after time.Duration) {
+	resumed, after = s.cuts > 0, now-s.heardAt
+	s.began, s.heardAt, s.waiting, s.cuts = true, now, false, 0
+	return resumed, after
+}
+
+// lasts tells whether it is time to halve the rate.
+func (s *silence) lasts(now, rtt time.Duration) bool {
+	wait := max(silent, silentRTTs*rtt)
+	if !s.began || !s.waiting || now-max(s.sentAt, s.heardAt) < wait || s.cuts > 0 && now-s.cutAt < wait {
+		return false
+	}
+	s.cuts++
+	s.cutAt = now
+	return true
+}
+
+// fresh tells whether feedback came lately.
+func (s *silence) fresh(now, rtt time.Duration) bool {
+	return s.began && now-s.heardAt < silent+rtt
+}
+
+// bound is an upper bound that the receiver sets.
+type bound struct {
+	bps float64
+	at  time.Duration
+}
+
+func (b *bound) expire(now time.Duration) {
+	if now-b.at > rembLasts {
+		b.bps = 0
+	}
+}
+
+// fallback is what is known without transport-wide feedback.
+type fallback struct {
+	part   time.Duration // since then
+	bytes  int64         // were sent
+	rate   float64       // bit/s before
+	rtt    time.Duration
+	least  time.Duration // round trip
+	lastAt time.Duration
+}
+
+func (f *fallback) sent(now time.Duration, bytes int) {
+	if d := now - f.part; d < 0 || d >= time.Second {
+		if f.rate = 0; d > 0 && d < 2*time.Second {
+			f.rate = rateOver(f.bytes, d)
+		}
+		f.part, f.bytes = now, 0
+	}
+	f.bytes += int64(min(max(bytes, 0), 1<<30))
+}
+
+func (f *fallback) queue() time.Duration { return max(f.rtt-f.least, 0) }
+
+// ReceiverReport takes the loss since the last receiver report (0..1) and the round trip
+// that it shows, 0 if unknown. It counts only for a peer without transport-wide feedback.
+func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Duration) {
+	if e.silence.began || !(loss >= 0 && loss <= 1) {
+		return
+	}
+	e.pass(now)
+	f := &e.reports
+	if rtt > 0 {
+		f.rtt = min(rtt, maxRTT)
+		if f.least == 0 || f.rtt < f.least {
+			f.least = f.rtt
+		}
+	}
+	e.loss.smoothed += (loss - e.loss.smoothed) / 4
+	if f.rate > 0 {
+		e.acked = f.rate * (1 - loss)
+	}
+	if e.bps == 0 {
+		if e.bps = max(f.rate, startFloor); e.remb.bps > 0 {
+			e.bps = max(e.remb.bps, MinBps)
+		}
+		e.reason = "receiver report"
+	}
+	e.control.limited = f.rate < limitedBelow*e.bps
+	if d := now - f.lastAt; d >= 0 && d < reportWait+f.rtt {
+		return
+	}
+	f.lastAt = now
+	switch {
+	case loss > reportHigh:
+		e.set(e.bps*(1-0.5*loss), "loss")
+	case f.queue() > reportQueue:
+		e.set(min(e.bps, max(e.acked, MinBps))*0.85, "delay grew")
+		f.least += f.queue() / 16 // the way may have become longer
+	case loss < reportLow && !e.control.limited && (e.want == 0 || e.bps < wantMargin*e.want):
+		e.set(e.bps*growth+1000, "steady")
+	}
+}
+
+// REMB takes the receiver's own estimate (draft-alvestrand-rmcat-remb-03). It is an upper
+// bound for some seconds.
+func (e *Estimator) REMB(now time.Duration, bps int) {
+	e.remb = bound{bps: min(max(float64(bps), MinBps), MaxBps), at: now}
+}

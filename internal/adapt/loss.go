@@ -1,0 +1,223 @@
+package adapt
+
+import (
+	"math"
+	"time"
+
+	"gateway/internal/media"
+)
+
+const (
+	lossParts    = 8
+	lossPart     = 250 * time.Millisecond // of sending in one observation, at least
+	lossPackets  = 20                     // and so many packets, unless they take lossLongest
+	lossLongest  = time.Second
+	lossMargin   = 0.02 // beyond what is inherent (draft-ietf-rmcat-gcc-02 section 6: below, the rate may grow)
+	lossDeviates = 3    // standard deviations
+	lossRuns     = 3    // separate losses: one burst is one event
+	lossInherent = 0.3  // more is never taken for the network's nature
+	outage       = 0.8  // of one observation lost
+	trialCut     = 0.88
+	trialLosses  = 5 // losses that are expected in a trial if they are inherent
+	trialLongest = 4 * time.Second
+)
+
+// lossMeter counts what was lost, in observations by the time of sending.
+type lossMeter struct {
+	part     observation // that isn't over
+	parts    [lossParts]observation
+	i        int
+	closed   bool // an observation was completed since lossy looked
+	lost     bool // the last packet
+	smoothed float64
+	inherent float64 // what is lost however little is sent
+}
+
+// observation is what became of the packets of a short time.
+type observation struct {
+	sent, lost, runs int
+	bytes            int64
+	from, to         time.Duration
+}
+
+// note counts a packet.
+func (l *lossMeter) note(r *media.PacketReport, late bool) {
+	p := &l.part
+	if late {
+		if r.Received && p.lost > 0 {
+			p.lost--
+		}
+		return
+	}
+	if p.sent > 0 && (r.Sent-p.from >= lossPart && p.sent >= lossPackets || r.Sent-p.from >= lossLongest || r.Sent < p.from) {
+		p.to = max(r.Sent, p.from)
+		l.close()
+	}
+	if p.sent == 0 {
+		p.from = r.Sent
+	}
+	p.sent++
+	p.bytes += int64(r.Size)
+	if !r.Received {
+		p.lost++
+		if !l.lost {
+			p.runs++
+		}
+	}
+	l.lost = !r.Received
+}
+
+func (l *lossMeter) close() {
+	l.i = (l.i + 1) % lossParts
+	l.parts[l.i] = l.part
+	l.smoothed += (l.part.loss() - l.smoothed) / 4
+	l.part = observation{}
+	l.closed = true
+}
+
+// restart forgets the observations.
+func (l *lossMeter) restart() {
+	l.part, l.parts, l.closed = observation{}, [lossParts]observation{}, false
+}
+
+// recent is the sum of the last observations.
+func (l *lossMeter) recent(n int) (o observation) {
+	for k := range n {
+		p := &l.parts[(l.i+lossParts-k)%lossParts]
+		if p.sent == 0 {
+			break
+		}
+		if o.sent == 0 {
+			o.to = p.to
+		}
+		o.sent, o.lost, o.runs, o.bytes, o.from = o.sent+p.sent, o.lost+p.lost, o.runs+p.runs, o.bytes+p.bytes, p.from
+	}
+	return o
+}
+
+// rate is the bit/s that were sent in about the last second.
+func (l *lossMeter) rate() float64 {
+	o := l.recent(4)
+	if o.sent == 0 || o.to <= o.from {
+		return 0
+	}
+	return rateOver(o.bytes, o.to-o.from)
+}
+
+func (o *observation) loss() float64 { return float64(o.lost) / float64(max(o.sent, 1)) }
+
+// rate is the bit/s that were sent.
+func (o *observation) rate() float64 {
+	if o.to <= o.from {
+		return 0
+	}
+	return rateOver(o.bytes, o.to-o.from)
+}
+
+// exceeds tells whether more was lost than chance makes of a share. Losses that come in
+// runs are as many chances as runs.
+func (o *observation) exceeds(inherent float64) bool {
+	if o.runs < lossRuns {
+		return false
+	}
+	p := min(max(inherent, 0.01), 0.5)
+	run := float64(o.lost) / float64(o.runs)
+	deviation := math.Sqrt(p * (1 - p) * run / float64(o.sent))
+	return o.loss() > inherent+lossMargin+lossDeviates*deviation
+}
+
+// holds tells whether loss forbids growth.
+func (l *lossMeter) holds() bool {
+	o := l.recent(4)
+	return o.runs >= lossRuns && o.loss() > l.inherent+2*lossMargin
+}
+
+// trial is a cut that asks whether less is lost when less is sent.
+type trial struct {
+	on     bool
+	at     time.Duration // the cut
+	before float64       // the rate
+	loss   float64       // and the loss then
+	sent   float64       // and what was sent
+	seen   observation
+}
+
+// lossy answers to loss. Loss that comes without delay is either the network's nature
+// (radio) or a full queue too short to be noticed. Which one, a cut tells: the nature's
+// stays, the queue's goes. libwebrtc's LossBasedBweV2 has the same two parameters, the
+// inherent loss and the bandwidth, and fits them to observations as they happen to be.
+func (e *Estimator) lossy(now time.Duration) {
+	l, t := &e.loss, &e.trial
+	if !l.closed {
+		return
+	}
+	l.closed = false
+	o := l.parts[l.i]
+	if e.control.draining || e.queue() > longQueue+e.control.tolerance {
+		t.on = false // delay says it all
+		return
+	}
+	if t.on {
+		e.judge(now, &o)
+		return
+	}
+	slow := l.recent(lossParts)
+	if slow.sent >= 50 && slow.loss() < l.inherent {
+		l.inherent += (slow.loss() - l.inherent) / 8
+	}
+	last := o
+	if o.loss() > outage { // perhaps it is over already
+		if last = l.recent(2); last.loss() < outage*0.9 {
+			return
+		}
+	}
+	some := l.recent(4)
+	switch {
+	case last.exceeds(l.inherent) || last.loss() > outage:
+	case some.exceeds(l.inherent):
+		last = some
+	case slow.exceeds(l.inherent):
+		last = slow
+	default:
+		return
+	}
+	e.try(now, &last)
+}
+
+// try begins a trial.
+func (e *Estimator) try(now time.Duration, o *observation) {
+	t := &e.trial
+	*t = trial{on: true, at: now, before: e.bps, loss: o.loss(), sent: o.rate()}
+	carried := o.rate() * (1 - o.loss()) / (1 - e.loss.inherent)
+	e.set(min(e.bps*trialCut, max(carried*carries, e.bps*0.1)), "loss")
+	e.probes.fail()
+}
+
+// judge ends a trial when it has told.
+func (e *Estimator) judge(now time.Duration, o *observation) {
+	t, l, c := &e.trial, &e.loss, &e.control
+	if now-t.at < e.response()+lossPart {
+		return // it was sent before the cut
+	}
+	t.seen.sent, t.seen.lost, t.seen.runs = t.seen.sent+o.sent, t.seen.lost+o.lost, t.seen.runs+o.runs
+	expected := t.loss * float64(t.seen.sent)
+	if expected < trialLosses && now-t.at < trialLongest {
+		return
+	}
+	t.on = false
+	seen := t.seen.loss()
+	switch {
+	case seen > (t.loss+l.inherent)/2 && seen <= lossInherent:
+		l.inherent = seen
+		c.before = t.before
+		e.set(max(e.bps, 0.9*t.before), "loss is not ours")
+	case seen > lossInherent:
+		*t = trial{on: true, at: now, before: e.bps, loss: seen}
+		e.set(e.bps*(1-0.5*seen), "loss")
+	default:
+		c.link = capacity{}
+		c.link.see(e.bps/carries, 1)
+		c.settleAt = now + settle
+		e.probes.soon(now, probeSoon)
+	}
+}

@@ -1,0 +1,3 @@
+package adapt
+
+func newPlainGCC() estimator { return NewEstimator() }

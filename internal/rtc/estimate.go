@@ -1,0 +1,151 @@
+package rtc
+
+import (
+	"time"
+
+	"gateway/internal/adapt"
+	"gateway/internal/media"
+)
+
+const (
+	estimateHeartbeat = time.Second // ViewerOptions.OnEstimate is called so often at least
+	estimateChange    = 32          // and when the estimate has changed by one part in so many
+	paceAbove         = 4           // frames are sent faster than the estimate by one part in so many
+	probeTime         = time.Second // after which a probe that could not be sent is given up
+	probeDepth        = 32          // of the last packets sent, one of which a probe sends again
+	probeWorth        = 600         // bytes of payload that such a packet should have
+)
+
+// estimation is what a viewer learns of its network, and the probes that are sent
+// to learn more. Guarded by Viewer.sendMu.
+type estimation struct {
+	*adapt.Estimator
+	want   int // bit/s that the viewer has use for; 0: nobody has said
+	told   adapt.Estimate
+	toldAt time.Duration
+
+	wire  int // bytes of RTP that were sent, headers included
+	noted int // of these, those that the estimator knows of
+	probe struct {
+		adapt.Probe
+		at     time.Duration // when it began
+		from   int           // wire at that time
+		padded uint          // packets sent again for probes so far
+	}
+}
+
+// tell returns the estimate if it is worth telling.
+func (e *estimation) tell(now time.Duration) (adapt.Estimate, bool) {
+	s := e.Estimate()
+	d := s.Bps - e.told.Bps
+	if max(d, -d) <= e.told.Bps/estimateChange && now-e.toldAt < estimateHeartbeat || s.Bps == 0 && s.Acked == 0 {
+		return s, false
+	}
+	e.told, e.toldAt = s, now
+	return s, true
+}
+
+// limit is the pace in bit/s that a track's frames keep within; 0: any. Where all
+// that the viewer wants is carried, nothing is known of a limit.
+func (e *estimation) limit() int {
+	s := e.Estimate()
+	if s.Bps == 0 || e.want == 0 || s.Bps >= e.want {
+		return 0
+	}
+	return s.Bps + s.Bps/paceAbove
+}
+
+// Want says how many bit/s the viewer has use for, of all tracks: more is neither
+// looked for nor believed.
+func (v *Viewer) Want(bps int) {
+	v.sendMu.Lock()
+	defer v.sendMu.Unlock()
+	v.est.want = bps
+	v.est.Want(bps)
+}
+
+// learn has f teach the estimator something, begins the probe that is due, and tells
+// what came of it. It is called on the goroutine that reads the network and on the
+// shard, without sendMu.
+func (v *Viewer) learn(f func(now time.Duration, e *adapt.Estimator)) {
+	v.sendMu.Lock()
+	now := media.Now()
+	e := &v.est
+	f(now, e.Estimator)
+	probing := v.startProbe(now)
+	estimate, worth := e.tell(now)
+	v.sendMu.Unlock()
+	if probing {
+		v.wake()
+	}
+	if worth && v.o.OnEstimate != nil {
+		v.o.OnEstimate(estimate)
+	}
+}
+
+// startProbe begins a probe if one is due. sendMu is held.
+func (v *Viewer) startProbe(now time.Duration) bool {
+	e := &v.est
+	if v.gone || !v.open.Load() || e.probe.ID != 0 {
+		return false
+	}
+	p, due := e.Probe(now)
+	if !due || p.ID == 0 || p.Bps <= 0 {
+		return false
+	}
+	e.probe.Probe, e.probe.at, e.probe.from = p, now, e.wire
+	v.numbering.probe = p.ID
+	v.engine.metrics.probes.Inc()
+	return true
+}
+
+// sendProbe sends what is due of a probe: what was sent anyway counts, the rest are
+// packets that were sent lately, sent again by RTX. It tells whether there is more
+// to send. sendMu is held.
+func (v *Viewer) sendProbe(s *shard, now time.Duration) (more bool) {
+	e := &v.est
+	p := &e.probe
+	sent := func() int { return e.wire - p.from }
+	due := int(int64(p.Bps) * int64(now-p.at+paceTick) / int64(8*time.Second))
+	for sent() < min(due, p.Bytes) {
+		ok, err := v.pad(s)
+		if !ok || err != nil {
+			break // nothing to send it with: what goes anyway must do
+		}
+	}
+	if sent() < p.Bytes && now-p.at < probeTime {
+		return true
+	}
+	p.ID, v.numbering.probe = 0, 0
+	return false
+}
+
+// pad sends one of the last packets of a track again. sendMu is held.
+func (v *Viewer) pad(s *shard) (bool, error) {
+	for _, t := range v.tracks {
+		if t.out == nil || t.rtxSSRC == 0 {
+			continue
+		}
+		for try := range probeDepth {
+			v.est.probe.padded++
+			seq := uint16(t.history.next - 1 - uint64(v.est.probe.padded%probeDepth))
+			run, index, ok := t.history.find(seq)
+			if !ok || !run.enc.numbered() || run.enc.delta.rtx.SSRC == 0 {
+				continue
+			}
+			p, ok := run.enc.src.Find(index)
+			if !ok {
+				continue
+			}
+			if len(p.Payload()) < probeWorth && try < probeDepth/2 {
+				p.Release()
+				continue
+			}
+			err := t.sendRTX(run, seq, p, &s.rtx)
+			p.Release()
+			v.engine.metrics.probed.Inc()
+			return true, err
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,163 @@
+package rtc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pion/interceptor"
+	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/adapt"
+	"gateway/internal/config"
+	"gateway/internal/media"
+)
+
+// A page that is hidden costs nothing, and goes on without an offer.
+func TestPausedTrackGoesOnWithoutAnOffer(t *testing.T) {
+	src, next := newSource(), newSource()
+	s := newSession(t, newEngine(t, Options{}), peerOptions{}, videoTrack, src)
+	s.connect(t)
+	src.push(true, 3)
+	for range 3 {
+		s.peer.next(t)
+	}
+	if err := s.Pause("video"); err != nil {
+		t.Fatal(err)
+	}
+	if !src.isClosed() {
+		t.Error("the source of a paused track is open")
+	}
+	src.push(false, 3)
+	if s.OfferDue() {
+		t.Error("a pause is to be offered")
+	}
+	s.negotiate(t, false) // about something else
+	sent := s.Stats().Packets
+	offer, err := s.Replace("video", videoTrack, next)
+	if err != nil || offer {
+		t.Fatalf("after a pause: offer %t, %v", offer, err)
+	}
+	next.push(true, 2)
+	for range 2 {
+		s.peer.next(t)
+	}
+	if got := s.Stats().Packets - sent; got != 2 {
+		t.Errorf("%d packets were sent since the pause, want 2", got)
+	}
+}
+
+// What is sent by itself tells nothing of what more the network carries: probes do.
+func TestProbesFindWhatTheNetworkCarries(t *testing.T) {
+	src := newSource()
+	s := newSession(t, newEngine(t, Options{}), peerOptions{}, videoTrack, src)
+	told := make(chan adapt.Estimate, 1000)
+	probed := make(chan uint8, 10000)
+	s.o.OnEstimate = func(e adapt.Estimate) { told <- e }
+	s.heard = func(reports []media.PacketReport) {
+		for _, r := range reports {
+			if r.Probe != 0 {
+				probed <- r.Probe
+			}
+		}
+	}
+	s.connect(t)
+	s.Want(20_000_000)
+	src.run(t, 30, 2) // half a megabit
+	deadline := time.After(30 * time.Second)
+	for best := 0; best < 4_000_000; {
+		select {
+		case e := <-told:
+			best = max(best, e.Bps)
+		case <-deadline:
+			t.Fatalf("no more than %d bit/s are found, with %d packets of probes told of; %+v", best, len(probed), s.Stats())
+		}
+	}
+	if len(probed) == 0 {
+		t.Error("found without a probe")
+	}
+}
+
+// Peers that tell by RFC 8888 what arrived are estimated all the same.
+func TestCongestionControlFeedbackOfAPeer(t *testing.T) {
+	for _, lite := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lite %t", lite), func(t *testing.T) {
+			var engine *webrtc.MediaEngine
+			p := newPeer(t, peerOptions{silent: true, media: func(m *webrtc.MediaEngine) error {
+				engine = m
+				return m.RegisterDefaultCodecs()
+			}, registry: func(r *interceptor.Registry) {
+				if err := errors.Join(webrtc.ConfigureNack(engine, r), webrtc.ConfigureCongestionControlFeedback(engine, r)); err != nil {
+					t.Fatal(err)
+				}
+			}})
+			receiveOnly(t, p, webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio)
+			video, audio := newSource(), newSource()
+			v := newWHEP(t, newEngine(t, Options{ICE: config.ICE{Lite: lite}}), videoTrack, video, audioTrack, audio)
+			told, sent := make(chan adapt.Estimate, 1000), make(chan time.Duration, 10000)
+			v.o.OnEstimate = func(e adapt.Estimate) { told <- e }
+			v.heard = func(reports []media.PacketReport) {
+				for _, r := range reports {
+					if r.Received {
+						sent <- r.Arrival - r.Sent
+					}
+				}
+			}
+			answer, err := v.Answer(context.Background(), whepOffer(t, p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(answer, "a=rtcp-fb:106 ack ccfb\r\n") {
+				t.Errorf("not agreed upon:\n%s", answer)
+			}
+			if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+				t.Fatal(err)
+			}
+			v.Want(20_000_000)
+			video.run(t, 30, 2)
+			audio.run(t, 50, 1)
+			deadline := time.After(30 * time.Second)
+			for best := 0; best < 2_000_000; {
+				select {
+				case e := <-told:
+					best = max(best, e.Bps)
+				case <-deadline:
+					t.Fatalf("no more than %d bit/s are found, %d packets told of; %+v", best, len(sent), v.Stats())
+				}
+			}
+			first := <-sent
+			for range len(sent) { // both clocks run alike
+				if d := <-sent - first; d < -time.Second || d > time.Second {
+					t.Fatalf("ways differ by %v", d)
+				}
+			}
+		})
+	}
+}
+
+// Whatever a peer writes, nothing is believed of packets that were never sent.
+func FuzzCongestionFeedback(f *testing.F) {
+	f.Add([]byte{0x8b, 205, 0, 5, 0, 0, 0, 1, 0, 0, 0, 7, 0, 10, 0, 2, 0x80, 0x10, 0x80, 0x20, 0, 1, 0, 0})
+	f.Add([]byte{0x8b, 205, 0, 2, 0, 0, 0, 1, 0, 1, 0, 0})
+	f.Add([]byte{0x8b, 205, 0, 4, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0xff, 0xff, 0, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v := &Viewer{}
+		tr := &track{viewer: v}
+		e := &encoding{format: format{ccfb: true}}
+		v.bySSRC.Store(uint32(7), tr)
+		for seq := range uint16(300) {
+			v.numbering.stamp(nil, 100)
+			tr.count(e, 7, seq)
+		}
+		if !v.readCongestionFeedback(b) {
+			return
+		}
+		v.numbering.hearVerdicts(v.verdicts, time.Second)
+		if len(v.numbering.reports) > 300 {
+			t.Errorf("%d reports of 300 packets", len(v.numbering.reports))
+		}
+	})
+}

@@ -1,0 +1,277 @@
+package signal
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"gateway/internal/adapt"
+	"gateway/internal/media"
+)
+
+const (
+	maxDecisions  = 32          // of a viewer that are remembered
+	tellQuality   = time.Second // between two quality messages to who observes
+	audioOverhead = 16_000      // bit/s that headers add to a sound
+	wantMargin    = 1.3         // of the best bitrate that a viewer has use for: what must be carried to get it
+)
+
+// adaptation is what a session knows of its viewer's network and page, and what it
+// does about it. Touched by run's goroutine only, but for newest.
+type adaptation struct {
+	policy   adapt.Viewer
+	screen   adapt.Screen
+	audible  bool // the page plays the sound
+	newest   atomic.Pointer[adapt.Estimate]
+	stir     chan struct{} // newest has changed
+	estimate adapt.Estimate
+	choice   string // rendition that the policy chose; "" before it has
+	paused   bool   // nothing is sent of the picture
+	muted    bool   // nor of the sound
+
+	decisions []decision   // the last ones
+	observed  *time.Ticker // while the client observes
+	told      int          // of decisions, those that it was told
+	sent      uint64       // rtc.Stats.Wire at the last quality message
+	sentAt    time.Time
+	rate      int // bit/s that were sent until then
+}
+
+// decision is one that was made for a viewer, or for the encoder that it shares.
+type decision struct {
+	At     int64  `json:"at"`   // Unix milliseconds
+	What   string `json:"what"` // rendition, pause, resume; of the encoder: bitrate, framerate, size
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Reason string `json:"reason"`
+}
+
+type qualityMessage struct {
+	header
+	quality
+}
+
+// quality is what a viewer gets, and why not more.
+type quality struct {
+	At        int64      `json:"at"`                  // Unix milliseconds
+	Estimate  int        `json:"estimate,omitempty"`  // bit/s that the network carries
+	Target    int        `json:"target,omitempty"`    // bit/s of the rendition's encoder
+	Sent      int        `json:"sent"`                // bit/s lately, with all that is sent again
+	Rendition string     `json:"rendition"`           // "": none
+	Width     int        `json:"width,omitempty"`     // pixels
+	Height    int        `json:"height,omitempty"`    // pixels
+	FPS       float64    `json:"fps,omitempty"`       // frames a second
+	Loss      float64    `json:"loss"`                // share of packets, 0 to 1
+	RoundTrip float64    `json:"roundTrip,omitempty"` // ms
+	Queue     float64    `json:"queue,omitempty"`     // ms that packets wait on the way
+	Decisions []decision `json:"decisions"`
+}
+
+// onEstimate is the viewer's OnEstimate.
+func (x *session) onEstimate(e adapt.Estimate) {
+	x.adapt.newest.Store(&e)
+	poke(x.adapt.stir)
+}
+
+// ticks is the time to tell who observes.
+func (a *adaptation) ticks() <-chan time.Time {
+	if a.observed == nil {
+		return nil
+	}
+	return a.observed.C
+}
+
+// learned follows a new estimate of what the viewer's network carries.
+func (x *session) learned(ctx context.Context) error {
+	a := &x.adapt
+	if e := a.newest.Load(); e != nil {
+		a.estimate = *e
+		m := x.server.metrics
+		m.estimate.WithLabelValues(x.stream.Name()).Observe(float64(e.Bps))
+		m.queue.WithLabelValues(x.stream.Name()).Observe(e.Queue.Seconds())
+	}
+	return x.adjust(ctx)
+}
+
+// view takes note of how the client's page shows the picture.
+func (x *session) view(ctx context.Context, m request) error {
+	x.adapt.screen = adapt.Screen{Width: m.Width, Height: m.Height, Hidden: !m.Visible}
+	x.adapt.audible = m.Audible == nil || *m.Audible
+	return x.adjust(ctx)
+}
+
+// observe begins or ends to tell the client of its quality.
+func (x *session) observe(on bool) error {
+	a := &x.adapt
+	switch {
+	case !on && a.observed != nil:
+		a.observed.Stop()
+		a.observed = nil
+	case on && a.observed == nil:
+		a.observed = time.NewTicker(tellQuality)
+		a.told = 0
+		x.tellQuality()
+	}
+	return nil
+}
+
+// adjust gives the viewer what fits now: its network, its page and its wish.
+func (x *session) adjust(ctx context.Context) error {
+	if x.viewer == nil || !x.connected || x.legs[media.Video] == nil {
+		return nil
+	}
+	tracks, err := x.tracks(ctx)
+	if err != nil {
+		return err
+	}
+	if !x.decide(tracks) {
+		return nil
+	}
+	return x.rearrange(ctx, tracks)
+}
+
+// decide asks the policy, and tells whether something changes. There is a picture.
+func (x *session) decide(tracks []media.Track) bool {
+	a := &x.adapt
+	was := ""
+	if !a.paused {
+		was = x.legs[media.Video].track.Name
+	}
+	s := adapt.Situation{Renditions: x.renditions(tracks), Playing: was, Carries: x.share(), Screen: a.screen}
+	if x.selected != auto {
+		s.Pinned = x.selected
+	}
+	x.viewer.Want(x.wants(tracks, s))
+	c := a.policy.Step(media.Now(), s)
+	muted := a.screen.Hidden && !a.audible
+	if c.Rendition == was && a.paused == (c.Rendition == "") && muted == a.muted {
+		return false
+	}
+	a.muted = muted
+	switch paused := c.Rendition == ""; {
+	case paused && !a.paused:
+		x.decided(decision{What: "pause", From: was, Reason: c.Reason})
+	case !paused && a.paused:
+		x.decided(decision{What: "resume", To: c.Rendition, Reason: "the page is seen again"})
+	case c.Rendition != was:
+		x.decided(decision{What: "rendition", From: was, To: c.Rendition, Reason: c.Reason})
+	}
+	a.choice, a.paused = c.Rendition, c.Rendition == ""
+	return true
+}
+
+// decided notes a decision.
+func (x *session) decided(d decision) {
+	a := &x.adapt
+	d.At = time.Now().UnixMilli()
+	if len(a.decisions) == maxDecisions {
+		a.decisions = slices.Delete(a.decisions, 0, 1)
+		a.told = max(a.told-1, 0)
+	}
+	a.decisions = append(a.decisions, d)
+	x.server.metrics.decisions.WithLabelValues(d.What).Inc()
+	x.log.Info("viewer adapts", "what", d.What, "from", d.From, "to", d.To, "reason", d.Reason)
+	if a.observed != nil {
+		x.tellQuality()
+	}
+}
+
+// renditions lists what the client may be given, with the bitrate that each would
+// have with it.
+func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
+	var list []adapt.Rendition
+	carries := x.share()
+	l := x.legs[media.Video]
+	for _, t := range tracks {
+		if t.Kind != media.Video || !x.codecs.takes(t) || x.fixed && l != nil && t.Codec != l.track.Codec {
+			continue
+		}
+		r := adapt.Rendition{Name: t.Name, Width: t.Width, Height: t.Height}
+		if l != nil && l.sub != nil && l.track.Name == t.Name {
+			r.Bps = l.sub.Carry(carries)
+		} else {
+			r.Bps = x.stream.Target(t.Name, carries)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// share is what the viewer's network carries of its picture, in bit/s; 0 if unknown.
+func (x *session) share() int {
+	claims := []adapt.Claim{{Pixels: 1, Most: adapt.MaxBps}}
+	if l := x.legs[media.Audio]; l != nil && !x.adapt.muted {
+		claims = append(claims, adapt.Claim{Audio: true, Most: l.track.Bps + audioOverhead})
+	}
+	return adapt.Divide(x.adapt.estimate.Bps, claims)[0]
+}
+
+// wants is how many bit/s the viewer has use for.
+func (x *session) wants(tracks []media.Track, s adapt.Situation) int {
+	sum := 0
+	if l := x.legs[media.Audio]; l != nil {
+		sum += l.track.Bps + audioOverhead
+	}
+	best := s.Pinned
+	if best == "" && !s.Screen.Hidden {
+		best = adapt.Covering(s.Renditions, s.Screen)
+	}
+	for _, t := range tracks {
+		if t.Kind == media.Video && t.Name == best && !s.Screen.Hidden {
+			sum += int(wantMargin * float64(max(t.Bps, t.MaxBps)))
+		}
+	}
+	return sum
+}
+
+// tellQuality tells who observes.
+func (x *session) tellQuality() {
+	a := &x.adapt
+	q := x.quality()
+	q.Decisions = append([]decision{}, a.decisions[a.told:]...)
+	a.told = len(a.decisions)
+	x.client.send(&qualityMessage{x.header("quality", ""), q})
+}
+
+// quality is what the viewer gets now, without decisions.
+func (x *session) quality() quality {
+	a := &x.adapt
+	q := quality{At: time.Now().UnixMilli(), Rendition: x.playing, Decisions: []decision{}}
+	if x.viewer == nil {
+		return q
+	}
+	stats := x.viewer.Stats()
+	q.Estimate, q.Loss = stats.Estimate.Bps, max(stats.Loss, stats.TransportLoss)
+	q.RoundTrip, q.Queue = milliseconds(stats.RTT), milliseconds(stats.Estimate.Queue)
+	now := time.Now()
+	if d := now.Sub(a.sentAt); a.sentAt.IsZero() || d > tellQuality/2 {
+		if !a.sentAt.IsZero() {
+			a.rate = int(float64(8*(stats.Wire-a.sent)) / d.Seconds())
+		}
+		a.sent, a.sentAt = stats.Wire, now
+	}
+	q.Sent = a.rate
+	for _, t := range x.stream.Info().Tracks {
+		if t.Kind == media.Video && t.Name == q.Rendition {
+			q.Target, q.Width, q.Height, q.FPS = t.Bitrate, t.Width, t.Height, t.FPS
+		}
+	}
+	return q
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// pause ends what is sent of a kind until it is sent again.
+func (x *session) pause(kind media.Kind) error {
+	l := x.legs[kind]
+	if l == nil || l.sub == nil || l.declined {
+		return nil
+	}
+	l.sub = nil
+	if kind == media.Video {
+		x.playing = ""
+		x.tell("")
+	}
+	return x.viewer.Pause(slot(kind))
+}
