@@ -1,5 +1,5 @@
 // framesSeen() → Promise of browserSeen: what the page's first video has rendered since it began. After strip.js.
-(() => {
+globalThis.framesSeen = (() => {
   const frames = []
   let noted, presented
   const offset = Date.now() - performance.now()
@@ -21,7 +21,7 @@
     setTimeout(look, noted ? 1000 : 20)
   }
   look()
-  globalThis.framesSeen = async () => {
+  return async () => {
     const stats = await videoStats()
     return { SSRC: stats?.ssrc ?? 0, Keyframes: stats?.keyFramesDecoded ?? 0, Frames: frames }
   }
