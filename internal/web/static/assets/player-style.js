@@ -127,7 +127,7 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
   font-variant-numeric: tabular-nums;
 }
 .panel:focus-visible, .panel :focus-visible { outline: 2px solid var(--gateway-accent); }
-.panel h2 { display: flex; align-items: baseline; justify-content: space-between; margin: 0 0 .35em; font-size: 1em; font-weight: 600; }
+.panel h2 { display: flex; align-items: baseline; justify-content: space-between; margin: 1.1em 0 .35em; font-size: 1em; font-weight: 600; }
 .panel dl { margin: 0; }
 .panel dt { color: var(--gateway-muted); }
 .panel dd { margin: 0; overflow-wrap: anywhere; }
@@ -136,7 +136,7 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
 .numbers polyline { fill: none; stroke: var(--gateway-accent); stroke-width: 1.25; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 
 /* what the network carried, and what was decided */
-.quality-view h2:not(:first-child), .quality-view + h2 { margin-top: 1.1em; }
+.panel .quality-view > :first-child, .quality-view[hidden] + h2 { margin-top: 0; }
 .moment { color: var(--gateway-muted); font-weight: 400; }
 .legend { display: grid; grid-template-columns: repeat(3, 1fr); gap: .15em .75em; }
 .legend dt { display: flex; align-items: center; gap: .45em; white-space: nowrap; }
@@ -149,9 +149,9 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
 .times .newest { text-anchor: end; }
 .graph .label { fill: var(--gateway-text); }
 .grid { stroke: #ffffff1f; fill: none; shape-rendering: crispEdges; }
-.line { fill: none; stroke: var(--colour); stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round; }
-.line.dashed { stroke-dasharray: 4 3.5; }
-.line.bars { stroke-width: 2; stroke-linecap: butt; }
+.line { fill: none; stroke: var(--colour); stroke-width: max(1.5px, .1em); stroke-linejoin: round; stroke-linecap: round; }
+.line.dashed { stroke-dasharray: .32em .28em; }
+.line.bars { stroke-width: .16em; stroke-linecap: butt; }
 .fill { fill: var(--colour); fill-opacity: .28; }
 .key .fill { fill-opacity: .6; }
 .sent { --colour: var(--sent); }
