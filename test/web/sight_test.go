@@ -57,6 +57,25 @@ func TestPageTellsHowMuchIsSeen(t *testing.T) {
 	})
 }
 
+// listen notes what the player says, and counts its readings, which are one a second.
+const listen = `(() => {
+	const player = document.querySelector('gateway-player');
+	window.states = [];
+	window.readings = 0;
+	player.addEventListener('state', (event) => states.push(event.detail.state + ' ' + event.detail.title));
+	player.addEventListener('stats', () => readings++);
+})()`
+
+// silent fails if the player has said anything.
+func (w *world) silent(t *testing.T) {
+	t.Helper()
+	var states []string
+	w.eval(t, "states", &states)
+	if len(states) > 0 {
+		t.Errorf("the player said %q, want nothing", states)
+	}
+}
+
 func followSight(t *testing.T, w *world) {
 	w.until(t, player+".state === 'playing'")
 	full := func(s sight) bool {
@@ -74,17 +93,11 @@ func followSight(t *testing.T, w *world) {
 
 	// nothing comes while nobody looks, and that is no fault, neither then nor afterwards
 	w.eval(t, mark, nil)
-	w.eval(t, `(() => {
-		const player = document.querySelector('gateway-player');
-		window.states = [];
-		window.readings = 0;
-		player.addEventListener('state', (event) => states.push(event.detail.state + ' ' + event.detail.title));
-		player.addEventListener('stats', () => readings++);
-	})()`, nil)
+	w.eval(t, listen, nil)
 	w.hide(t)
 	w.sees(t, "that the page is hidden", func(s sight) bool { return !s.Visible })
 	w.eval(t, "(readings = 0)", nil)
-	w.until(t, "readings >= 5") // one a second
+	w.until(t, "readings >= 5")
 	renamed := door
 	renamed.Title = "Back door" // whatever is told meanwhile
 	w.set(renamed)
@@ -93,11 +106,7 @@ func followSight(t *testing.T, w *world) {
 	w.sees(t, "that the page is seen", full)
 	w.eval(t, "(marked.frames = 0)", nil)
 	w.until(t, "marked.frames > 10 && "+kept)
-	var states []string
-	w.eval(t, "states", &states)
-	if len(states) > 0 {
-		t.Errorf("the player said %q, want nothing", states)
-	}
+	w.silent(t)
 	w.neverBlack(t)
 
 	// a new session is told too
@@ -152,15 +161,20 @@ func leaveSight(t *testing.T, w *world) {
 	w.eval(t, "("+player+".scrollIntoView(), 0)", nil)
 	w.sees(t, "that it was scrolled to", shown)
 	w.until(t, player+".state === 'playing'")
+	w.eval(t, listen, nil)
 	for _, c := range []struct{ what, leave, back string }{
 		{"scrolled away", "scrollTo(0, 0)", player + ".scrollIntoView()"},
 		{"not displayed", player + ".hidden = true", player + ".hidden = false"},
 	} {
 		w.eval(t, "("+c.leave+", 0)", nil)
 		w.sees(t, "that it is "+c.what, gone)
-		w.eval(t, "("+c.back+", 0)", nil)
+		w.eval(t, "(readings = 0)", nil)
+		w.until(t, "readings >= 5") // longer than a picture may stand still in sight
+		w.eval(t, "("+c.back+", "+player+".video.requestVideoFrameCallback(() => { window.moved = true; }), window.moved = false)", nil)
 		w.sees(t, "that it is no longer "+c.what, func(s sight) bool { return s.Visible && s.Width > 0 })
+		w.until(t, "moved")
 	}
+	w.silent(t)
 
 	// behind another tab from the beginning
 	w.hide(t)
