@@ -26,6 +26,10 @@ var (
 	withSound = []byte{0, 0x0f, 0xff}
 )
 
+// The capture time, as an NTP timestamp of the clock of the sender reports, rides on
+// keyframes likewise (http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time):
+// a receiver goes on from it by the RTP timestamps of what follows.
+
 const (
 	rtxShare    = 4        // at most a fourth of what was sent may be sent again
 	rtxBurst    = 64 << 10 // bytes of it that may be saved up
@@ -77,6 +81,7 @@ type track struct {
 	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
 	nacked  []uint16 // the shard's copy of feedback.nacked
+	frames  *frames  // nil unless the viewer is observed
 
 	refused atomic.Uint64
 	feedback
@@ -156,7 +161,10 @@ func (t *track) write(p media.Packet) error {
 	}
 	t.sent = p.Buffer.Capture + t.late
 	t.last, t.cut = p.Index, !p.Marker()
-	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
+	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late, t.viewer.ntp(p.Buffer.Capture))
+	if t.frames != nil {
+		t.frames.note(p, h.Timestamp)
+	}
 	payload := p.Payload()
 	if t.cur.number != nil {
 		t.viewer.numbering.stamp(t.cur.number, t.cur.heading(p).size+len(payload))
@@ -207,7 +215,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	*slot = resent{seq: seq, n: n + 1, at: now}
 	t.again++
 
-	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)
+	h, heading := run.enc.prepare(p, seq, run.late, t.viewer.ntp(p.Buffer.Capture)), run.enc.heading(p)
 	rtx := &heading.rtx
 	if rtx.SSRC == 0 {
 		_, err := t.out.WriteRTP(h, payload)

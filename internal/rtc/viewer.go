@@ -75,6 +75,7 @@ type Viewer struct {
 	numbering numbering
 	gone      bool
 	batching  bool // what is written goes to the shard's batch
+	observed  bool // its tracks remember frames
 	failures  int
 	unsent    int           // packets that found no way
 	reportAt  time.Duration // of the next sender report; 0 before the first packet
@@ -177,6 +178,9 @@ func (v *Viewer) turn(s *shard) (next due) {
 	v.unsent += s.out.unsent
 	unsent += v.unsent
 	s.out.unsent = 0
+	if v.observed && packets > 0 {
+		v.flushed()
+	}
 	m := v.engine.metrics
 	if again > 0 {
 		m.retransmitted.Add(float64(again))
