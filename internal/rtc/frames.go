@@ -49,8 +49,8 @@ func (f *frames) note(p media.Packet, rtp uint32) {
 	e.whole = p.Marker()
 }
 
-// flushed tells that all packets that were noted are sent.
-func (f *frames) flushed(now time.Duration) {
+// flush tells that all packets that were noted go out.
+func (f *frames) flush(now time.Duration) {
 	for ; f.sent < f.begun; f.sent++ {
 		e := &f.ring[f.sent%framesNoted]
 		if e.First == 0 {
@@ -76,12 +76,13 @@ func (f *frames) take(rtp uint32) (FrameTimes, bool) {
 	return FrameTimes{}, false
 }
 
-// flushed notes that what was written in this turn is sent; sendMu is held.
-func (v *Viewer) flushed() {
+// flushing notes that what was written in this turn goes out now; sendMu is held. It
+// comes before the system call, after which the thread may have lost its processor.
+func (v *Viewer) flushing() {
 	now := media.Now()
 	for _, t := range v.tracks {
 		if t.frames != nil {
-			t.frames.flushed(now)
+			t.frames.flush(now)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func TestFramesTellWhenTheyWereSent(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		tr.frames.flushed(now)
+		tr.frames.flush(now)
 	}
 	send(30*time.Second, src.packets[:3]...)
 	second := w.headers[2].Timestamp
@@ -73,10 +73,10 @@ func TestFramesAreForgottenInTurn(t *testing.T) {
 		b.End = i%7 != 0 // some are never ended
 		f.note(media.Packet{Buffer: b, Start: true}, i)
 		if i%5 == 0 {
-			f.flushed(time.Duration(i + 1))
+			f.flush(time.Duration(i + 1))
 		}
 	}
-	f.flushed(time.Hour)
+	f.flush(time.Hour)
 	for i := range uint32(3 * framesNoted) {
 		if _, ok := f.take(i); ok != (i >= 2*framesNoted && i%7 != 0) {
 			t.Errorf("frame %d: %v", i, ok)

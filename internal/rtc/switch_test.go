@@ -744,7 +744,7 @@ func TestSendingAllocatesNothing(t *testing.T) {
 		if packets != 20 {
 			t.Fatal(packets)
 		}
-		tr.frames.flushed(media.Now())
+		tr.frames.flush(media.Now())
 	})
 	if n > 0 {
 		t.Errorf("%v allocations a turn", n)

@@ -173,14 +173,14 @@ func (v *Viewer) turn(s *shard) (next due) {
 			next = dueNow
 		}
 	}
+	if v.observed && packets > 0 {
+		v.flushing()
+	}
 	s.out.flush()
 	v.batching = false
 	v.unsent += s.out.unsent
 	unsent += v.unsent
 	s.out.unsent = 0
-	if v.observed && packets > 0 {
-		v.flushed()
-	}
 	m := v.engine.metrics
 	if again > 0 {
 		m.retransmitted.Add(float64(again))

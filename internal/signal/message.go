@@ -40,7 +40,9 @@ type request struct {
 	Codecs       *codecs
 	SDP          string
 	Candidate    *rtc.Candidate // nil: the client has no more
-	FirstFrameMs float64
+	FirstFrameMs *float64
+	Frames       []frameReport
+	On           bool
 	Rendition    string
 }
 
@@ -52,7 +54,8 @@ var requests = map[string]struct{ must, may []string }{
 	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
 	"restart-ice":   {},
 	"select":        {must: []string{"rendition"}},
-	"report":        {must: []string{"firstFrameMs"}},
+	"observe":       {must: []string{"on"}},
+	"report":        {may: []string{"firstFrameMs", "frames"}},
 	"ping":          {},
 	"leave":         {},
 }
@@ -77,8 +80,11 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"codecs":    func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
 	"candidate": func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
-		return number(&r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
+		r.FirstFrameMs = new(float64)
+		return number(r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
 	},
+	"frames": func(r *request, v json.RawMessage) (err error) { r.Frames, err = readFrames(v); return err },
+	"on":     func(r *request, v json.RawMessage) error { return truth(&r.On, v) },
 }
 
 // decode reads one message of a client, strictly: one JSON object, no field
@@ -177,6 +183,13 @@ func number(dst *float64, v json.RawMessage, limit float64) error {
 	}
 	if *dst < 0 || *dst > limit {
 		return fmt.Errorf("not between 0 and %.0f", limit)
+	}
+	return nil
+}
+
+func truth(dst *bool, v json.RawMessage) error {
+	if isNull(v) || json.Unmarshal(v, dst) != nil {
+		return errors.New("neither true nor false")
 	}
 	return nil
 }

@@ -96,6 +96,8 @@ type session struct {
 	next      *nextOffer          // to be made when the last one is settled
 	trickled  int                 // candidates of the client since the last offer
 	reported  bool                // the client told its time to first frame
+	observed  bool                // the client wants to know how it goes
+	ledger    ledger              // where the time of its frames went
 	whep      resource            // over WHEP
 }
 
@@ -365,6 +367,7 @@ func (x *session) newViewer() (err error) {
 	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
 	}
+	x.viewer.Observe(x.observed)
 	return nil
 }
 
@@ -442,8 +445,11 @@ func (x *session) act(ctx context.Context, m request) error {
 		return x.offer(ctx, nextOffer{restartICE: true, requestID: m.RequestID})
 	case "select":
 		return x.choice(ctx, cmp.Or(m.Rendition, auto), m.RequestID)
+	case "observe":
+		x.observe(m.On)
+		return nil
 	case "report":
-		return x.report(m.FirstFrameMs)
+		return x.report(m)
 	case "leave":
 		x.request = m.RequestID
 		return leaves
@@ -485,14 +491,37 @@ func (x *session) candidate(c *rtc.Candidate) error {
 	return x.viewer.AddCandidate(c)
 }
 
-// report takes the client's time to its first frame.
-func (x *session) report(ms float64) error {
-	if x.reported {
-		return refuse(badState, "the first frame was reported already")
+// observe has the viewer's frames noted, or no longer.
+func (x *session) observe(on bool) {
+	x.observed = on
+	if x.viewer != nil {
+		x.viewer.Observe(on)
 	}
-	x.reported = true
-	x.server.metrics.firstFrame.Observe(ms / 1000)
-	x.log.Info("first frame", "after", time.Duration(ms*float64(time.Millisecond)))
+}
+
+// report takes the client's time to its first frame, and what it tells of frames.
+// Those that weren't sent lately, and all while nobody observes, are passed over.
+func (x *session) report(m request) error {
+	if m.FirstFrameMs == nil && m.Frames == nil {
+		return refuse(badMessage, "report: firstFrameMs or frames is missing")
+	}
+	if m.FirstFrameMs != nil {
+		if x.reported {
+			return refuse(badState, "the first frame was reported already")
+		}
+		x.reported = true
+		x.server.metrics.firstFrame.Observe(*m.FirstFrameMs / 1000)
+		x.log.Info("first frame", "after", time.Duration(*m.FirstFrameMs*float64(time.Millisecond)))
+	}
+	if x.viewer == nil || !x.observed || len(m.Frames) == 0 {
+		return nil
+	}
+	now, rtt := media.Now(), x.viewer.Stats().RTT
+	for _, f := range m.Frames {
+		if sent, ok := x.viewer.Frame(f.rtp); ok {
+			x.server.metrics.latency.observe(x.stream.Name(), x.ledger.add(now, sent, f, rtt))
+		}
+	}
 	return nil
 }
 

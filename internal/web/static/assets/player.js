@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Frames } from './latency.js';
 import { View } from './player-view.js';
 import { style } from './player-style.js';
 import { Meter } from './stats.js';
@@ -229,6 +230,8 @@ export class GatewayPlayer extends HTMLElement {
     });
     viewer.addEventListener('media', (event) => this.#attach(event.detail));
     viewer.addEventListener('error', (event) => this.#complain(event.detail));
+    new Frames(viewer, v.video); // ends with the viewer's session
+    viewer.observe(this.hasAttribute('stats'));
     viewer.open();
     this.#tick = setInterval(() => this.#measure(), 1000);
     this.#render();
@@ -438,6 +441,7 @@ export class GatewayPlayer extends HTMLElement {
 
   #showStats(open) {
     this.#view.panel.element.hidden = !open;
+    if (open) this.#viewer?.observe(true); // and on, so that the curves have no holes
     this.#view.statsButton.setAttribute('aria-pressed', String(open));
   }
 

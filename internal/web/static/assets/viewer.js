@@ -113,7 +113,8 @@ function begun() {
  * Its steps are marks in the browser's performance timeline, gateway:connecting, open, joined, offer, answer, connected, first-frame.
  *
  * Events: `state` (detail: ViewerState), `stream` (detail: Stream), `media` (detail: MediaStream, a new one for each session and also
- * when its tracks changed), `rendition` (detail: Choice), `error` (detail: {code, message, traceId, fatal}).
+ * when its tracks changed), `rendition` (detail: Choice), `observe` (detail: boolean, whether
+ * the gateway is asked how it goes; also when a session begins and ends), `error` (detail: {code, message, traceId, fatal}).
  */
 export class Viewer extends EventTarget {
   #signaling;
@@ -151,6 +152,7 @@ export class Viewer extends EventTarget {
   #confirmed = 'auto';
   #asked = '';
   #asks = 0;
+  #observed = false;
 
   /**
    * @param {object} options
@@ -225,6 +227,34 @@ export class Viewer extends EventTarget {
     this.#choose({ selected: rendition });
   }
 
+  /**
+   * Asks the gateway how it goes, in this session and in later ones.
+   *
+   * @param {boolean} on
+   */
+  observe(on) {
+    if (on === this.#observed) return;
+    this.#observed = on;
+    if (!this.#session) return;
+    this.#signaling.send('observe', { on });
+    this.dispatchEvent(new CustomEvent('observe', { detail: on }));
+  }
+
+  /** Whether the gateway is asked how it goes now. */
+  get observing() {
+    return this.#observed && Boolean(this.#session);
+  }
+
+  /**
+   * Tells the gateway what was measured here; docs/protocol.md has the fields.
+   *
+   * @param {object} fields
+   * @returns {boolean} whether it was sent
+   */
+  report(fields) {
+    return Boolean(this.#session) && this.#signaling.send('report', fields);
+  }
+
   /** @param {Partial<Choice>} changes */
   #choose(changes) {
     const before = this.#choice;
@@ -269,7 +299,7 @@ export class Viewer extends EventTarget {
   firstFrame(now) {
     const ms = Math.max(0, now - this.#startedAt);
     performance.mark('gateway:first-frame', { startTime: now });
-    if (!this.#reported && !this.#hidden) this.#signaling.send('report', { firstFrameMs: Math.round(ms * 10) / 10 });
+    if (!this.#reported && !this.#hidden) this.report({ firstFrameMs: Math.round(ms * 10) / 10 });
     this.#reported = true;
     return ms;
   }
@@ -354,6 +384,10 @@ export class Viewer extends EventTarget {
       this.#renew();
     }
     this.#session = session;
+    if (this.#observed) {
+      this.#signaling.send('observe', { on: true });
+      this.dispatchEvent(new CustomEvent('observe', { detail: true }));
+    }
     // before the offer is applied, so before candidates are gathered
     this.#configure({
       ...(iceServers?.length ? { iceServers } : {}),
@@ -400,7 +434,9 @@ export class Viewer extends EventTarget {
 
   #drop() {
     this.#epoch++;
+    const observed = this.observing;
     this.#session = '';
+    if (observed) this.dispatchEvent(new CustomEvent('observe', { detail: false }));
     this.#reported = false;
     this.#hidden = document.hidden;
     this.#waited = false;
