@@ -44,6 +44,7 @@ func (g *Gateway) api() http.Handler {
 	mux.HandleFunc("GET /api/streams", g.listStreams)
 	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
 	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
+	mux.HandleFunc("GET /api/streams/{name}/viewers", g.listViewers)
 	mux.HandleFunc("POST /api/reload", g.reload)
 	mux.HandleFunc("/", notFound)
 	return mux
@@ -114,6 +115,18 @@ func (g *Gateway) oneStream(w http.ResponseWriter, r *http.Request) {
 		stream.Info
 		Settings string `json:"settings"` // in force, as YAML, with defaults
 	}{s.Info(), s.Config().Settings()})
+}
+
+// listViewers tells who watches a stream, and how it goes.
+func (g *Gateway) listViewers(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if _, ok := g.streams.Stream(name); !ok {
+		notFound(w, r)
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Viewers []signal.Viewer `json:"viewers"`
+	}{g.signal.Viewers(r.Context(), name)})
 }
 
 // reload brings the streams in line with their files and answers with what was

@@ -74,6 +74,11 @@ func TestEncodersDoAsTheTableSays(t *testing.T) {
 			if _, _, key := s.frame(t, "it"); !key {
 				t.Error("it doesn't begin with a keyframe")
 			}
+			first := s.next(t, "it")
+			if timed := first.Encoding >= first.Capture && first.Encoded > first.Encoding && first.Arrived >= first.Encoded; timed != (row.Codec.Kind() == media.Video) {
+				t.Errorf("captured at %v, encoded from %v to %v, arrived at %v", first.Capture, first.Encoding, first.Encoded, first.Arrived)
+			}
+			first.Release()
 			holds := func(bps int) {
 				t.Helper()
 				if b.Bitrate.Property == "" {

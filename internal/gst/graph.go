@@ -34,6 +34,7 @@ type graph struct {
 	pipeline *gst.Pipeline
 	bus      *gst.Bus
 	held     []*gst.Element // given back at the end
+	stamps   []*C.stamps    // likewise
 	free     func()         // likewise; may be nil
 
 	closing atomic.Bool
@@ -66,6 +67,16 @@ func (g *graph) named(name string) (*gst.Element, error) {
 	}
 	g.held = append(g.held, e)
 	return e, nil
+}
+
+// watchEncoder begins to note when the encoder that feeds an appsink has which
+// picture. nil: none does, or of sound.
+func (g *graph) watchEncoder(appsink *gst.Element) *C.stamps {
+	s := C.stamps_new(element(appsink))
+	if s != nil {
+		g.stamps = append(g.stamps, s)
+	}
+	return s
 }
 
 // changeState changes the state. It may never return: see bounded. It doesn't
@@ -189,6 +200,9 @@ func (g *graph) release() {
 	defer enterX(g.about)() // an ximagesrc that never started closes its display only here
 	if g.free != nil {
 		g.free()
+	}
+	for _, s := range g.stamps {
+		C.stamps_free(s)
 	}
 	for _, e := range g.held {
 		dispose(e.Object.InitiallyUnowned.Object)

@@ -146,6 +146,13 @@ func TestFramesComeWholeAndStampedInEveryCodec(t *testing.T) {
 				if age := b.Arrived - b.Capture; age < 0 || age > 5*time.Second {
 					t.Fatalf("frame %d is %v old", frames, age)
 				}
+				if codec == media.Opus {
+					if b.Encoding != 0 || b.Encoded != 0 {
+						t.Fatalf("sound has an encoder's stamps: %v, %v", b.Encoding, b.Encoded)
+					}
+				} else if b.Encoding < b.Capture || b.Encoded <= b.Encoding || b.Arrived < b.Encoded {
+					t.Fatalf("frame %d: captured at %v, encoded from %v to %v, arrived at %v", frames, b.Capture, b.Encoding, b.Encoded, b.Arrived)
+				}
 				for i := range b.Len() {
 					if n := len(b.Payload(i)); n == 0 || n > 1200 {
 						t.Fatalf("payload of %d bytes", n)

@@ -49,6 +49,7 @@ type tap struct {
 	graph   *graph
 	appsink *gst.Element
 	outlet  *C.outlet // where the graph's buffers come from; nil in a whole feed
+	stamps  *C.stamps // of the encoder; nil where there is none
 	sink    Sink
 	log     *slog.Logger
 	fail    func(error)
@@ -72,7 +73,7 @@ type tap struct {
 
 func newTap(id string, t media.Track, g *graph, appsink *gst.Element, p *Pipeline) *tap {
 	return &tap{
-		id: id, track: t, graph: g, appsink: appsink, sink: p.sink, log: p.log,
+		id: id, track: t, graph: g, appsink: appsink, stamps: g.watchEncoder(appsink), sink: p.sink, log: p.log,
 		keyframes: make(chan struct{}, 1), facts: make([]C.packet_fact, 64),
 	}
 }
@@ -115,11 +116,20 @@ func (t *tap) run() {
 			t.capture = min(base+time.Duration(running), b.Arrived)
 		}
 		b.Capture = t.capture
+		t.stamp(b, running)
 		if t.outlet != nil && C.outlet_lost(t.outlet, running) != 0 {
 			t.lost = true
 		}
 		b.Gap, t.lost = t.lost, false
 		t.deliver(b)
+	}
+}
+
+// stamp notes when the encoder had the buffer's picture.
+func (t *tap) stamp(b *media.Buffer, running C.GstClockTime) {
+	var in, out C.guint64
+	if t.stamps != nil && C.stamps_find(t.stamps, running, &in, &out) != 0 {
+		b.Encoding, b.Encoded = max(time.Duration(in), b.Capture), min(time.Duration(out), b.Arrived)
 	}
 }
 

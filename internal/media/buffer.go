@@ -18,6 +18,8 @@ import (
 // Retain first.
 type Buffer struct {
 	Capture  time.Duration // when the frame was captured, on the clock of Now
+	Encoding time.Duration // when the encoder was given the frame, on the clock of Now; 0: unknown, or nothing is encoded here
+	Encoded  time.Duration // when the encoder had yielded it, or as much of it as the buffer has; 0 with Encoding
 	Arrived  time.Duration // when the buffer left its pipeline, on the clock of Now
 	Start    bool          // the first packet begins a frame
 	End      bool          // the last packet ends its frame (RTP marker)
@@ -117,7 +119,7 @@ func (b *Buffer) Release() {
 	if b.slab != nil {
 		slabs[bits.Len(uint(cap(*b.slab)))-1-minClass].Put(b.slab)
 	}
-	b.Capture, b.Arrived = 0, 0
+	b.Capture, b.Encoding, b.Encoded, b.Arrived = 0, 0, 0, 0
 	b.Start, b.End, b.Keyframe, b.Gap = false, false, false, false
 	b.slab, b.data, b.ends = nil, nil, b.ends[:0]
 	buffers.Put(b)

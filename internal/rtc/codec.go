@@ -28,7 +28,7 @@ func answerFormat(t media.Track, s *section) (format, bool) {
 		f.fmtp = answerProfile(t.Fmtp, best.fmtp)
 	}
 	if t.Kind == media.Video {
-		f.rtx, f.delayID = best.rtx, s.delayID
+		f.rtx, f.delayID, f.captureID = best.rtx, s.delayID, s.captureID
 		for _, fb := range videoFeedback {
 			if slices.Contains(best.feedback, fb) {
 				f.feedback = append(f.feedback, fb)

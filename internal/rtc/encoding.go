@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/pion/rtp"
@@ -18,8 +19,9 @@ type encoding struct {
 	format format // of the headers
 	offset uint32 // of the RTP timestamps
 	delta  heading
-	key    heading // of the packets of keyframes: with the playout delay
+	key    heading // of the packets of keyframes: with the playout delay and the capture time
 	number []byte  // of the transport-wide sequence number in all their headers; nil: they have none
+	moment []byte  // of the capture time in those of keyframes; likewise
 }
 
 // heading is the headers of a kind of packet: SSRC, payload type and extensions,
@@ -31,14 +33,14 @@ type heading struct {
 	size  int        // bytes of each
 }
 
-func newHeading(f format, ssrc, rtxSSRC uint32, delay, number []byte) heading {
+func newHeading(f format, ssrc, rtxSSRC uint32, delay, number, moment []byte) heading {
 	var h heading
 	header := func(pt uint8, ssrc uint32) rtp.Header {
 		h := rtp.Header{Version: 2, PayloadType: pt, SSRC: ssrc}
 		for _, x := range []struct {
 			id      uint8
 			payload []byte
-		}{{f.delayID, delay}, {f.transportID, number}} {
+		}{{f.delayID, delay}, {f.transportID, number}, {f.captureID, moment}} {
 			if x.payload != nil {
 				_ = h.SetExtension(x.id, x.payload) // the identifier was checked: parseSection
 			}
@@ -59,7 +61,7 @@ func (e *encoding) ready() bool { return e.delta.plain.SSRC != 0 }
 // in is the encoding in a format: itself if that changes no header.
 func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
 	if e.ready() && e.format.pt == f.pt && e.format.rtx == f.rtx && e.format.delayID == f.delayID && e.format.inStep == f.inStep &&
-		e.format.transportID == f.transportID && e.format.ccfb == f.ccfb {
+		e.format.transportID == f.transportID && e.format.ccfb == f.ccfb && e.format.captureID == f.captureID {
 		e.format = f
 		return e
 	}
@@ -70,15 +72,18 @@ func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
 	if f.transportID != 0 && (rtxSSRC != 0 || e.spec.Kind == media.Audio) {
 		n.number = make([]byte, 2)
 	}
-	n.delta = newHeading(f, ssrc, rtxSSRC, nil, n.number)
-	n.key = n.delta
+	n.delta = newHeading(f, ssrc, rtxSSRC, nil, n.number, nil)
+	var delay []byte
 	if f.delayID != 0 {
-		delay := atOnce
+		delay = atOnce
 		if f.inStep {
 			delay = withSound
 		}
-		n.key = newHeading(f, ssrc, rtxSSRC, delay, n.number)
 	}
+	if f.captureID != 0 {
+		n.moment = make([]byte, 8)
+	}
+	n.key = newHeading(f, ssrc, rtxSSRC, delay, n.number, n.moment)
 	return n
 }
 
@@ -99,8 +104,12 @@ func (e *encoding) numbered() bool { return e.number != nil || e.format.ccfb }
 func (e *encoding) repeats() bool { return e.number == nil && e.spec.Kind == media.Video }
 
 // prepare fills in the header that packet p has under a sequence number, stamped
-// late after its capture: a pure function of these, but for the bytes of number.
-func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.Header {
+// late after its capture, which is ntp: a pure function of these, but for the bytes
+// of number.
+func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration, ntp uint64) *rtp.Header {
+	if e.moment != nil && p.Buffer.Keyframe {
+		binary.BigEndian.PutUint64(e.moment, ntp)
+	}
 	h := &e.heading(p).plain
 	h.SequenceNumber = seq
 	h.Timestamp = e.timestamp(p.Buffer.Capture + late)

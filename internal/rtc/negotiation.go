@@ -212,6 +212,9 @@ func answered(offered []format, s *section) []format {
 		if s.delayID != f.delayID {
 			f.delayID = 0
 		}
+		if s.captureID != f.captureID {
+			f.captureID = 0
+		}
 		if s.transport(&s.codecs[i], f.rtx) != f.transportID {
 			f.transportID = 0
 		}
@@ -369,9 +372,9 @@ func stays(accepted []format, s *section) (format, bool) {
 	for _, f := range accepted {
 		for _, p := range s.codecs {
 			if p.pt == f.pt && p.name == string(f.codec) {
-				f.rtx, f.delayID = p.rtx, s.delayID
+				f.rtx, f.delayID, f.captureID = p.rtx, s.delayID, s.captureID
 				if f.codec.Kind() == media.Audio {
-					f.rtx, f.delayID = 0, 0
+					f.rtx, f.delayID, f.captureID = 0, 0, 0
 				}
 				f.transportID, f.ccfb = s.transport(&p, f.rtx), s.ccfb(&p)
 				return f, true

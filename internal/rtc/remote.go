@@ -38,6 +38,7 @@ type section struct {
 	// of header extensions that fit a one-byte header (RFC 8285 §4.2), 0: none
 	delayID     uint8 // playout delay
 	transportID uint8 // transport-wide sequence number
+	captureID   uint8 // capture time
 }
 
 // peerFormat is a format that the peer names.
@@ -209,7 +210,7 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 // extension takes note of a header extension. Of two with one identifier, which
 // no sound description has, the first counts.
 func (s *section) extension(id uint8, uri string) {
-	if id == s.delayID || id == s.transportID {
+	if id == s.delayID || id == s.transportID || id == s.captureID {
 		return
 	}
 	switch uri {
@@ -217,6 +218,8 @@ func (s *section) extension(id uint8, uri string) {
 		s.delayID = id
 	case transportURI:
 		s.transportID = id
+	case captureURI:
+		s.captureID = id
 	}
 }
 

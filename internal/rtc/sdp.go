@@ -25,6 +25,7 @@ import (
 const (
 	delayURI     = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 	transportURI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+	captureURI   = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 
 	transportFeedback = "transport-cc" // as an rtcp-fb
 )
@@ -33,6 +34,7 @@ const (
 const (
 	offeredDelayID     = 1
 	offeredTransportID = 2
+	offeredCaptureID   = 3
 )
 
 // nominal formats, as pion's MediaEngine has them.
@@ -53,6 +55,7 @@ type format struct {
 	inStep      bool     // what it says there: shown with the sound, or at once
 	transportID uint8    // of the transport-wide sequence number, of which the receiver tells; 0: none
 	ccfb        bool     // the receiver tells of packets by RFC 8888
+	captureID   uint8    // of the capture time; 0: none
 }
 
 var videoFeedback = []string{"nack", "nack pli", "ccm fir"}
@@ -82,7 +85,7 @@ func offerFormat(t media.Track, taken func(uint8) bool) (format, error) {
 	}
 	f.pt = pt
 	if video {
-		f.rtx, f.feedback, f.delayID = pt+1, videoFeedback, offeredDelayID
+		f.rtx, f.feedback, f.delayID, f.captureID = pt+1, videoFeedback, offeredDelayID, offeredCaptureID
 	}
 	if video || t.Codec == media.Opus {
 		f.transportID = offeredTransportID
@@ -249,16 +252,18 @@ func putFormats(m *sdp.MediaDescription, p proposal) {
 		m.WithPropertyAttribute("inactive")
 	}
 	m.MediaName.Formats = nil
-	var delayID, transportID uint8
+	var delayID, transportID, captureID uint8
 	for _, f := range p.formats {
 		putFormat(m, f)
-		delayID, transportID = max(delayID, f.delayID), max(transportID, f.transportID)
+		delayID, transportID, captureID = max(delayID, f.delayID), max(transportID, f.transportID), max(captureID, f.captureID)
 	}
-	if delayID != 0 {
-		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", delayID, delayURI))
-	}
-	if transportID != 0 {
-		m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", transportID, transportURI))
+	for _, x := range []struct {
+		id  uint8
+		uri string
+	}{{delayID, delayURI}, {transportID, transportURI}, {captureID, captureURI}} {
+		if x.id != 0 {
+			m.WithValueAttribute("extmap", fmt.Sprintf("%d %s", x.id, x.uri))
+		}
 	}
 }
 

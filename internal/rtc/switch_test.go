@@ -726,7 +726,8 @@ func TestPayloadTypesKeepTheirMeaning(t *testing.T) {
 
 func TestSendingAllocatesNothing(t *testing.T) {
 	src, w := newSource(), nothing{}
-	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1, transportID: 2}, w)
+	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1, transportID: 2, captureID: 3}, w)
+	tr.observe(true)
 	src.push(true, 20)
 	src.wake = nil
 	shard := newIdleShard(t)
@@ -743,6 +744,7 @@ func TestSendingAllocatesNothing(t *testing.T) {
 		if packets != 20 {
 			t.Fatal(packets)
 		}
+		tr.frames.flush(media.Now())
 	})
 	if n > 0 {
 		t.Errorf("%v allocations a turn", n)

@@ -26,6 +26,10 @@ var (
 	withSound = []byte{0, 0x0f, 0xff}
 )
 
+// The capture time, as an NTP timestamp of the clock of the sender reports, rides on
+// keyframes likewise (http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time):
+// a receiver goes on from it by the RTP timestamps of what follows.
+
 const (
 	rtxShare    = 4        // at most a fourth of what was sent may be sent again
 	rtxBurst    = 64 << 10 // bytes of it that may be saved up
@@ -78,6 +82,7 @@ type track struct {
 	recent  *[rtxRecent]resent
 	nacked  []uint16            // the shard's copy of feedback.nacked
 	counted map[uint32]*counted // by SSRC, for peers that send congestion control feedback
+	frames  *frames             // nil unless the viewer is observed
 
 	refused atomic.Uint64
 	feedback
@@ -157,7 +162,10 @@ func (t *track) write(p media.Packet) error {
 	}
 	t.sent = p.Buffer.Capture + t.late
 	t.last, t.cut = p.Index, !p.Marker()
-	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
+	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late, t.viewer.ntp(p.Buffer.Capture))
+	if t.frames != nil {
+		t.frames.note(p, h.Timestamp)
+	}
 	payload := p.Payload()
 	size := t.cur.heading(p).size + len(payload)
 	if t.cur.numbered() {
@@ -214,7 +222,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	if run.enc.heading(p).rtx.SSRC != 0 {
 		return true, t.sendRTX(run, seq, p, scratch)
 	}
-	h := run.enc.prepare(p, seq, run.late)
+	h := run.enc.prepare(p, seq, run.late, t.viewer.ntp(p.Buffer.Capture))
 	t.viewer.est.wire += run.enc.heading(p).size + len(payload)
 	_, err := t.out.WriteRTP(h, payload)
 	return true, err
@@ -223,7 +231,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 // sendRTX sends a packet that had a sequence number in a run on the RTX stream:
 // RFC 4588 §4, the original sequence number, then the original payload.
 func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byte) error {
-	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)
+	h, heading := run.enc.prepare(p, seq, run.late, t.viewer.ntp(p.Buffer.Capture)), run.enc.heading(p)
 	rtx := &heading.rtx
 	*scratch = binary.BigEndian.AppendUint16((*scratch)[:0], seq)
 	*scratch = append(*scratch, p.Payload()...)

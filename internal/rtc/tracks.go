@@ -51,6 +51,7 @@ func (v *Viewer) addTrack(slot string, spec media.Track, streamID string, src So
 	}
 	if t == nil {
 		t = newTrack(v, slot, spec.Kind, streamID)
+		t.observe(v.observed)
 		v.tracks = append(slices.Clip(v.tracks), t)
 	}
 	t.name(slot, streamID)

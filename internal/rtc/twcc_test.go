@@ -308,7 +308,7 @@ func TestTransportNumbersAreNegotiated(t *testing.T) {
 		"without extension":  {without(transportURI), false, false},
 		"without feedback":   {without(transportFeedback), false, false},
 		"without RTX":        {without("apt=", "a=rtpmap:103"), false, true},
-		"another identifier": {func(s string) string { return strings.ReplaceAll(s, extmap, "a=extmap:3 "+transportURI) }, false, false},
+		"another identifier": {func(s string) string { return strings.ReplaceAll(s, extmap, "a=extmap:4 "+transportURI) }, false, false},
 		"feedback for all": {func(s string) string {
 			return strings.ReplaceAll(without(transportFeedback)(s), "a=mid", "a=rtcp-fb:* transport-cc\r\na=mid")
 		}, true, true},
@@ -372,7 +372,7 @@ func TestHeadersOfAnEncodingHaveOneSize(t *testing.T) {
 	for range 5 {
 		src.push(false, 3)
 	}
-	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1, transportID: 2}, w)
+	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103, delayID: 1, transportID: 2, captureID: 3}, w)
 	var scratch []byte
 	for _, p := range src.packets {
 		if err := tr.write(p); err != nil {
@@ -388,9 +388,9 @@ func TestHeadersOfAnEncodingHaveOneSize(t *testing.T) {
 		key := i%18 < 3
 		size := 12 + 4 + 4
 		if key {
-			size = 12 + 4 + 8
+			size = 12 + 4 + 16
 		}
-		if h.MarshalSize() != size || (h.GetExtension(1) != nil) != key {
+		if h.MarshalSize() != size || (h.GetExtension(1) != nil) != key || (h.GetExtension(3) != nil) != key {
 			t.Errorf("packet %d has a header of %d bytes and playout delay %v", i, h.MarshalSize(), h.GetExtension(1))
 		}
 		if n := binary.BigEndian.Uint16(h.GetExtension(2)); n != uint16(i) {
@@ -478,7 +478,7 @@ func TestNothingIsSealedTwice(t *testing.T) {
 		formatOf := func(s media.Track) format {
 			f := format{codec: s.Codec, fmtp: s.Fmtp, pt: []uint8{102, 104}[dice.IntN(2)], transportID: uint8(2 * dice.IntN(2))}
 			if s.Kind == media.Video {
-				f.delayID, f.inStep, f.rtx = uint8(dice.IntN(2)), dice.IntN(2) == 0, []uint8{0, 103}[dice.IntN(2)]
+				f.delayID, f.captureID, f.inStep, f.rtx = uint8(dice.IntN(2)), uint8(3*dice.IntN(2)), dice.IntN(2) == 0, []uint8{0, 103}[dice.IntN(2)]
 			}
 			return f
 		}

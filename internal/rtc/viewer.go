@@ -78,6 +78,7 @@ type Viewer struct {
 	est       estimation
 	gone      bool
 	batching  bool // what is written goes to the shard's batch
+	observed  bool // its tracks remember frames
 	failures  int
 	unsent    int           // packets that found no way
 	reportAt  time.Duration // of the next sender report; 0 before the first packet
@@ -178,6 +179,9 @@ func (v *Viewer) turn(s *shard) (next due) {
 	}
 	if v.est.probe.ID != 0 && v.sendProbe(s, now) {
 		next = max(next, dueAtTick)
+	}
+	if v.observed && packets > 0 {
+		v.flushing()
 	}
 	s.out.flush()
 	if n := v.est.wire - v.est.noted; n > 0 {

@@ -69,6 +69,7 @@ type quality struct {
 	RoundTrip float64    `json:"roundTrip,omitempty"` // ms
 	Queue     float64    `json:"queue,omitempty"`     // ms that packets wait on the way
 	Decisions []decision `json:"decisions"`
+	Latency   *Latency   `json:"latency,omitempty"` // ms
 }
 
 // onEstimate is the viewer's OnEstimate.
@@ -104,8 +105,12 @@ func (x *session) view(ctx context.Context, m request) error {
 	return x.adjust(ctx)
 }
 
-// observe begins or ends to tell the client of its quality.
-func (x *session) observe(on bool) error {
+// observe begins or ends to tell the client of its quality, and to note when its
+// frames are sent.
+func (x *session) observe(on bool) {
+	if x.viewer != nil {
+		x.viewer.Observe(on)
+	}
 	a := &x.adapt
 	switch {
 	case !on && a.observed != nil:
@@ -116,7 +121,6 @@ func (x *session) observe(on bool) error {
 		a.told = 0
 		x.tellQuality()
 	}
-	return nil
 }
 
 // adjust gives the viewer what fits now: its network, its page and its wish.
@@ -266,6 +270,7 @@ func (x *session) quality() quality {
 	if x.viewer == nil {
 		return q
 	}
+	q.Latency = x.ledger.latency(media.Now())
 	stats := x.viewer.Stats()
 	q.Estimate, q.Loss = stats.Estimate.Bps, max(stats.Loss, stats.TransportLoss)
 	q.RoundTrip, q.Queue = milliseconds(stats.RTT), milliseconds(stats.Estimate.Queue)
@@ -287,8 +292,6 @@ func (x *session) quality() quality {
 	}
 	return q
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // pause ends what is sent of a kind until it is sent again.
 func (x *session) pause(kind media.Kind) error {

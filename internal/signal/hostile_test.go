@@ -66,6 +66,7 @@ func TestHostileClientsAreRefusedAndDisturbNobody(t *testing.T) {
 		"a candidate of garbage":     {join, candidate("candidate:no such thing"), badCandidate, 0},
 		"a target":                   {join, say(map[string]any{"type": "ice-candidate", "candidate": nil, "target": "somebody"}), badState, 0},
 		"another room's message":     {join, say(map[string]any{"type": "restart-ice", "roomId": "h264"}), badState, 0},
+		"a report of nothing":        {join, raw(`{"type":"report"}`), badMessage, 0},
 		"two reports":                {func(c *conversation) { join(c); c.say(map[string]any{"type": "report", "firstFrameMs": 1}) }, say(map[string]any{"type": "report", "firstFrameMs": 1}), badState, 0},
 		"a select before join":       {nil, say(map[string]any{"type": "select", "rendition": "low"}), badState, 0},
 		"a select of nothing":        {join, raw(`{"type":"select"}`), badMessage, 0},

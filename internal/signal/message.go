@@ -42,7 +42,8 @@ type request struct {
 	Codecs       *codecs
 	SDP          string
 	Candidate    *rtc.Candidate // nil: the client has no more
-	FirstFrameMs float64
+	FirstFrameMs *float64
+	Frames       []frameReport
 	Rendition    string
 	Width        int
 	Height       int
@@ -59,7 +60,7 @@ var requests = map[string]struct{ must, may []string }{
 	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
 	"restart-ice":   {},
 	"select":        {must: []string{"rendition"}},
-	"report":        {must: []string{"firstFrameMs"}},
+	"report":        {may: []string{"firstFrameMs", "frames"}},
 	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible"}},
 	"observe":       {must: []string{"on"}},
 	"ping":          {},
@@ -91,8 +92,10 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"audible":   func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
 	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
-		return number(&r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
+		r.FirstFrameMs = new(float64)
+		return number(r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
 	},
+	"frames": func(r *request, v json.RawMessage) (err error) { r.Frames, err = readFrames(v); return err },
 }
 
 // decode reads one message of a client, strictly: one JSON object, no field

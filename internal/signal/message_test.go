@@ -20,6 +20,7 @@ func TestDecodeTakesWhatTheProtocolHas(t *testing.T) {
 		`{"type":"ice-candidate","candidate":{"candidate":"candidate:1","sdpMid":null,"sdpMLineIndex":null,"usernameFragment":null}}`,
 		`{"type":"restart-ice"}`,
 		`{"type":"report","firstFrameMs":212.5}`,
+		`{"type":"observe","on":false}`,
 		`{"type":"ping","requestId":"7"}`,
 		` { "type" : "leave" } `,
 	} {
@@ -76,6 +77,8 @@ func TestDecodeRefuses(t *testing.T) {
 		"a fraction for a count":  `{"type":"join","roomId":"test","version":1.5}`,
 		"a huge number":           `{"type":"join","roomId":"test","version":1e99}`,
 		"a negative time":         `{"type":"report","firstFrameMs":-1}`,
+		"observing a number":      `{"type":"observe","on":1}`,
+		"observing nothing":       `{"type":"observe","on":null}`,
 		"a time of hours":         `{"type":"report","firstFrameMs":1e9}`,
 		"a long room":             `{"type":"join","roomId":"` + long + `"}`,
 		"a long request id":       `{"type":"ping","requestId":"` + long + `"}`,
@@ -128,6 +131,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"ice-candidate","candidate":{"candidate":"candidate:1 1 udp 1 ::1 9 typ host","sdpMid":"0"}}`))
 	f.Add([]byte(`{"type":"answer","sdp":"v=0","session":"x"}`))
 	f.Add([]byte(`{"type":"report","firstFrameMs":1}`))
+	f.Add([]byte(`{"type":"report","frames":[{"rtp":1,"received":2.5,"jitterBuffer":3,"decode":4,"render":5}]}`))
+	f.Add([]byte(`{"type":"observe","on":true}`))
 	f.Add([]byte(`{"type":"ping"}{}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decode(data)
@@ -140,7 +145,8 @@ func FuzzDecode(f *testing.F) {
 		if _, known := requests[r.Type]; !known || !json.Valid(data) {
 			t.Fatalf("took %q", data)
 		}
-		if len(r.RequestID) > 64 || len(r.RoomID) > 128 || len(r.Session) > 128 || r.FirstFrameMs < 0 {
+		if len(r.RequestID) > 64 || len(r.RoomID) > 128 || len(r.Session) > 128 || r.FirstFrameMs != nil && *r.FirstFrameMs < 0 ||
+			len(r.Frames) > maxFrames {
 			t.Fatalf("took fields out of range: %+v", r)
 		}
 	})

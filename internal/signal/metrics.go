@@ -1,6 +1,9 @@
 package signal
 
 import (
+	"sync"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -21,9 +24,10 @@ type metrics struct {
 	decisions   *prometheus.CounterVec   // what
 	estimate    *prometheus.HistogramVec // stream
 	queue       *prometheus.HistogramVec // stream
+	latency     *latencies
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 	auto := promauto.With(r) // makes them without registering when r is nil
 	buckets := []float64{.02, .05, .1, .15, .2, .3, .5, .75, 1, 1.5, 2, 3, 5, 10, 30}
 	return &metrics{
@@ -68,5 +72,53 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "gateway_viewer_queue_seconds", Help: "How long packets wait on the way to viewers, at each estimate.",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2},
 		}, []string{"stream"}),
+		latency: newLatencies(r, streams),
 	}
+}
+
+// latencies are histograms of the stages that frames go through, by stream. Those
+// of a stream that is gone go when they are collected next.
+type latencies struct {
+	*prometheus.HistogramVec // stream, stage
+	streams                  Streams
+
+	mu    sync.Mutex // guards names, and that an observation isn't made anew of a stream that goes
+	names map[string]bool
+}
+
+func newLatencies(r prometheus.Registerer, streams Streams) *latencies {
+	l := &latencies{streams: streams, names: make(map[string]bool)}
+	l.HistogramVec = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "gateway_latency_seconds", Help: "What the stages from the source to the glass take, of frames that pages report while they are observed.",
+		Buckets: []float64{.001, .002, .003, .005, .008, .012, .02, .03, .05, .08, .12, .2, .3, .5, 1, 2},
+	}, []string{"stream", "stage"})
+	if r != nil {
+		r.MustRegister(l)
+	}
+	return l
+}
+
+// observe adds a frame of a stream.
+func (l *latencies) observe(stream string, spent [stages]time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names[stream] = true
+	for s, d := range spent {
+		if d != unknown {
+			l.WithLabelValues(stream, stageNames[s]).Observe(d.Seconds())
+		}
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (l *latencies) Collect(out chan<- prometheus.Metric) {
+	l.mu.Lock()
+	for name := range l.names {
+		if _, ok := l.streams.Stream(name); !ok {
+			delete(l.names, name)
+			l.DeletePartialMatch(prometheus.Labels{"stream": name})
+		}
+	}
+	l.mu.Unlock()
+	l.HistogramVec.Collect(out)
 }

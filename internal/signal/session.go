@@ -96,6 +96,7 @@ type session struct {
 	next      *nextOffer          // to be made when the last one is settled
 	trickled  int                 // candidates of the client since the last offer
 	reported  bool                // the client told its time to first frame
+	ledger    ledger              // where the time of its frames went
 	whep      resource            // over WHEP
 	adapt     adaptation
 }
@@ -374,6 +375,7 @@ func (x *session) newViewer() (err error) {
 	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
 	}
+	x.viewer.Observe(x.adapt.observed != nil)
 	return nil
 }
 
@@ -451,12 +453,13 @@ func (x *session) act(ctx context.Context, m request) error {
 		return x.offer(ctx, nextOffer{restartICE: true, requestID: m.RequestID})
 	case "select":
 		return x.choice(ctx, cmp.Or(m.Rendition, auto), m.RequestID)
+	case "observe":
+		x.observe(m.On)
+		return nil
 	case "report":
-		return x.report(m.FirstFrameMs)
+		return x.report(m)
 	case "view":
 		return x.view(ctx, m)
-	case "observe":
-		return x.observe(m.On)
 	case "leave":
 		x.request = m.RequestID
 		return leaves
@@ -498,14 +501,29 @@ func (x *session) candidate(c *rtc.Candidate) error {
 	return x.viewer.AddCandidate(c)
 }
 
-// report takes the client's time to its first frame.
-func (x *session) report(ms float64) error {
-	if x.reported {
-		return refuse(badState, "the first frame was reported already")
+// report takes the client's time to its first frame, and what it tells of frames.
+// Those that weren't sent lately, and all while nobody observes, are passed over.
+func (x *session) report(m request) error {
+	if m.FirstFrameMs == nil && m.Frames == nil {
+		return refuse(badMessage, "report: firstFrameMs or frames is missing")
 	}
-	x.reported = true
-	x.server.metrics.firstFrame.Observe(ms / 1000)
-	x.log.Info("first frame", "after", time.Duration(ms*float64(time.Millisecond)))
+	if m.FirstFrameMs != nil {
+		if x.reported {
+			return refuse(badState, "the first frame was reported already")
+		}
+		x.reported = true
+		x.server.metrics.firstFrame.Observe(*m.FirstFrameMs / 1000)
+		x.log.Info("first frame", "after", time.Duration(*m.FirstFrameMs*float64(time.Millisecond)))
+	}
+	if x.viewer == nil || x.adapt.observed == nil || len(m.Frames) == 0 {
+		return nil
+	}
+	now, rtt := media.Now(), x.viewer.Stats().RTT
+	for _, f := range m.Frames {
+		if sent, ok := x.viewer.Frame(f.rtp); ok {
+			x.server.metrics.latency.observe(x.stream.Name(), x.ledger.add(now, sent, f, rtt))
+		}
+	}
 	return nil
 }
 

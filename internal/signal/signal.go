@@ -78,7 +78,7 @@ func New(o Options) *Server {
 		rtc:     o.RTC,
 		conf:    o.Config,
 		log:     cmp.Or(o.Logger, slog.Default()),
-		metrics: newMetrics(o.Registerer),
+		metrics: newMetrics(o.Registerer, o.Streams),
 		timing: timing{
 			join:      10 * time.Second,
 			negotiate: 30 * time.Second,

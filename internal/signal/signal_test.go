@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
@@ -374,9 +375,10 @@ type peer struct {
 	pc      *webrtc.PeerConnection
 	started chan struct{} // ICE has begun
 	packets map[webrtc.RTPCodecType]chan struct{}
+	reads   func(webrtc.RTPCodecType, *rtp.Packet) // called with each packet; set before the first offer
 }
 
-func newPeer(t *testing.T) *peer {
+func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
 	t.Helper()
 	var settings webrtc.SettingEngine
 	settings.SetIncludeLoopbackCandidate(true)
@@ -384,7 +386,8 @@ func newPeer(t *testing.T) *peer {
 		t.Fatal(err)
 	}
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
-	pc, err := webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecsOfBrowsers(t))).NewPeerConnection(webrtc.Configuration{})
+	options = append(options, webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecsOfBrowsers(t)))
+	pc, err := webrtc.NewAPI(options...).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,12 +397,24 @@ func newPeer(t *testing.T) *peer {
 	var begun sync.Once
 	pc.OnICEConnectionStateChange(func(webrtc.ICEConnectionState) { begun.Do(func() { close(p.started) }) })
 	var readers sync.WaitGroup
-	pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
-		readers.Add(1)
+	pc.OnTrack(func(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+		readers.Add(2)
 		defer readers.Done()
+		go func() { // what comes as RTCP is for interceptors
+			defer readers.Done()
+			for {
+				if _, _, err := receiver.ReadRTCP(); err != nil {
+					return
+				}
+			}
+		}()
 		for {
-			if _, _, err := track.ReadRTP(); err != nil {
+			packet, _, err := track.ReadRTP()
+			if err != nil {
 				return
+			}
+			if p.reads != nil {
+				p.reads(track.Kind(), packet)
 			}
 			poke(p.packets[track.Kind()])
 		}

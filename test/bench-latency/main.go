@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -121,16 +122,32 @@ func bench(ctx context.Context, o options) error {
 		}
 	}
 	report(results)
+	reportLedger(results[1])
 	return nil
 }
 
 var chains = [2]string{"bare", "gateway"}
 
+// stages are those of the ledger, in the order of the way.
+var stages = []string{"capture", "encode", "packetize", "queue", "network", "jitterBuffer", "decode", "render", "total"}
+
+// ledger is what the gateway says that the stages took, in ms, and what the same
+// took as it was measured.
+type ledger struct {
+	stages           map[string]quantiles
+	waited           float64 // p50 from the painting to the capture
+	shown50, shown95 float64 // from the capture to the glass
+	difference       float64 // the ledger's total p50, against the measured one
+}
+
+type quantiles struct{ P50, P95, Max float64 }
+
 // chain is one running chain: where its page is, and how it ends.
 type chain struct {
 	url      string
 	close    func() error
-	pipeline func(ctx context.Context) (ms float64, err error) // mean time from capture to packets; nil where it isn't known
+	pipeline func(ctx context.Context) (ms float64, err error)       // mean time from capture to packets; nil where it isn't known
+	ledger   func(ctx context.Context) (map[string]quantiles, error) // of the only viewer; nil where there is none
 }
 
 type starter func(ctx context.Context, o options, display string) (chain, error)
@@ -183,7 +200,23 @@ func startGateway(ctx context.Context, o options, display string) (chain, error)
 		labels := `{stream="desktop",track="video"}`
 		return 1000 * m["gateway_track_pipeline_seconds_total"+labels] / m["gateway_track_frames_total"+labels], nil
 	}
-	return chain{url: g.URL("/watch/desktop"), close: g.Close, pipeline: pipeline}, nil
+	latency := func(ctx context.Context) (map[string]quantiles, error) {
+		var answer struct {
+			Viewers []struct{ Latency map[string]quantiles }
+		}
+		_, body, err := g.Get(ctx, "/api/streams/desktop/viewers")
+		if err == nil {
+			err = json.Unmarshal(body, &answer)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(answer.Viewers) != 1 || len(answer.Viewers[0].Latency) < len(stages) {
+			return nil, fmt.Errorf("the ledger isn't complete: %s", body)
+		}
+		return answer.Viewers[0].Latency, nil
+	}
+	return chain{url: g.URL("/watch/desktop"), close: g.Close, pipeline: pipeline, ledger: latency}, nil
 }
 
 // result is what one run measured, in ms.
@@ -195,10 +228,11 @@ type result struct {
 	buffer             float64 // mean time in the browser's jitter buffer
 	dropped            float64 // frames that the browser dropped
 	pipeline           float64 // mean from capture to packets; 0 where it isn't known
+	ledger             ledger
 }
 
 func run(ctx context.Context, o options, browser *rig.Chromium, display string, start starter) (result, error) {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second+o.measure)
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second+2*o.measure)
 	defer cancel()
 	c, err := start(ctx, o, display)
 	if err != nil {
@@ -260,7 +294,43 @@ func run(ctx context.Context, o options, browser *rig.Chromium, display string, 
 	if n := after.Decoded - before.Decoded; n > 0 {
 		r.decode = 1000 * (after.DecodeTime - before.DecodeTime) / n
 	}
+	if c.ledger != nil { // afterwards, for it costs the page something
+		if r.ledger, err = account(ctx, o, c, page); err != nil {
+			return result{}, err
+		}
+	}
 	return r, nil
+}
+
+// account has the page observe how it goes, and compares the gateway's ledger of
+// the run with what was measured in it. The painting is up to a frame's time before
+// the capture, which no stage can know: the time counts from the capture, as the
+// frames tell it themselves (abs-capture-time), to when the browser expects them on
+// the glass.
+func account(ctx context.Context, o options, c chain, page rig.Page) (ledger, error) {
+	if err := page.Eval(ctx, "document.querySelector('gateway-player').toggleAttribute('stats', true)", new(bool)); err != nil {
+		return ledger{}, err
+	}
+	frames, err := strip.Watch(ctx, page, strip.ReadOptions{ScreenWidth: width, For: o.measure})
+	if err != nil {
+		return ledger{}, err
+	}
+	var l ledger
+	if l.stages, err = c.ledger(ctx); err != nil {
+		return ledger{}, err
+	}
+	var waited, shown []float64
+	for _, f := range frames {
+		if f.Captured != nil {
+			waited, shown = append(waited, *f.Captured), append(shown, f.Shown-*f.Captured)
+		}
+	}
+	if len(shown) < len(frames)/2 {
+		return ledger{}, fmt.Errorf("only %d of %d frames tell when they were captured", len(shown), len(frames))
+	}
+	l.waited, l.shown50, l.shown95 = stat.Quantile(waited, 0.5), stat.Quantile(shown, 0.5), stat.Quantile(shown, 0.95)
+	l.difference = l.stages["total"].P50 - l.shown50
+	return l, nil
 }
 
 // inbound is what the browser's statistics say of the video that comes in.
@@ -311,4 +381,27 @@ func report(results [2][]result) {
 		pipeline = append(pipeline, r.pipeline)
 	}
 	fmt.Printf("%-20s %10s %10.1f\n", "capture to packets", "", stat.Quantile(pipeline, 0.5))
+}
+
+// reportLedger prints where the gateway says that the time went.
+func reportLedger(results []result) {
+	median := func(of func(ledger) float64) float64 {
+		var all []float64
+		for _, r := range results {
+			all = append(all, of(r.ledger))
+		}
+		return stat.Quantile(all, 0.5)
+	}
+	fmt.Printf("\n%-20s %8s %8s %8s\n", "the ledger, ms", "p50", "p95", "max")
+	for _, s := range stages {
+		fmt.Printf("%-20s %8.1f %8.1f %8.1f\n", s, median(func(l ledger) float64 { return l.stages[s].P50 }),
+			median(func(l ledger) float64 { return l.stages[s].P95 }), median(func(l ledger) float64 { return l.stages[s].Max }))
+	}
+	fmt.Printf("%-20s %8.1f %8.1f\n", "measured", median(func(l ledger) float64 { return l.shown50 }), median(func(l ledger) float64 { return l.shown95 }))
+	var differences []float64
+	for _, r := range results {
+		differences = append(differences, r.ledger.difference)
+	}
+	fmt.Printf("total - measured p50: %.1f (%.1f to %.1f); from the painting to the capture, which neither counts: %.1f\n",
+		stat.Quantile(differences, 0.5), slices.Min(differences), slices.Max(differences), median(func(l ledger) float64 { return l.waited }))
 }

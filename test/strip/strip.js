@@ -16,6 +16,8 @@
 (() => {
   const CELL = 16, CELLS = 34, PATCH_TOP = 48, PATCH = 64, PATCHES = 6, WRAP = 1 << 24
 
+  const connections = []
+
   // How far performance.now() is from the wall clock: where Date.now() ticks.
   // timeOrigin isn't used, it doesn't follow a clock that was set since.
   const clockOffset = () => {
@@ -67,15 +69,26 @@
       return { n: good ? n : -1, colours }
     }
 
+    // when the frame was captured, by the sender's clock (abs-capture-time), as Unix time
+    const capturedAt = (rtp) => {
+      for (const connection of connections) {
+        for (const receiver of connection.getReceivers()) {
+          const source = receiver.getSynchronizationSources().find((s) => s.rtpTimestamp === rtp)
+          if (source?.captureTimestamp) return source.captureTimestamp - 2208988800000 // from NTP's era
+        }
+      }
+      return null
+    }
+
     const onFrame = (_, meta) => {
-      const now = performance.now()
+      const now = performance.now(), captured = capturedAt(meta.rtpTimestamp)
       wait()
       const { n, colours } = read()
       const wall = now + offset
       const painted = n < 0 ? -1 : wall - (((Math.floor(wall) % WRAP) - n + WRAP + WRAP / 2) % WRAP - WRAP / 2) - wall % 1
       const age = (t) => n < 0 || t === undefined ? -1 : t + offset - painted
       frames.push({
-        painted, seen: age(now), shown: age(meta.expectedDisplayTime), received: age(meta.receiveTime),
+        painted, captured: captured === null || n < 0 ? null : captured - painted, seen: age(now), shown: age(meta.expectedDisplayTime), received: age(meta.receiveTime),
         decode: meta.processingDuration === undefined ? -1 : meta.processingDuration * 1000,
         presented: meta.presentedFrames, rtp: meta.rtpTimestamp ?? -1, width: video.videoWidth, height: video.videoHeight, patches: colours,
       })
@@ -85,7 +98,6 @@
     video.requestVideoFrameCallback(onFrame)
   })
 
-  const connections = []
   const Connection = globalThis.RTCPeerConnection
   globalThis.RTCPeerConnection = class extends Connection {
     constructor(...args) { super(...args); connections.unshift(this) }

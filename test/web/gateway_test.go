@@ -327,9 +327,11 @@ func (s *script) talk(w http.ResponseWriter, r *http.Request) {
 		case "restart-ice":
 			v.offer(true)
 		case "report":
-			s.mu.Lock()
-			s.reports = append(s.reports, m.FirstFrameMs)
-			s.mu.Unlock()
+			if m.FirstFrameMs != 0 { // else it tells of frames
+				s.mu.Lock()
+				s.reports = append(s.reports, m.FirstFrameMs)
+				s.mu.Unlock()
+			}
 		case "view":
 			s.mu.Lock()
 			s.sights = append(s.sights, m.sight)

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Frames } from './latency.js';
 import { View } from './player-view.js';
 import { style } from './player-style.js';
 import { Sight } from './sight.js';
@@ -245,6 +246,7 @@ export class GatewayPlayer extends HTMLElement {
     viewer.addEventListener('quality', (event) => this.#follow(event.detail));
     viewer.addEventListener('error', (event) => this.#complain(event.detail));
     if (this.#sight.last) viewer.view(this.#sight.last);
+    new Frames(viewer, v.video); // ends with the viewer's session
     viewer.observe(this.hasAttribute('stats'));
     viewer.open();
     this.#tick = setInterval(() => this.#measure(), 1000);
