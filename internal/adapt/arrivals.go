@@ -102,6 +102,11 @@ func (a *arrivals) late(size int) {
 
 // floor keeps the least delay of the last 25 to 30 s.
 func (a *arrivals) floor(arrival, delay time.Duration) {
+	if arrival-a.part > baseParts*basePart { // of clocks that drift, nothing is left
+		for i := range a.least {
+			a.least[i] = delay
+		}
+	}
 	if d := arrival - a.part; d >= basePart || d < -basePart {
 		a.part = arrival
 		a.current = (a.current + 1) % baseParts
@@ -212,7 +217,7 @@ func (a *arrivals) rate(window time.Duration) float64 {
 	var first *mark
 	for i := uint(1); i < a.filled; i++ {
 		m := a.back(i)
-		if end.arrival-m.arrival > window && i > 4 {
+		if age := end.arrival - m.arrival; age > window && i > 4 || age > 4*window {
 			break
 		}
 		first = m

@@ -45,7 +45,6 @@ type control struct {
 	settleAt  time.Duration // no growth before
 	share     float64       // what arrived when it began
 	tolerance time.Duration // queue that others keep up, whatever we do
-	tolerated time.Duration // when tolerance was reckoned
 
 	nearFor time.Duration // it grew near the capacity since the last cut
 	before  float64       // what was carried before a dip that wasn't the link's; 0: nothing
@@ -70,14 +69,13 @@ func (c *capacity) see(bps, weight float64) {
 func (c *capacity) spread() float64 { return 3 * math.Sqrt(c.deviation*c.mean) }
 func (c *capacity) bps() float64    { return 1000 * c.mean }
 
-// near tells whether a rate is about the capacity; beyond it, the capacity is forgotten.
+// near tells whether a rate is about the capacity, or above it.
 func (c *capacity) near(bps float64) bool {
-	kbps := bps / 1000
-	if kbps > c.mean+c.spread() {
-		*c = capacity{}
-	}
-	return c.mean > 0 && kbps > c.mean-c.spread()
+	return c.mean > 0 && bps/1000 > c.mean-c.spread()
 }
+
+// outgrown tells whether a rate shows that the capacity has become more.
+func (c *capacity) outgrown(bps float64) bool { return bps/1000 > c.mean+c.spread() }
 
 // queue is the queueing delay, of packets or, without transport-wide feedback, of the
 // round trip.
@@ -152,9 +150,15 @@ func (e *Estimator) cut(now, queue time.Duration) {
 	c.cutAt, c.cutQueue = now, queue
 	c.lowest, c.highest = maxRTT, 0
 	c.before, c.nearFor = 0, 0
-	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-	e.set(min(e.bps, share*c.link.bps()), "delay grew")
+	e.set(min(e.bps, c.drainRate(queue)), "delay grew")
 	e.probes.fail()
+}
+
+// drainRate is the bit/s at which a queue is gone in drainTime, if the link is what it
+// seems to be.
+func (c *control) drainRate(queue time.Duration) float64 {
+	share := 1 - float64(queue-c.tolerance)/float64(drainTime)
+	return min(max(share, drainLeast), drainMost) * c.link.bps()
 }
 
 // drain waits until the queue is gone.
@@ -172,7 +176,8 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 		// the first packets that waited did.
 		if queue >= c.cutQueue {
 			e.overused(queue, carried)
-			e.cut2(queue)
+			c.cutQueue = queue
+			e.set(min(e.bps, c.drainRate(queue)), "delay grew")
 		}
 	case now-c.cutAt > foreignAfter+2*e.response() && queue > c.cutQueue*6/10:
 		// It stays though less is sent: others fill it, or, if it doesn't even vary, the way
@@ -189,17 +194,8 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 		e.cut(now, queue)
 	default:
 		// as it falls, more may be sent
-		share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-		e.set(max(e.bps, share*c.link.bps()), "queue falls")
+		e.set(max(e.bps, c.drainRate(queue)), "queue falls")
 	}
-}
-
-// cut2 follows a better measurement of the capacity.
-func (e *Estimator) cut2(queue time.Duration) {
-	c := &e.control
-	c.cutQueue = queue
-	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-	e.set(min(e.bps, share*c.link.bps()), "delay grew")
 }
 
 // drained returns to the capacity.
@@ -221,6 +217,9 @@ func (e *Estimator) grow(now, dt time.Duration) {
 	}
 	if e.want > 0 && e.bps >= wantMargin*e.want {
 		return
+	}
+	if c.link.outgrown(e.bps) {
+		c.link = capacity{}
 	}
 	seconds := dt.Seconds()
 	bps, why := e.bps, "steady"

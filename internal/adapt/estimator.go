@@ -159,6 +159,9 @@ func (e *Estimator) Step(now time.Duration) {
 		}
 		e.set(e.bps/2, "no feedback")
 	}
+	if e.bps > 0 && now-e.silence.last > time.Second {
+		e.control.limited = true
+	}
 	e.remb.expire(now)
 }
 

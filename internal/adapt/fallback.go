@@ -19,11 +19,13 @@ type silence struct {
 	heardAt time.Duration
 	sentAt  time.Duration // of the first packet after heardAt
 	waiting bool          // sentAt is valid
+	last    time.Duration // packet that was sent
 	cuts    int
 	cutAt   time.Duration
 }
 
 func (s *silence) sent(now time.Duration) {
+	s.last = now
 	if !s.waiting {
 		s.waiting, s.sentAt = true, now
 	}

@@ -46,6 +46,7 @@ type scene struct {
 	want     float64       // 0: most
 	length   time.Duration
 	seed     uint64
+	plain    bool // plain GCC instead of the estimator
 }
 
 type estimator interface {
@@ -184,6 +185,9 @@ func run(c scene) *sim {
 	}
 	s := &sim{scene: c, rng: rand.New(rand.NewPCG(c.seed+1, 7)), highest: -1, lastFed: -1, shown: -1, target: c.most}
 	s.e = NewEstimator()
+	if c.plain {
+		s.e = newPlainGCC()
+	}
 	s.e.Want(int(c.want))
 	for i := range c.tcp {
 		s.flows = append(s.flows, &flow{id: i, cwnd: 10, ssthresh: 1e9})
