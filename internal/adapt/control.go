@@ -18,9 +18,10 @@ const (
 	drainMost    = 0.9
 	backTo       = 0.95 // of the capacity when it is gone
 	settle       = 300 * time.Millisecond
-	foreignAfter = time.Second          // a queue that hasn't fallen so long after a cut isn't ours
-	samePath     = 8 * time.Millisecond // by which the delay of a longer way varies at most
-	foreignFor   = 10 * time.Second     // in which tolerance of a queue that isn't ours halves
+	standsAfter  = 300 * time.Millisecond // a queue that doesn't fall so long after a cut stands
+	foreignAfter = time.Second            // a queue that hasn't fallen so long after a cut isn't ours
+	samePath     = 8 * time.Millisecond   // by which the delay of a longer way varies at most
+	foreignFor   = 10 * time.Second       // in which tolerance of a queue that isn't ours halves
 
 	growth       = 1.08 // a second, away from the capacity (draft-ietf-rmcat-gcc-02 section 5.5)
 	regrowth     = 3.0  // a second, up to what was carried before
@@ -38,10 +39,12 @@ type control struct {
 	limited bool
 
 	draining  bool
+	since     time.Duration
 	cutAt     time.Duration // of the last cut in it
 	cutQueue  time.Duration // then
-	lowest    time.Duration // queue since its answer is seen
+	lowest    time.Duration // queue since its answer was seen
 	highest   time.Duration
+	fellAt    time.Duration // when the queue last became shorter
 	settleAt  time.Duration // no growth before
 	share     float64       // what arrived when it began
 	tolerance time.Duration // queue that others keep up, whatever we do
@@ -125,7 +128,7 @@ func (e *Estimator) delayed(now, dt time.Duration) {
 		return
 	}
 	e.overused(queue, carried)
-	c.draining, c.share = true, min(e.bps, max(e.acked, e.loss.rate()))
+	c.draining, c.since, c.share = true, now, min(e.bps, max(e.acked, e.loss.rate()))
 	e.cut(now, queue)
 }
 
@@ -165,9 +168,13 @@ func (c *control) drainRate(queue time.Duration) float64 {
 func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) {
 	c := &e.control
 	answered := now-c.cutAt > e.response() // packets that were sent after the cut have arrived
+	if !answered || queue < c.lowest-c.lowest/16 {
+		c.fellAt = now
+	}
 	if answered {
 		c.lowest, c.highest = min(c.lowest, queue), max(c.highest, queue)
 	}
+	stands := now-c.fellAt > standsAfter+e.response()/2
 	switch {
 	case queue <= emptyQueue+e.serialization()/2+c.tolerance:
 		e.drained(now, "queue is gone")
@@ -179,7 +186,10 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 			c.cutQueue = queue
 			e.set(min(e.bps, c.drainRate(queue)), "delay grew")
 		}
-	case now-c.cutAt > foreignAfter+2*e.response() && queue > c.cutQueue*6/10:
+	case over && queue > c.cutQueue+c.cutQueue/4:
+		e.overused(queue, carried)
+		e.cut(now, queue)
+	case stands && now-c.since > foreignAfter+2*e.response() && queue > c.cutQueue*6/10:
 		// It stays though less is sent: others fill it, or, if it doesn't even vary, the way
 		// has become longer.
 		if c.highest-c.lowest < samePath {
@@ -189,11 +199,11 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 		}
 		c.link.see(c.share, 1)
 		e.drained(now, "queue is not ours")
-	case over && queue > c.cutQueue+c.cutQueue/4:
-		e.overused(queue, carried)
-		e.cut(now, queue)
-	default:
-		// as it falls, more may be sent
+	case stands: // the link carries less than was thought
+		c.link.see(e.arrivals.rate(ackedWindow)/(1-e.loss.inherent), 1)
+		c.lowest, c.fellAt = queue, now
+		e.set(min(e.bps, drainMost*c.link.bps()), "queue stays")
+	default: // as it falls, more may be sent
 		e.set(max(e.bps, c.drainRate(queue)), "queue falls")
 	}
 }

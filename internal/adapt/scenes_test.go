@@ -81,8 +81,12 @@ func TestNetworks(t *testing.T) {
 				s := run(c.scene)
 				used, queue := s.used(5*sec, s.length), s.queueP95(5*sec, s.length)
 				line := fmt.Sprintf("%-32s used %3.0f %%, p95 of the queue %4d ms, longest freeze %4d ms", c.name, 100*used, queue/ms, s.freeze/ms)
-				if at := 20 * sec; s.rate(at) < s.rate(0) {
-					line += fmt.Sprintf(", fits after %d ms, queue gone after %d ms, 80 %% after %d ms", s.fits(at)/ms, s.empties(at)/ms, s.fills(2*at)/ms)
+				if drop, rise := 20*sec, 40*sec; s.rate(drop) < s.rate(0) {
+					fits, empties, fills := s.fits(drop), s.empties(drop), s.fills(rise)
+					line += fmt.Sprintf("; bitrate fits after %d ms, queue is gone after %d ms; 80 %% used after %d ms", fits/ms, empties/ms, fills/ms)
+					if fits > sec || empties > 2*sec || fills > 10*sec {
+						t.Errorf("after the link became slower the bitrate fitted after %v, the queue was gone after %v; after it became quicker 80 %% were used after %v", fits, empties, fills)
+					}
 				}
 				t.Log(line)
 				if *samples {
