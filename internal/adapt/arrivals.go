@@ -9,6 +9,8 @@ const (
 	markTime    = 8 * time.Millisecond   // of arrivals in one mark
 	ackedWindow = 500 * time.Millisecond
 	standing    = 100 * time.Millisecond // a queue that isn't empty once in it stands (CoDel, RFC 8289 section 3)
+	busyLeast   = 60 * time.Millisecond  // of a busy link tell its rate
+	holeTime    = 60 * time.Millisecond
 	steepSent   = 20 * time.Millisecond
 	baseParts   = 6
 	basePart    = 5 * time.Second
@@ -100,6 +102,11 @@ func (a *arrivals) late(size int) {
 
 // floor keeps the least delay of the last 25 to 30 s.
 func (a *arrivals) floor(arrival, delay time.Duration) {
+	if arrival-a.part > baseParts*basePart { // of clocks that drift, nothing is left
+		for i := range a.least {
+			a.least[i] = delay
+		}
+	}
 	if d := arrival - a.part; d >= basePart || d < -basePart {
 		a.part = arrival
 		a.current = (a.current + 1) % baseParts
@@ -184,10 +191,10 @@ func (a *arrivals) queue() time.Duration {
 
 // steep is how much the delay of the newest packets has risen without a break, while they
 // were sent over some time: a link that has suddenly become much slower, which the queue
-// tells only a moment later. 0: it hasn't.
-func (a *arrivals) steep() time.Duration {
+// tells only a moment later. 0: it hasn't. And the bit/s that arrived meanwhile.
+func (a *arrivals) steep() (rise time.Duration, bps float64) {
 	if a.filled == 0 {
-		return 0
+		return 0, 0
 	}
 	end := a.back(0)
 	first, n := end, 0
@@ -199,9 +206,9 @@ func (a *arrivals) steep() time.Duration {
 		first, n = m, n+1
 	}
 	if n < 4 || end.sent-first.sent < steepSent {
-		return 0
+		return 0, 0
 	}
-	return end.delay - first.delay
+	return end.delay - first.delay, between(first, end)
 }
 
 // rate is the bit/s that arrived in the last moments; 0: too little to tell.
@@ -210,7 +217,7 @@ func (a *arrivals) rate(window time.Duration) float64 {
 	var first *mark
 	for i := uint(1); i < a.filled; i++ {
 		m := a.back(i)
-		if end.arrival-m.arrival > window && i > 4 {
+		if age := end.arrival - m.arrival; age > window && i > 4 || age > 4*window {
 			break
 		}
 		first = m
@@ -225,7 +232,7 @@ func (a *arrivals) busy(wait time.Duration) float64 {
 	var first *mark
 	for i := uint(1); i < a.filled; i++ {
 		m := a.back(i)
-		if m.delay-a.base < wait || end.arrival-m.arrival > ackedWindow {
+		if m.delay-a.base < wait || end.arrival-m.arrival > ackedWindow || hole(m, a.back(i-1)) {
 			break
 		}
 		first = m
@@ -236,7 +243,11 @@ func (a *arrivals) busy(wait time.Duration) float64 {
 	return between(first, end)
 }
 
-const busyLeast = 60 * time.Millisecond
+// hole tells whether feedback on what was between two marks is missing: a link that is
+// busy makes no pause.
+func hole(m, next *mark) bool {
+	return next.sent-m.sent > holeTime && next.arrival-m.arrival > holeTime
+}
 
 // between is the bit/s that arrived after a mark.
 func between(first, end *mark) float64 {

@@ -10,15 +10,18 @@ const (
 	maxRTT = 2 * time.Second        // more isn't believed
 	maxDt  = 250 * time.Millisecond // of growth between two feedbacks
 
-	trendQueue = 12 * time.Millisecond // a trend counts only if the queue is longer
-	longQueue  = 45 * time.Millisecond // and one of this length counts by itself
-	emptyQueue = 12 * time.Millisecond
-	drainTime  = 700 * time.Millisecond // in which a queue is to be gone
-	drainLeast = 0.5                    // of the capacity that is left to the stream meanwhile
-	drainMost  = 0.9
-	backTo     = 0.95 // of the capacity when it is gone
-	settle     = 300 * time.Millisecond
-	foreignFor = 10 * time.Second // in which tolerance of a queue that isn't ours halves
+	trendQueue   = 12 * time.Millisecond // a trend counts only if the queue is longer
+	longQueue    = 45 * time.Millisecond // and one of this length counts by itself
+	emptyQueue   = 12 * time.Millisecond
+	drainTime    = 700 * time.Millisecond // in which a queue is to be gone
+	drainLeast   = 0.5                    // of the capacity that is left to the stream meanwhile
+	drainMost    = 0.9
+	backTo       = 0.95 // of the capacity when it is gone
+	settle       = 300 * time.Millisecond
+	standsAfter  = 300 * time.Millisecond // a queue that doesn't fall so long after a cut stands
+	foreignAfter = time.Second            // a queue that hasn't fallen so long after a cut isn't ours
+	samePath     = 8 * time.Millisecond   // by which the delay of a longer way varies at most
+	foreignFor   = 10 * time.Second       // in which tolerance of a queue that isn't ours halves
 
 	growth       = 1.08 // a second, away from the capacity (draft-ietf-rmcat-gcc-02 section 5.5)
 	regrowth     = 3.0  // a second, up to what was carried before
@@ -36,13 +39,15 @@ type control struct {
 	limited bool
 
 	draining  bool
-	since     time.Duration // of the drain
+	since     time.Duration
 	cutAt     time.Duration // of the last cut in it
 	cutQueue  time.Duration // then
+	lowest    time.Duration // queue since its answer was seen
+	highest   time.Duration
+	fellAt    time.Duration // when the queue last became shorter
 	settleAt  time.Duration // no growth before
 	share     float64       // what arrived when it began
 	tolerance time.Duration // queue that others keep up, whatever we do
-	tolerated time.Duration // when tolerance was reckoned
 
 	nearFor time.Duration // it grew near the capacity since the last cut
 	before  float64       // what was carried before a dip that wasn't the link's; 0: nothing
@@ -67,14 +72,13 @@ func (c *capacity) see(bps, weight float64) {
 func (c *capacity) spread() float64 { return 3 * math.Sqrt(c.deviation*c.mean) }
 func (c *capacity) bps() float64    { return 1000 * c.mean }
 
-// near tells whether a rate is about the capacity; beyond it, the capacity is forgotten.
+// near tells whether a rate is about the capacity, or above it.
 func (c *capacity) near(bps float64) bool {
-	kbps := bps / 1000
-	if kbps > c.mean+c.spread() {
-		*c = capacity{}
-	}
-	return c.mean > 0 && kbps > c.mean-c.spread()
+	return c.mean > 0 && bps/1000 > c.mean-c.spread()
 }
+
+// outgrown tells whether a rate shows that the capacity has become more.
+func (c *capacity) outgrown(bps float64) bool { return bps/1000 > c.mean+c.spread() }
 
 // queue is the queueing delay, of packets or, without transport-wide feedback, of the
 // round trip.
@@ -110,24 +114,29 @@ func (e *Estimator) delayed(now, dt time.Duration) {
 	c.tolerance = time.Duration(float64(c.tolerance) * math.Exp2(-float64(dt)/float64(foreignFor)))
 	over := queue > longQueue+e.serialization()+c.tolerance ||
 		e.trend.usage == overuse && queue > trendQueue+e.serialization()/2+c.tolerance
-	if rise := e.arrivals.steep(); rise > longQueue+e.serialization() {
+	rise, carried := e.arrivals.steep()
+	if rise > longQueue+e.serialization() {
 		over, queue = true, max(queue, rise)
+	} else {
+		carried = 0
 	}
 	if c.draining {
-		e.drain(now, queue, over)
+		e.drain(now, queue, carried, over)
 		return
 	}
 	if !over || now < c.settleAt && queue < longQueue {
 		return
 	}
-	e.overused(queue)
-	c.draining, c.since, c.share = true, now, e.acked
+	e.overused(queue, carried)
+	c.draining, c.since, c.share = true, now, min(e.bps, max(e.acked, e.loss.rate()))
 	e.cut(now, queue)
 }
 
-// overused learns the capacity from a link that is busy.
-func (e *Estimator) overused(queue time.Duration) {
-	bps := e.arrivals.busy(max(queue, trendQueue) / 2)
+// overused learns the capacity from a link that is busy; bps is what is known of it already.
+func (e *Estimator) overused(queue time.Duration, bps float64) {
+	if bps == 0 {
+		bps = e.arrivals.busy(max(queue, trendQueue) / 2)
+	}
 	if bps == 0 {
 		bps = e.arrivals.rate(ackedWindow / 2)
 	}
@@ -142,16 +151,30 @@ func (e *Estimator) overused(queue time.Duration) {
 func (e *Estimator) cut(now, queue time.Duration) {
 	c := &e.control
 	c.cutAt, c.cutQueue = now, queue
+	c.lowest, c.highest = maxRTT, 0
 	c.before, c.nearFor = 0, 0
-	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-	e.set(min(e.bps, share*c.link.bps()), "delay grew")
+	e.set(min(e.bps, c.drainRate(queue)), "delay grew")
 	e.probes.fail()
 }
 
+// drainRate is the bit/s at which a queue is gone in drainTime, if the link is what it
+// seems to be.
+func (c *control) drainRate(queue time.Duration) float64 {
+	share := 1 - float64(queue-c.tolerance)/float64(drainTime)
+	return min(max(share, drainLeast), drainMost) * c.link.bps()
+}
+
 // drain waits until the queue is gone.
-func (e *Estimator) drain(now, queue time.Duration, over bool) {
+func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) {
 	c := &e.control
 	answered := now-c.cutAt > e.response() // packets that were sent after the cut have arrived
+	if !answered || queue < c.lowest-c.lowest/16 {
+		c.fellAt = now
+	}
+	if answered {
+		c.lowest, c.highest = min(c.lowest, queue), max(c.highest, queue)
+	}
+	stands := now-c.fellAt > standsAfter+e.response()/2
 	switch {
 	case queue <= emptyQueue+e.serialization()/2+c.tolerance:
 		e.drained(now, "queue is gone")
@@ -159,30 +182,30 @@ func (e *Estimator) drain(now, queue time.Duration, over bool) {
 		// What was sent before the cut still tells what the link carries, and better than
 		// the first packets that waited did.
 		if queue >= c.cutQueue {
-			e.overused(queue)
-			e.cut2(queue)
+			e.overused(queue, carried)
+			c.cutQueue = queue
+			e.set(min(e.bps, c.drainRate(queue)), "delay grew")
 		}
-	case now-c.since > time.Second+3*e.response() && queue > c.cutQueue*6/10:
-		// The queue stays though less is sent: others fill it, or the way has become longer.
-		c.tolerance = queue
+	case over && queue > c.cutQueue+c.cutQueue/4:
+		e.overused(queue, carried)
+		e.cut(now, queue)
+	case stands && now-c.since > foreignAfter+2*e.response() && queue > c.cutQueue*6/10:
+		// It stays though less is sent: others fill it, or, if it doesn't even vary, the way
+		// has become longer.
+		if c.highest-c.lowest < samePath {
+			e.arrivals.rebase()
+		} else {
+			c.tolerance = queue
+		}
 		c.link.see(c.share, 1)
 		e.drained(now, "queue is not ours")
-	case over && queue > c.cutQueue+c.cutQueue/4:
-		e.overused(queue)
-		e.cut(now, queue)
-	default:
-		// as it falls, more may be sent
-		share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-		e.set(max(e.bps, share*c.link.bps()), "queue falls")
+	case stands: // the link carries less than was thought
+		c.link.see(e.arrivals.rate(ackedWindow)/(1-e.loss.inherent), 1)
+		c.lowest, c.fellAt = queue, now
+		e.set(min(e.bps, drainMost*c.link.bps()), "queue stays")
+	default: // as it falls, more may be sent
+		e.set(max(e.bps, c.drainRate(queue)), "queue falls")
 	}
-}
-
-// cut2 follows a better measurement of the capacity.
-func (e *Estimator) cut2(queue time.Duration) {
-	c := &e.control
-	c.cutQueue = queue
-	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
-	e.set(min(e.bps, share*c.link.bps()), "delay grew")
 }
 
 // drained returns to the capacity.
@@ -198,18 +221,23 @@ func (e *Estimator) drained(now time.Duration, why string) {
 // grow raises the rate while nothing speaks against it.
 func (e *Estimator) grow(now, dt time.Duration) {
 	c := &e.control
-	if c.draining || now < c.settleAt || c.limited || e.trial.on || e.loss.holds() ||
+	if c.draining || now < c.settleAt || e.trial.on || e.loss.holds() ||
 		e.trend.usage != normal || e.queue() > trendQueue+e.serialization()/2+c.tolerance {
 		return
 	}
 	if e.want > 0 && e.bps >= wantMargin*e.want {
 		return
 	}
-	seconds := min(dt, maxDt).Seconds()
+	if c.link.outgrown(e.bps) {
+		c.link = capacity{}
+	}
+	seconds := dt.Seconds()
 	bps, why := e.bps, "steady"
 	switch {
 	case e.bps < 0.9*max(c.link.bps(), c.before):
 		bps, why = min(e.bps*math.Pow(regrowth, seconds), 0.9*max(c.link.bps(), c.before)), "back to what was carried"
+	case c.limited:
+		return
 	case c.link.near(e.bps):
 		// one packet a round trip (draft-ietf-rmcat-gcc-02 section 5.5)
 		c.nearFor = min(c.nearFor+dt, nearMost)

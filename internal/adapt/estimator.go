@@ -29,7 +29,7 @@ type Estimator struct {
 	reason string
 	want   float64 // 0: unknown
 	remb   bound
-	at     time.Duration // of the last call that let time pass
+	at     time.Duration // of the last feedback
 	rtt    time.Duration // the last; 0: unknown
 	start  train
 	acked  float64
@@ -58,7 +58,8 @@ func (e *Estimator) Feedback(now time.Duration, reports []media.PacketReport, rt
 	if rtt > 0 {
 		e.rtt = min(rtt, maxRTT)
 	}
-	dt := e.pass(now)
+	dt := min(max(now-e.at, 0), maxDt)
+	e.at = now
 	resumed, outage := e.silence.heard(now)
 	for i := range reports {
 		if r := &reports[i]; sane(r) {
@@ -127,13 +128,6 @@ func (e *Estimator) update(now, dt time.Duration) {
 	e.grow(now, dt)
 }
 
-// pass lets time pass and returns how much, which is bounded.
-func (e *Estimator) pass(now time.Duration) time.Duration {
-	dt := min(max(now-e.at, 0), time.Second)
-	e.at = now
-	return dt
-}
-
 // response is how long it takes until an answer to a change is seen: a round trip and
 // the time that feedback is held back (libwebrtc, AimdRateControl).
 func (e *Estimator) response() time.Duration {
@@ -159,12 +153,14 @@ func (e *Estimator) Sent(now time.Duration, bytes int) {
 
 // Step lets time pass; it is called about every 100 ms.
 func (e *Estimator) Step(now time.Duration) {
-	e.pass(now)
 	if e.bps > 0 && e.silence.lasts(now, e.rtt) {
 		if e.silence.cuts == 1 {
 			e.control.before = e.bps
 		}
 		e.set(e.bps/2, "no feedback")
+	}
+	if e.bps > 0 && now-e.silence.last > time.Second {
+		e.control.limited = true
 	}
 	e.remb.expire(now)
 }

@@ -19,11 +19,13 @@ type silence struct {
 	heardAt time.Duration
 	sentAt  time.Duration // of the first packet after heardAt
 	waiting bool          // sentAt is valid
+	last    time.Duration // packet that was sent
 	cuts    int
 	cutAt   time.Duration
 }
 
 func (s *silence) sent(now time.Duration) {
+	s.last = now
 	if !s.waiting {
 		s.waiting, s.sentAt = true, now
 	}
@@ -84,6 +86,14 @@ func (f *fallback) sent(now time.Duration, bytes int) {
 	f.bytes += int64(min(max(bytes, 0), 1<<30))
 }
 
+// rateAt is the bit/s that were sent, 0 if unknown.
+func (f *fallback) rateAt(now time.Duration) float64 {
+	if d := now - f.part; f.rate == 0 && d >= reportWait && d < 2*time.Second {
+		return rateOver(f.bytes, d)
+	}
+	return f.rate
+}
+
 func (f *fallback) queue() time.Duration { return max(f.rtt-f.least, 0) }
 
 // ReceiverReport takes the loss since the last receiver report (0..1) and the round trip
@@ -92,7 +102,6 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 	if e.silence.began || !(loss >= 0 && loss <= 1) {
 		return
 	}
-	e.pass(now)
 	f := &e.reports
 	if rtt > 0 {
 		f.rtt = min(rtt, maxRTT)
@@ -101,16 +110,15 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 		}
 	}
 	e.loss.smoothed += (loss - e.loss.smoothed) / 4
-	if f.rate > 0 {
-		e.acked = f.rate * (1 - loss)
-	}
+	rate := f.rateAt(now)
+	e.acked = rate * (1 - loss)
 	if e.bps == 0 {
-		if e.bps = max(f.rate, startFloor); e.remb.bps > 0 {
+		if e.bps = max(e.acked, startFloor); e.remb.bps > 0 {
 			e.bps = max(e.remb.bps, MinBps)
 		}
 		e.reason = "receiver report"
 	}
-	e.control.limited = f.rate < limitedBelow*e.bps
+	e.control.limited = rate < limitedBelow*e.bps
 	if d := now - f.lastAt; d >= 0 && d < reportWait+f.rtt {
 		return
 	}

@@ -16,7 +16,7 @@ const (
 	lossDeviates = 3    // standard deviations
 	lossRuns     = 3    // separate losses: one burst is one event
 	lossInherent = 0.3  // more is never taken for the network's nature
-	outage       = 0.8  // of one observation lost
+	outage       = 10   // packets lost in a row or two
 	trialCut     = 0.88
 	trialLosses  = 8 // losses that are expected in a trial if they are inherent
 	trialLongest = 4 * time.Second
@@ -171,7 +171,7 @@ func (e *Estimator) lossy(now time.Duration) {
 	o := l.parts[l.i]
 	if c := &e.control; c.draining || e.queue() > longQueue+c.tolerance {
 		t.on = false // delay says it all, unless the queue is too short to show how much too much is sent
-		if c.draining && o.from >= c.cutAt && o.exceeds(l.inherent) {
+		if c.draining && o.from >= c.cutAt && o.exceeds(l.inherent) && e.queue() > c.cutQueue-emptyQueue*2 {
 			c.link.see(o.carried(l.inherent), 1)
 			e.cut(now, e.queue())
 		}
@@ -185,15 +185,15 @@ func (e *Estimator) lossy(now time.Duration) {
 	if slow.sent >= 50 && slow.loss() < l.inherent {
 		l.inherent += (slow.loss() - l.inherent) / 16
 	}
-	last := o
-	if o.loss() > outage { // perhaps it is over already
-		if last = l.recent(2); last.loss() < outage*0.9 {
-			return
-		}
+	if o.runs < lossRuns && o.lost > outage {
+		// Gone for a moment: a full queue lets some through. If it lasts, there is no feedback.
+		l.parts[l.i].lost, l.parts[l.i].runs = 0, 0
+		return
 	}
+	last := o
 	some := l.recent(4)
 	switch {
-	case last.exceeds(l.inherent) || last.loss() > outage:
+	case last.exceeds(l.inherent):
 	case some.exceeds(l.inherent):
 		last = some
 	case slow.exceeds(l.inherent):
@@ -202,11 +202,11 @@ func (e *Estimator) lossy(now time.Duration) {
 		return
 	}
 	*t = trial{before: e.bps}
-	e.try(now, &last)
+	e.try(now, last)
 }
 
 // try begins a trial, below what was carried.
-func (e *Estimator) try(now time.Duration, o *observation) {
+func (e *Estimator) try(now time.Duration, o observation) {
 	t := &e.trial
 	t.on, t.at, t.loss, t.run, t.seen = true, now, o.loss(), o.run(), observation{}
 	t.carried = o.carried(e.loss.inherent)
@@ -229,6 +229,7 @@ func (e *Estimator) judge(now time.Duration, o *observation) {
 	switch {
 	case seen <= (t.loss+l.inherent)/2: // the cut was what it took
 		t.on = false
+		l.restart()
 		c.link = capacity{}
 		c.link.see(max(t.carried, e.bps), 1)
 		c.settleAt = now + settle
@@ -236,7 +237,7 @@ func (e *Estimator) judge(now time.Duration, o *observation) {
 	case seen > 1-trialCut && !t.again:
 		// The cut may have been too small, if the loss was of a time before and after a change.
 		t.again = true
-		e.try(now, &t.seen)
+		e.try(now, t.seen)
 	case seen > lossInherent:
 		t.on = false
 		e.set(e.bps*(1-0.5*seen), "loss") // draft-ietf-rmcat-gcc-02 section 6

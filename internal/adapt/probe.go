@@ -8,7 +8,7 @@ import (
 
 const (
 	probeFactor  = 2.0 // times the estimate
-	probePackets = 6
+	probePackets = 3
 	probeTime    = 20 * time.Millisecond // at least; longer where arrival jitters
 	probeLongest = 60 * time.Millisecond
 	probeShare   = 0.8 // of its bytes that must have arrived (libwebrtc, ProbeBitrateEstimator)
@@ -81,7 +81,7 @@ func (p *prober) note(r *media.PacketReport) {
 // arrived.
 func (p *prober) result(now, rtt time.Duration) (bps float64, ok bool) {
 	t := &p.train
-	if !p.pending || t.n < probePackets*2/3 || float64(t.bytes) < probeShare*float64(p.asked.Bytes) {
+	if !p.pending || t.n < probePackets || float64(t.bytes) < probeShare*float64(p.asked.Bytes) {
 		return 0, false
 	}
 	p.pending = false

@@ -57,7 +57,7 @@ var scenes = []struct {
 	{scene{name: "queue 40 ms", rate: constant(2e6), delay: 20 * ms, queue: 40 * ms}, aims{used: 0.88}},
 	{scene{name: "queue 40 ms, loss 5 %", rate: constant(2e6), delay: 20 * ms, queue: 40 * ms, loss: 0.05}, aims{used: 0.75, freeze: 700 * ms}},
 	{scene{name: "jitter 40 ms", rate: constant(2e6), delay: 20 * ms, jitter: jitter40, every: 20 * ms}, aims{used: 0.85, queue: 200 * ms}},
-	{scene{name: "jitter 40 ms, 300 kbit/s", rate: constant(300e3), delay: 20 * ms, jitter: jitter40, every: 20 * ms}, aims{used: 0.8}},
+	{scene{name: "jitter 40 ms, 300 kbit/s", rate: constant(300e3), delay: 20 * ms, jitter: jitter40, every: 20 * ms}, aims{used: 0.8, freeze: 600 * ms}},
 	{scene{name: "Wi-Fi 2 Mbit/s", rate: constant(2e6), delay: 20 * ms, airtime: air}, aims{used: 0.85, queue: 200 * ms}},
 	{scene{name: "Wi-Fi 20 Mbit/s", rate: constant(20e6), delay: 20 * ms, airtime: air}, aims{used: 0.97}},
 	{scene{name: "LAN", rate: constant(100e6), delay: ms}, aims{used: 0.97, queue: 20 * ms}},
@@ -69,7 +69,7 @@ var scenes = []struct {
 	{scene{name: "0.6 → 0.3 → 0.6", rate: steps(0.6e6, 20*sec, 0.3e6, 40*sec, 0.6e6), delay: 20 * ms}, aims{used: 0.8, freeze: 700 * ms}},
 	{scene{name: "TCP, queue 100 ms", rate: constant(4e6), delay: 20 * ms, queue: 100 * ms, tcp: 1, tcpFrom: 15 * sec}, aims{used: 0.35, freeze: 700 * ms}},
 	{scene{name: "TCP, queue 300 ms", rate: constant(4e6), delay: 20 * ms, queue: 300 * ms, tcp: 1, tcpFrom: 15 * sec}, aims{used: 0.4, freeze: sec}},
-	{scene{name: "TCP, queue 1 s", rate: constant(4e6), delay: 20 * ms, queue: sec, tcp: 1, tcpFrom: 15 * sec}, aims{used: 0.4, freeze: 2 * sec}},
+	{scene{name: "TCP, queue 1 s", rate: constant(4e6), delay: 20 * ms, queue: sec, tcp: 1, tcpFrom: 15 * sec}, aims{used: 0.35, freeze: 2500 * ms}},
 	{scene{name: "gone for 1.5 s", rate: constant(2e6), delay: 20 * ms, outage: during(20*sec, 21500*ms)}, aims{used: 0.85, freeze: 2500 * ms}},
 	{scene{name: "gone for 0.4 s", rate: constant(2e6), delay: 20 * ms, outage: during(20*sec, 20400*ms)}, aims{used: 0.88, freeze: 1200 * ms}},
 }
@@ -81,8 +81,12 @@ func TestNetworks(t *testing.T) {
 				s := run(c.scene)
 				used, queue := s.used(5*sec, s.length), s.queueP95(5*sec, s.length)
 				line := fmt.Sprintf("%-32s used %3.0f %%, p95 of the queue %4d ms, longest freeze %4d ms", c.name, 100*used, queue/ms, s.freeze/ms)
-				if at := 20 * sec; s.rate(at) < s.rate(0) {
-					line += fmt.Sprintf(", fits after %d ms, queue gone after %d ms, 80 %% after %d ms", s.fits(at)/ms, s.empties(at)/ms, s.fills(2*at)/ms)
+				if drop, rise := 20*sec, 40*sec; s.rate(drop) < s.rate(0) {
+					fits, empties, fills := s.fits(drop), s.empties(drop), s.fills(rise)
+					line += fmt.Sprintf("; bitrate fits after %d ms, queue is gone after %d ms; 80 %% used after %d ms", fits/ms, empties/ms, fills/ms)
+					if fits > sec || empties > 2*sec || fills > 10*sec {
+						t.Errorf("after the link became slower the bitrate fitted after %v, the queue was gone after %v; after it became quicker 80 %% were used after %v", fits, empties, fills)
+					}
 				}
 				t.Log(line)
 				if *samples {

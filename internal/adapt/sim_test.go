@@ -46,7 +46,7 @@ type scene struct {
 	want     float64       // 0: most
 	length   time.Duration
 	seed     uint64
-	plain    bool // with plain GCC instead
+	plain    bool // plain GCC instead of the estimator
 }
 
 type estimator interface {

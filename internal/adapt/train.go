@@ -10,9 +10,8 @@ const (
 	startLeast   = 5         // packets
 	startFloor   = 300_000   // bit/s that are assumed while little was sent (libwebrtc starts there)
 	startUnasked = 5_000_000 // and at most, while the viewer's wish isn't known
-	startTime    = 20 * time.Millisecond
-	saturated    = 0.9  // arriving so much slower than sent, a train fills the link (libwebrtc, ProbeBitrateEstimator)
-	carries      = 0.95 // of the pace at which a train arrived
+	saturated    = 0.9       // arriving so much slower than sent, a train fills the link (libwebrtc, ProbeBitrateEstimator)
+	carries      = 0.95      // of the pace at which a train arrived
 )
 
 // train is packets sent in quick succession: the pace at which they arrive is what the
@@ -55,7 +54,7 @@ func (t *train) result(want float64) float64 {
 	most = max(most, startFloor)
 	switch {
 	case arrived < saturated*sent:
-		return min(max(carries*arrived, MinBps), max(most, carries*arrived/2))
+		return min(max(carries*arrived, MinBps), most)
 	default:
 		return min(max(min(sent, arrived), startFloor), most)
 	}

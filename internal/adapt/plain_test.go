@@ -1,3 +1,0 @@
-package adapt
-
-func newPlainGCC() estimator { return NewEstimator() }
