@@ -9,6 +9,7 @@ const (
 	markTime    = 8 * time.Millisecond   // of arrivals in one mark
 	ackedWindow = 500 * time.Millisecond
 	standing    = 100 * time.Millisecond // a queue that isn't empty once in it stands (CoDel, RFC 8289 section 3)
+	steepSent   = 20 * time.Millisecond
 	baseParts   = 6
 	basePart    = 5 * time.Second
 )
@@ -179,6 +180,28 @@ func (a *arrivals) queue() time.Duration {
 		least = min(least, m.delay)
 	}
 	return max(least-a.base, 0)
+}
+
+// steep is how much the delay of the newest packets has risen without a break, while they
+// were sent over some time: a link that has suddenly become much slower, which the queue
+// tells only a moment later. 0: it hasn't.
+func (a *arrivals) steep() time.Duration {
+	if a.filled == 0 {
+		return 0
+	}
+	end := a.back(0)
+	first, n := end, 0
+	for i := uint(1); i < a.filled; i++ {
+		m := a.back(i)
+		if m.delay >= first.delay || end.arrival-m.arrival > ackedWindow {
+			break
+		}
+		first, n = m, n+1
+	}
+	if n < 4 || end.sent-first.sent < steepSent {
+		return 0
+	}
+	return end.delay - first.delay
 }
 
 // rate is the bit/s that arrived in the last moments; 0: too little to tell.

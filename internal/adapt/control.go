@@ -14,7 +14,7 @@ const (
 	longQueue  = 45 * time.Millisecond // and one of this length counts by itself
 	emptyQueue = 12 * time.Millisecond
 	drainTime  = 700 * time.Millisecond // in which a queue is to be gone
-	drainLeast = 0.3                    // of the capacity that is left to the stream meanwhile
+	drainLeast = 0.5                    // of the capacity that is left to the stream meanwhile
 	drainMost  = 0.9
 	backTo     = 0.95 // of the capacity when it is gone
 	settle     = 300 * time.Millisecond
@@ -24,7 +24,8 @@ const (
 	regrowth     = 3.0  // a second, up to what was carried before
 	ackedFactor  = 1.5  // an estimate grows up to this times what arrives (section 5.5)
 	ackedOffset  = 10_000
-	limitedBelow = 0.8 // of the estimate is sent: the application is the limit
+	nearMost     = 5 * time.Second // growth near the capacity quickens
+	limitedBelow = 0.8             // of the estimate is sent: the application is the limit
 	limitedUntil = 0.88
 	wantMargin   = 1.25
 )
@@ -43,7 +44,8 @@ type control struct {
 	tolerance time.Duration // queue that others keep up, whatever we do
 	tolerated time.Duration // when tolerance was reckoned
 
-	before float64 // what was carried before a dip that wasn't the link's; 0: nothing
+	nearFor time.Duration // it grew near the capacity since the last cut
+	before  float64       // what was carried before a dip that wasn't the link's; 0: nothing
 }
 
 // capacity is what the narrowest link was seen to carry: its mean and the variance over
@@ -108,6 +110,9 @@ func (e *Estimator) delayed(now, dt time.Duration) {
 	c.tolerance = time.Duration(float64(c.tolerance) * math.Exp2(-float64(dt)/float64(foreignFor)))
 	over := queue > longQueue+e.serialization()+c.tolerance ||
 		e.trend.usage == overuse && queue > trendQueue+e.serialization()/2+c.tolerance
+	if rise := e.arrivals.steep(); rise > longQueue+e.serialization() {
+		over, queue = true, max(queue, rise)
+	}
 	if c.draining {
 		e.drain(now, queue, over)
 		return
@@ -122,7 +127,7 @@ func (e *Estimator) delayed(now, dt time.Duration) {
 
 // overused learns the capacity from a link that is busy.
 func (e *Estimator) overused(queue time.Duration) {
-	bps := e.arrivals.busy(min(queue, trendQueue) / 2)
+	bps := e.arrivals.busy(max(queue, trendQueue) / 2)
 	if bps == 0 {
 		bps = e.arrivals.rate(ackedWindow / 2)
 	}
@@ -137,7 +142,7 @@ func (e *Estimator) overused(queue time.Duration) {
 func (e *Estimator) cut(now, queue time.Duration) {
 	c := &e.control
 	c.cutAt, c.cutQueue = now, queue
-	c.before = 0
+	c.before, c.nearFor = 0, 0
 	share := min(max(1-float64(queue-c.tolerance)/float64(drainTime), drainLeast), drainMost)
 	e.set(min(e.bps, share*c.link.bps()), "delay grew")
 	e.probes.fail()
@@ -184,6 +189,7 @@ func (e *Estimator) cut2(queue time.Duration) {
 func (e *Estimator) drained(now time.Duration, why string) {
 	c := &e.control
 	c.draining = false
+	e.loss.restart() // what was lost meanwhile is the full queue's
 	c.settleAt = now + settle + e.response()
 	e.set(max(e.bps, backTo*c.link.bps()), why)
 	e.probes.soon(now, probeSoon)
@@ -206,7 +212,8 @@ func (e *Estimator) grow(now, dt time.Duration) {
 		bps, why = min(e.bps*math.Pow(regrowth, seconds), 0.9*max(c.link.bps(), c.before)), "back to what was carried"
 	case c.link.near(e.bps):
 		// one packet a round trip (draft-ietf-rmcat-gcc-02 section 5.5)
-		bps += max(packet*8/(2*e.response().Seconds()), 4000) * seconds
+		c.nearFor = min(c.nearFor+dt, nearMost)
+		bps += max(packet*8/(2*e.response().Seconds()), 4000) * seconds * (1 + c.nearFor.Seconds())
 	default:
 		bps *= math.Pow(growth, seconds)
 	}

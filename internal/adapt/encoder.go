@@ -436,7 +436,7 @@ func Reshaped(from, to Shape, reason string) (decisions []Decision) {
 func (e *Encoder) tell(now time.Duration, carries []int) (Decision, bool) {
 	high, low := max(e.bps, e.told), min(e.bps, e.told)
 	rises := e.bps > e.told && (now-e.toldAt < tellEvery || float64(e.Target(carries)) > riseLeast*float64(e.bps))
-	if float64(high) < tellRatio*float64(low) || rises {
+	if high == low || float64(high) < tellRatio*float64(low) || rises {
 		return Decision{}, false
 	}
 	d := Decision{"bitrate", rate(e.told), rate(e.bps), words(carries)}

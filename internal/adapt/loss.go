@@ -18,7 +18,7 @@ const (
 	lossInherent = 0.3  // more is never taken for the network's nature
 	outage       = 0.8  // of one observation lost
 	trialCut     = 0.88
-	trialLosses  = 5 // losses that are expected in a trial if they are inherent
+	trialLosses  = 8 // losses that are expected in a trial if they are inherent
 	trialLongest = 4 * time.Second
 )
 
@@ -87,10 +87,7 @@ func (l *lossMeter) recent(n int) (o observation) {
 		if p.sent == 0 {
 			break
 		}
-		if o.sent == 0 {
-			o.to = p.to
-		}
-		o.sent, o.lost, o.runs, o.bytes, o.from = o.sent+p.sent, o.lost+p.lost, o.runs+p.runs, o.bytes+p.bytes, p.from
+		o.add(p)
 	}
 	return o
 }
@@ -104,6 +101,19 @@ func (l *lossMeter) rate() float64 {
 	return rateOver(o.bytes, o.to-o.from)
 }
 
+// add joins one that is next to it in time.
+func (o *observation) add(p *observation) {
+	if o.sent == 0 {
+		*o = *p
+		return
+	}
+	o.sent, o.lost, o.runs, o.bytes = o.sent+p.sent, o.lost+p.lost, o.runs+p.runs, o.bytes+p.bytes
+	o.from, o.to = min(o.from, p.from), max(o.to, p.to)
+}
+
+// run is the mean length of losses.
+func (o *observation) run() float64 { return max(float64(o.lost)/float64(max(o.runs, 1)), 1) }
+
 func (o *observation) loss() float64 { return float64(o.lost) / float64(max(o.sent, 1)) }
 
 // rate is the bit/s that were sent.
@@ -114,6 +124,11 @@ func (o *observation) rate() float64 {
 	return rateOver(o.bytes, o.to-o.from)
 }
 
+// carried is the bit/s of sending at which nothing more than the inherent share would be lost.
+func (o *observation) carried(inherent float64) float64 {
+	return o.rate() * (1 - o.loss()) / (1 - inherent)
+}
+
 // exceeds tells whether more was lost than chance makes of a share. Losses that come in
 // runs are as many chances as runs.
 func (o *observation) exceeds(inherent float64) bool {
@@ -121,8 +136,7 @@ func (o *observation) exceeds(inherent float64) bool {
 		return false
 	}
 	p := min(max(inherent, 0.01), 0.5)
-	run := float64(o.lost) / float64(o.runs)
-	deviation := math.Sqrt(p * (1 - p) * run / float64(o.sent))
+	deviation := math.Sqrt(p * (1 - p) * o.run() / float64(o.sent))
 	return o.loss() > inherent+lossMargin+lossDeviates*deviation
 }
 
@@ -134,12 +148,14 @@ func (l *lossMeter) holds() bool {
 
 // trial is a cut that asks whether less is lost when less is sent.
 type trial struct {
-	on     bool
-	at     time.Duration // the cut
-	before float64       // the rate
-	loss   float64       // and the loss then
-	sent   float64       // and what was sent
-	seen   observation
+	on      bool
+	again   bool          // the second one: the first said that it isn't
+	at      time.Duration // the cut
+	before  float64       // the rate before the first
+	loss    float64       // then
+	run     float64       // mean length of losses then
+	carried float64       // bit/s then
+	seen    observation
 }
 
 // lossy answers to loss. Loss that comes without delay is either the network's nature
@@ -153,8 +169,12 @@ func (e *Estimator) lossy(now time.Duration) {
 	}
 	l.closed = false
 	o := l.parts[l.i]
-	if e.control.draining || e.queue() > longQueue+e.control.tolerance {
-		t.on = false // delay says it all
+	if c := &e.control; c.draining || e.queue() > longQueue+c.tolerance {
+		t.on = false // delay says it all, unless the queue is too short to show how much too much is sent
+		if c.draining && o.from >= c.cutAt && o.exceeds(l.inherent) {
+			c.link.see(o.carried(l.inherent), 1)
+			e.cut(now, e.queue())
+		}
 		return
 	}
 	if t.on {
@@ -163,7 +183,7 @@ func (e *Estimator) lossy(now time.Duration) {
 	}
 	slow := l.recent(lossParts)
 	if slow.sent >= 50 && slow.loss() < l.inherent {
-		l.inherent += (slow.loss() - l.inherent) / 8
+		l.inherent += (slow.loss() - l.inherent) / 16
 	}
 	last := o
 	if o.loss() > outage { // perhaps it is over already
@@ -181,15 +201,16 @@ func (e *Estimator) lossy(now time.Duration) {
 	default:
 		return
 	}
+	*t = trial{before: e.bps}
 	e.try(now, &last)
 }
 
-// try begins a trial.
+// try begins a trial, below what was carried.
 func (e *Estimator) try(now time.Duration, o *observation) {
 	t := &e.trial
-	*t = trial{on: true, at: now, before: e.bps, loss: o.loss(), sent: o.rate()}
-	carried := o.rate() * (1 - o.loss()) / (1 - e.loss.inherent)
-	e.set(min(e.bps*trialCut, max(carried*carries, e.bps*0.1)), "loss")
+	t.on, t.at, t.loss, t.run, t.seen = true, now, o.loss(), o.run(), observation{}
+	t.carried = o.carried(e.loss.inherent)
+	e.set(min(e.bps*trialCut, max(carries*t.carried, 0.1*e.bps)), "loss")
 	e.probes.fail()
 }
 
@@ -199,25 +220,30 @@ func (e *Estimator) judge(now time.Duration, o *observation) {
 	if now-t.at < e.response()+lossPart {
 		return // it was sent before the cut
 	}
-	t.seen.sent, t.seen.lost, t.seen.runs = t.seen.sent+o.sent, t.seen.lost+o.lost, t.seen.runs+o.runs
-	expected := t.loss * float64(t.seen.sent)
+	t.seen.add(o)
+	expected := t.loss / t.run * float64(t.seen.sent)
 	if expected < trialLosses && now-t.at < trialLongest {
 		return
 	}
-	t.on = false
 	seen := t.seen.loss()
 	switch {
-	case seen > (t.loss+l.inherent)/2 && seen <= lossInherent:
-		l.inherent = seen
-		c.before = t.before
-		e.set(max(e.bps, 0.9*t.before), "loss is not ours")
-	case seen > lossInherent:
-		*t = trial{on: true, at: now, before: e.bps, loss: seen}
-		e.set(e.bps*(1-0.5*seen), "loss")
-	default:
+	case seen <= (t.loss+l.inherent)/2: // the cut was what it took
+		t.on = false
 		c.link = capacity{}
-		c.link.see(e.bps/carries, 1)
+		c.link.see(max(t.carried, e.bps), 1)
 		c.settleAt = now + settle
 		e.probes.soon(now, probeSoon)
+	case seen > 1-trialCut && !t.again:
+		// The cut may have been too small, if the loss was of a time before and after a change.
+		t.again = true
+		e.try(now, &t.seen)
+	case seen > lossInherent:
+		t.on = false
+		e.set(e.bps*(1-0.5*seen), "loss") // draft-ietf-rmcat-gcc-02 section 6
+	default:
+		t.on = false
+		l.inherent = max(seen, (seen+t.loss)/2) // what began it was more than the mean, if it was chance
+		c.before = t.before
+		e.set(max(e.bps, 0.9*t.before), "loss is not ours")
 	}
 }

@@ -96,6 +96,7 @@ func (p *prober) result(now, rtt time.Duration) (bps float64, ok bool) {
 // probed takes the result of a probe.
 func (e *Estimator) probed(now time.Duration, bps float64) {
 	p, c := &e.probes, &e.control
+	bps = min(bps/(1-e.loss.inherent), float64(p.asked.Bps))
 	if bps < probeGain*e.bps || c.draining {
 		p.fail()
 		p.due = now + p.interval

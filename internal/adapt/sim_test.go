@@ -281,7 +281,7 @@ func (s *sim) pace() {
 	rate, burst := s.paceRate, 16*1250.0
 	if est := float64(s.e.Estimate().Bps); est > 0 {
 		rate = min(rate, est*paceOver)
-		burst = min(burst, max(2*1250, est/8*0.04))
+		burst = min(burst, max(3*1250, est/8*0.02))
 	}
 	s.debt = max(s.debt-rate/8*(s.now-s.debtAt).Seconds(), 0)
 	s.probeDebt = max(s.probeDebt-float64(s.probe.Bps)/8*(s.now-s.debtAt).Seconds(), 0)
@@ -590,17 +590,6 @@ func (s *sim) mean(from, to time.Duration, of func(sample) float64) float64 {
 	return sum / float64(n)
 }
 
-// from the first moment after which it stays so until another.
-func (s *sim) settles(from, to time.Duration, ok func(sample) bool) time.Duration {
-	at := from
-	for _, x := range s.samples {
-		if x.at > from && x.at <= to && !ok(x) {
-			at = x.at
-		}
-	}
-	return at - from
-}
-
 func (s *sim) first(from time.Duration, ok func(sample) bool) time.Duration {
 	for _, x := range s.samples {
 		if x.at > from && ok(x) {
@@ -621,11 +610,9 @@ func (s *sim) queueP95(from, to time.Duration) time.Duration {
 	return q[len(q)*95/100]
 }
 
-func (s *sim) dump(t *testing.T, from, to time.Duration) {
+func (s *sim) dump(t *testing.T) {
 	for _, x := range s.samples {
-		if x.at >= from && x.at <= to {
-			t.Logf("%6.1f link %6.0f est %6.0f sent %6.0f good %6.0f tcp %6.0f queue %4d seen %4d %s", x.at.Seconds(), x.link/1000, x.estimate/1000, x.sent/1000, x.good/1000, x.tcp/1000, x.queue/ms, x.seen/ms, x.reason)
-		}
+		t.Logf("%6.1f link %6.0f estimate %6.0f sent %6.0f good %6.0f tcp %6.0f queue %4d seen %4d %s", x.at.Seconds(), x.link/1000, x.estimate/1000, x.sent/1000, x.good/1000, x.tcp/1000, x.queue/ms, x.seen/ms, x.reason)
 	}
 }
 

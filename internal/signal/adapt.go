@@ -8,6 +8,7 @@ import (
 
 	"gateway/internal/adapt"
 	"gateway/internal/media"
+	"gateway/internal/stream"
 )
 
 const (
@@ -32,6 +33,8 @@ type adaptation struct {
 
 	decisions []decision   // the last ones
 	observed  *time.Ticker // while the client observes
+	heardOf   string       // track of whose encoder's decisions it has heard
+	heard     int          // and of how many
 	told      int          // of decisions, those that it was told
 	sent      uint64       // rtc.Stats.Wire at the last quality message
 	sentAt    time.Time
@@ -161,17 +164,39 @@ func (x *session) decide(tracks []media.Track) bool {
 	return true
 }
 
-// decided notes a decision.
+// decided notes a decision for the viewer.
 func (x *session) decided(d decision) {
-	a := &x.adapt
 	d.At = time.Now().UnixMilli()
+	x.server.metrics.decisions.WithLabelValues(d.What).Inc()
+	x.log.Info("viewer adapts", "what", d.What, "from", d.From, "to", d.To, "reason", d.Reason)
+	x.remember(d)
+}
+
+// encoderDecided notes what was decided lately for the encoder whose picture the viewer gets.
+func (x *session) encoderDecided(info stream.Info) {
+	a := &x.adapt
+	for _, t := range info.Tracks {
+		if t.Kind != media.Video || t.Name != x.playing || t.Adaptation == nil {
+			continue
+		}
+		if a.heardOf != t.Name || t.Adaptation.Made < a.heard { // what was before is none of this viewer's; or it is counted anew
+			a.heardOf, a.heard = t.Name, t.Adaptation.Made
+		}
+		fresh := min(t.Adaptation.Made-a.heard, len(t.Adaptation.Decisions))
+		a.heard = t.Adaptation.Made
+		for _, d := range t.Adaptation.Decisions[len(t.Adaptation.Decisions)-fresh:] {
+			x.remember(decision(d))
+		}
+	}
+}
+
+func (x *session) remember(d decision) {
+	a := &x.adapt
 	if len(a.decisions) == maxDecisions {
 		a.decisions = slices.Delete(a.decisions, 0, 1)
 		a.told = max(a.told-1, 0)
 	}
 	a.decisions = append(a.decisions, d)
-	x.server.metrics.decisions.WithLabelValues(d.What).Inc()
-	x.log.Info("viewer adapts", "what", d.What, "from", d.From, "to", d.To, "reason", d.Reason)
 	if a.observed != nil {
 		x.tellQuality()
 	}
@@ -255,6 +280,9 @@ func (x *session) quality() quality {
 	for _, t := range x.stream.Info().Tracks {
 		if t.Kind == media.Video && t.Name == q.Rendition {
 			q.Target, q.Width, q.Height, q.FPS = t.Bitrate, t.Width, t.Height, t.FPS
+			if t.Adaptation != nil {
+				q.Target = t.Adaptation.Target
+			}
 		}
 	}
 	return q

@@ -100,8 +100,8 @@ func TestWhoObservesIsToldWhatAndWhy(t *testing.T) {
 		t.Errorf("decision %v", d)
 	}
 	second := c.hear("quality")
-	if n := len(second["decisions"].([]any)); n != 0 {
-		t.Errorf("%d decisions are told again", n)
+	if again := second["decisions"].([]any); len(again) != 0 {
+		t.Errorf("told again: %v", again)
 	}
 	for _, key := range []string{"at", "sent", "loss", "rendition"} {
 		if _, ok := second[key]; !ok {

@@ -281,6 +281,7 @@ func (x *session) follow(ctx context.Context) error {
 	info := x.stream.Info()
 	now := stateOf(info)
 	x.sync = info.Sync
+	x.encoderDecided(info)
 	if !now.equal(x.told) {
 		x.told = now
 		x.client.send(&streamMessage{x.header("stream", ""), now})

@@ -25,6 +25,7 @@ type Adaptation struct {
 	Level     int        `json:"level"`            // 0: the picture is as configured; the higher, the less is made of it
 	Reason    string     `json:"reason,omitempty"` // what decided that; none while it is the configuration
 	Decisions []Decision `json:"decisions"`        // the last ones, at most 16, oldest first
+	Made      int        `json:"-"`                // how many there were in all
 
 	// Counts are how many decisions there were of each kind.
 	Counts map[string]uint64 `json:"-"`
@@ -142,6 +143,7 @@ func (e *encoding) adaptation() *Adaptation {
 	}
 	for what, n := range a.counts {
 		info.Counts[what] = n
+		info.Made += int(n)
 	}
 	return info
 }

@@ -79,8 +79,10 @@ type script struct {
 	deaf     bool // answers no ping
 	joins    int  // joins that were granted
 	reports  []float64
-	seen     []string // types of all messages of clients
-	asked    []string // renditions of all joins and selects
+	seen     []string  // types of all messages of clients
+	asked    []string  // renditions of all joins and selects
+	sights   []sight   // of all view messages
+	quality  []quality // that whoever observes is told at first
 }
 
 func start(t *testing.T) *script {
@@ -240,6 +242,8 @@ type session struct {
 	selected string
 	settled  func() // what is to be done once the offer is answered
 	still    bool
+	hidden   bool // the picture is out of sight: frames are held back too
+	observed bool
 	done     chan struct{}
 	ended    bool
 }
@@ -252,6 +256,16 @@ type message struct {
 	FirstFrameMs float64                  `json:"firstFrameMs"`
 	Rendition    string                   `json:"rendition"`
 	RequestID    string                   `json:"requestId"`
+	On           bool                     `json:"on"`
+	sight
+}
+
+// sight is what a view message says.
+type sight struct {
+	Width   int  `json:"width"`
+	Height  int  `json:"height"`
+	Visible bool `json:"visible"`
+	Audible bool `json:"audible"`
 }
 
 func (s *script) talk(w http.ResponseWriter, r *http.Request) {
@@ -316,6 +330,26 @@ func (s *script) talk(w http.ResponseWriter, r *http.Request) {
 			s.mu.Lock()
 			s.reports = append(s.reports, m.FirstFrameMs)
 			s.mu.Unlock()
+		case "view":
+			s.mu.Lock()
+			s.sights = append(s.sights, m.sight)
+			s.mu.Unlock()
+			v.mu.Lock()
+			if v.hidden && m.Visible {
+				v.next = 0 // the keyframe
+			}
+			v.hidden = !m.Visible
+			v.mu.Unlock()
+		case "observe":
+			v.mu.Lock()
+			v.observed = m.On
+			v.mu.Unlock()
+			s.mu.Lock()
+			history := s.quality
+			s.mu.Unlock()
+			for _, q := range history {
+				v.tellQuality(q)
+			}
 		case "ping":
 			if !deaf {
 				v.send(map[string]any{"type": "pong"})
@@ -560,7 +594,7 @@ func (v *session) play(audio *webrtc.TrackLocalStaticSample) {
 		case <-tick.C:
 		}
 		v.mu.Lock()
-		still, video := v.still, v.out
+		still, video := v.still || v.hidden, v.out
 		var packets []*rtp.Packet
 		if !still {
 			packets = v.packets.Packetize(v.frames[v.next%len(v.frames)], 0)

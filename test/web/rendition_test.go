@@ -1,14 +1,11 @@
 package web_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"gateway/test/rig"
 )
 
 // ladder is a stream with renditions: two in one codec, one in another, and one
@@ -247,16 +244,7 @@ func TestRenditionsWorkInFirefox(t *testing.T) {
 	two := ladder
 	two.Tracks = []track{ladder.Tracks[0], ladder.Tracks[1], audio}
 	s.set(two)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	browser, err := rig.StartFirefox(ctx, rig.FirefoxOptions{})
-	rig.Check(t, err)
-	rig.End(t, "firefox", browser.Close)
-	page, err := browser.Open(ctx, s.url("/watch/front-door"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{script: s, ctx: ctx, page: page, log: func() string { return "" }}
+	w := browseFirefox(t, s, "/watch/front-door")
 	w.until(t, player+".state === 'playing' && "+menu+".options.length === 3 && "+menu+".checkVisibility()")
 	w.eval(t, mark, nil)
 	w.pick(t, "low")

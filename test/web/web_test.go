@@ -432,7 +432,10 @@ func TestNothingSeriousIsFoundByAxe(t *testing.T) {
 	s := start(t)
 	edited := ladder
 	edited.Name, edited.Reload = "edited", &reload{At: 1, Message: "no such encoder", Findings: []string{"pipelines/edited.yaml:3:1: video.encoder: unknown"}}
-	s.set(append(every(), edited)...)
+	observed := wide
+	observed.Name = "observed"
+	s.set(append(every(), edited, observed)...)
+	s.quality = story(time.Now())
 	s.problems = []string{"pipelines/desk.yaml:12:14: video.bitrate: 400k is below the minimum"}
 	for _, dark := range []bool{false, true} {
 		w := browse(t, s, "/", dark)
@@ -440,6 +443,7 @@ func TestNothingSeriousIsFoundByAxe(t *testing.T) {
 			{"/", "document.querySelectorAll('.card img').length >= 2"},
 			{"/watch/front-door?stats", player + "?.state === 'playing'"},
 			{"/watch/edited?stats", player + "?.state === 'playing' && " + remark + ".checkVisibility() && (document.querySelector('.settings').open = true) && document.querySelector('.settings pre')"},
+			{"/watch/observed?stats", player + "?.state === 'playing' && " + graph + ".querySelector('.mark-of')"},
 			{"/watch/desktop", notice},
 			{"/watch/nothing", notice},
 			{"/missing", "document.querySelector('.code')"},
@@ -464,18 +468,9 @@ func TestNothingSeriousIsFoundByAxe(t *testing.T) {
 func TestPagesWorkInFirefox(t *testing.T) {
 	s := start(t)
 	s.set(every()...)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	browser, err := rig.StartFirefox(ctx, rig.FirefoxOptions{})
-	rig.Check(t, err)
-	rig.End(t, "firefox", browser.Close)
-	page, err := browser.Open(ctx, s.url("/"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{script: s, ctx: ctx, page: page, log: func() string { return "" }}
+	w := browseFirefox(t, s, "/")
 	w.until(t, "document.querySelectorAll('.card').length === 5")
-	if err := page.Navigate(ctx, s.url("/watch/front-door?stats")); err != nil {
+	if err := w.page.Navigate(w.ctx, s.url("/watch/front-door?stats")); err != nil {
 		t.Fatal(err)
 	}
 	w.until(t, player+".state === 'playing' && "+player+".stats?.fps > 20 && "+player+".stats.local !== ''")
@@ -525,6 +520,11 @@ func TestScreenshots(t *testing.T) {
 				shot("missing", "/missing", "document.querySelector('.code')")
 			}
 			shot("playing", "/watch/front-door?stats", player+"?.state === 'playing' && "+player+".stats?.fps > 20")
+			s.set(append([]stream{wide}, every()[1:]...)...)
+			s.quality = story(time.Now())
+			shot("quality", "/watch/front-door?stats", graph+"?.childElementCount")
+			shot("latency", "/watch/front-door?stats", graph+"?.childElementCount && ("+shadow+".querySelector('table').scrollIntoView(), true)")
+			s.quality = nil
 			edited := ladder
 			edited.Reload = &reload{At: time.Now().UnixMilli(), Message: "x264enc: no keyframe within 5 s", Findings: []string{"pipelines/front-door.yaml:3:1: video.encoder: x264enc yields no keyframe"}}
 			s.set(append([]stream{edited}, every()[1:]...)...)

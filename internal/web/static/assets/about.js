@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { element } from './player-view.js';
+import { element, setText } from './elements.js';
 import { refusedEdit } from './words.js';
 
 const answerWithin = 5_000;
@@ -91,10 +91,6 @@ function sections({ settings = '', tracks = [], notes = [] }) {
     made.push(element('h2', {}, 'Notes'), list);
   }
   return made;
-}
-
-function setText(e, text) {
-  if (e.textContent !== text) e.textContent = text;
 }
 
 function setList(list, texts) {

@@ -116,18 +116,78 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
 
 /* the numbers */
 .panel {
-  position: absolute; top: 4em; right: .75em; width: min(21em, 100% - 1.5em); max-height: calc(100% - 8.5em); overflow: auto;
-  padding: .75em 1em; border-radius: .875em; background: var(--gateway-surface); font-size: .8125em; scrollbar-width: thin;
+  --sent: #4fd1ae;
+  --target: #f2f4f6;
+  --estimate: #8fb8ff;
+  --queue: #c9a3ff;
+  --round-trip: #ecdcff;
+  --loss: #f0a35e;
+  position: absolute; top: 4em; right: .75em; width: min(26em, 100% - 1.5em); max-height: calc(100% - 8.5em); overflow: auto;
+  padding: .75em 1em; border-radius: .875em; background: var(--gateway-surface); font-size: .8125em; scrollbar-width: thin; scrollbar-color: #ffffff40 #0000;
   font-variant-numeric: tabular-nums;
 }
-.panel:focus-visible { outline: 2px solid var(--gateway-accent); }
-.panel h2 { margin: 0 0 .35em; font-size: 1em; font-weight: 600; }
+.panel:focus-visible, .panel :focus-visible { outline: 2px solid var(--gateway-accent); }
+.panel h2 { display: flex; align-items: baseline; justify-content: space-between; margin: 1.1em 0 .35em; font-size: 1em; font-weight: 600; }
 .panel dl { margin: 0; }
-.panel div { display: grid; grid-template-columns: 7.5em 1fr auto; align-items: center; gap: .5em; min-height: 1.85em; border-top: 1px solid #ffffff14; }
 .panel dt { color: var(--gateway-muted); }
 .panel dd { margin: 0; overflow-wrap: anywhere; }
-.panel svg { width: 5em; height: 1.35em; overflow: visible; }
-.panel polyline { fill: none; stroke: var(--gateway-accent); stroke-width: 1.25; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.numbers div { display: grid; grid-template-columns: 7.5em 1fr auto; align-items: center; gap: .5em; min-height: 1.85em; border-top: 1px solid #ffffff14; }
+.numbers svg { width: 5em; height: 1.35em; overflow: visible; }
+.numbers polyline { fill: none; stroke: var(--gateway-accent); stroke-width: 1.25; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+
+/* what the network carried, and what was decided */
+.panel .quality-view > :first-child, .quality-view[hidden] + h2 { margin-top: 0; }
+.moment { color: var(--gateway-muted); font-weight: 400; }
+.legend { display: grid; grid-template-columns: repeat(3, 1fr); gap: .15em .75em; }
+.legend dt { display: flex; align-items: center; gap: .45em; white-space: nowrap; }
+.legend dd { font-weight: 600; }
+.key { width: 1.4em; height: .7em; flex: none; overflow: visible; }
+.graph { display: block; width: 100%; height: 19em; margin-top: .25em; border-radius: .3em; touch-action: pan-y; cursor: crosshair; font-size: .9em; }
+.graph text { fill: var(--gateway-muted); font-size: .875em; }
+.times text { text-anchor: middle; }
+.times .oldest { text-anchor: start; }
+.times .newest { text-anchor: end; }
+.graph .label { fill: var(--gateway-text); }
+.grid { stroke: #ffffff1f; fill: none; shape-rendering: crispEdges; }
+.line { fill: none; stroke: var(--colour); stroke-width: max(1.5px, .1em); stroke-linejoin: round; stroke-linecap: round; }
+.line.dashed { stroke-dasharray: .32em .28em; }
+.line.bars { stroke-width: .16em; stroke-linecap: butt; }
+.fill { fill: var(--colour); fill-opacity: .28; }
+.key .fill { fill-opacity: .6; }
+.sent { --colour: var(--sent); }
+.target { --colour: var(--target); }
+.estimate { --colour: var(--estimate); }
+.queue { --colour: var(--queue); }
+.roundTrip { --colour: var(--round-trip); }
+.loss { --colour: var(--loss); }
+.rendition { fill: #2f6d5e; }
+.rendition.second { fill: #6b5a2c; }
+.rendition.third { fill: #6e4332; }
+.cursor { stroke: #fff; stroke-width: 1; shape-rendering: crispEdges; }
+.hair { stroke: #ffffff3d; stroke-dasharray: 1 3; fill: none; }
+.hair.near { stroke: #ffffffa0; }
+.mark-of { fill: #c6cdd4; }
+.mark-of.up, .mark-of.resume { fill: var(--gateway-accent); }
+.mark-of.down, .mark-of.pause { fill: #f0c05e; }
+.graph .mark-of { stroke: #15181c; stroke-width: 2; paint-order: stroke; }
+.decisions { list-style: none; margin: 0 -.4em; padding: 0; max-height: 12em; overflow: auto; scrollbar-width: thin; scrollbar-color: #ffffff40 #0000; border-radius: .35em; }
+.decisions li { padding: .15em .4em .15em 1.7em; border-radius: .35em; text-wrap: pretty; overflow-wrap: anywhere; }
+.decisions li.near { background: #ffffff1a; }
+.decisions svg { float: left; width: .75em; height: .75em; margin: .36em 0 0 -1.3em; }
+.decisions time { margin-right: .35em; color: var(--gateway-muted); }
+.decisions b { font-weight: 600; }
+.none { margin: 0; color: var(--gateway-muted); }
+.panel table { width: 100%; border-collapse: collapse; table-layout: fixed; }
+.panel th, .panel td { width: 3.2em; padding: .1em 0; text-align: right; font-weight: 400; }
+.panel thead th { color: var(--gateway-muted); }
+.panel th:first-child { text-align: left; color: var(--gateway-muted); width: 7.5em; }
+.panel td:last-child { width: auto; padding-left: 1.2em; }
+.total > * { border-top: 1px solid #ffffff24; }
+.panel .total th { color: inherit; font-weight: 600; }
+.total td { font-weight: 600; }
+.bar-of-stage { display: block; width: 100%; height: .8em; }
+.median { fill: var(--estimate); }
+.rest { fill: var(--estimate); fill-opacity: .45; }
 
 /* the keys */
 dialog {
@@ -164,6 +224,9 @@ dialog button { width: 100%; }
 }
 @media (forced-colors: active) {
   .badge, .panel, dialog, .solid, .quality { border: 1px solid; }
-  .panel polyline { stroke: CanvasText; }
+  .numbers polyline, .line, .cursor { stroke: CanvasText; }
+  .mark-of, .median, .fill { fill: CanvasText; }
+  .rendition { fill: Canvas; stroke: CanvasText; }
+  .graph .label { fill: CanvasText; }
 }
 `);

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { bitrateText, trackTexts } from './stats.js';
-
-const svg = 'http://www.w3.org/2000/svg';
+import { drawing, element, setText } from './elements.js';
+import { QualityView } from './quality-view.js';
+import { bitrateText, msText, percentText, trackTexts } from './stats.js';
 
 /** Icons as paths in a box of 24, drawn as lines. */
 const icons = {
@@ -23,30 +23,10 @@ const icons = {
   play: 'M8 5.5v13l10.5-6.5L8 5.5Z',
 };
 
-/**
- * An element with attributes and children; text goes in as text.
- *
- * @param {string} tag
- * @param {Record<string, string>} [attributes]
- * @param {...(Node|string)} children
- * @returns {HTMLElement}
- */
-export function element(tag, attributes = {}, ...children) {
-  const e = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) e.setAttribute(name, value);
-  e.append(...children);
-  return e;
-}
-
 function icon(name) {
-  const e = document.createElementNS(svg, 'svg');
-  for (const [key, value] of Object.entries({
+  return drawing('svg', {
     viewBox: '0 0 24 24', fill: 'none', stroke: 'currentColor', 'stroke-width': '1.75', 'stroke-linecap': 'round', 'stroke-linejoin': 'round', 'aria-hidden': 'true',
-  })) e.setAttribute(key, value);
-  const path = document.createElementNS(svg, 'path');
-  path.setAttribute('d', icons[name]);
-  e.append(path);
-  return e;
+  }, drawing('path', { d: icons[name] }));
 }
 
 function setIcon(holder, name) {
@@ -185,6 +165,7 @@ export class View {
     });
     this.choose.value = selected;
     setText(this.chosen, selected === 'auto' ? 'Auto' : selected);
+    this.panel.quality.ladder = renditions.map(({ name }) => name);
     this.panel.rendition(renditions.length > 1 ? rendition : '', selected);
   }
 
@@ -202,10 +183,6 @@ export class View {
   }
 }
 
-function setText(e, text) {
-  if (e.textContent !== text) e.textContent = text;
-}
-
 /** How many values a curve shows: one a second. */
 const curveLength = 60;
 
@@ -214,8 +191,10 @@ class Panel {
   #rows = new Map();
 
   constructor() {
-    this.list = element('dl');
-    this.element = element('section', { class: 'panel', 'aria-label': 'Statistics', hidden: '', tabindex: '0' }, element('h2', { 'aria-hidden': 'true' }, 'Statistics'), this.list, element('slot', { name: 'panel' }));
+    this.list = element('dl', { class: 'numbers' });
+    this.quality = new QualityView();
+    this.element = element('section', { class: 'panel', 'aria-label': 'Statistics', hidden: '', tabindex: '0' },
+      this.quality.element, element('h2', {}, 'Playback'), this.list, element('slot', { name: 'panel' }));
     for (const [key, label, curve] of [
       ['state', 'State'], ['rendition', 'Rendition'], ['codec', 'Codec'], ['size', 'Size'], ['fps', 'Frame rate', true], ['bitrate', 'Bitrate', true],
       ['roundTrip', 'Round trip', true], ['loss', 'Loss', true], ['jitterBuffer', 'Jitter buffer', true], ['decodeTime', 'Decoding', true],
@@ -225,12 +204,8 @@ class Panel {
       const line = element('div', {}, element('dt', {}, label), value);
       const row = { element: line, value, values: [], line: null };
       if (curve) {
-        const graph = document.createElementNS(svg, 'svg');
-        graph.setAttribute('viewBox', `0 0 ${curveLength - 1} 20`);
-        graph.setAttribute('preserveAspectRatio', 'none');
-        graph.setAttribute('aria-hidden', 'true');
-        row.line = document.createElementNS(svg, 'polyline');
-        graph.append(row.line);
+        row.line = drawing('polyline');
+        const graph = drawing('svg', { viewBox: `0 0 ${curveLength - 1} 20`, preserveAspectRatio: 'none', 'aria-hidden': 'true' }, row.line);
         value.after(element('dd', { 'aria-hidden': 'true' }, graph));
       }
       this.list.append(line);
@@ -243,7 +218,7 @@ class Panel {
    * @param {string} state
    */
   show(s, state) {
-    const ms = (value) => (value === null ? '–' : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`);
+    const told = (value, text) => (value === null ? '–' : text(value));
     const set = (key, text, value) => {
       const row = this.#rows.get(key);
       setText(row.value, text);
@@ -256,11 +231,11 @@ class Panel {
     set('codec', [s.codec, s.audioCodec].filter(Boolean).join(', ') || '–');
     set('size', s.width ? `${s.width} × ${s.height}` : '–');
     set('fps', s.fps === null ? '–' : `${s.fps.toFixed(s.fps < 10 ? 1 : 0)} fps`, s.fps);
-    set('bitrate', s.bitrate === null ? '–' : bitrateText(s.bitrate), s.bitrate);
-    set('roundTrip', ms(s.roundTrip), s.roundTrip);
-    set('loss', s.loss === null ? '–' : `${(s.loss * 100).toFixed(1)} %`, s.loss);
-    set('jitterBuffer', ms(s.jitterBuffer), s.jitterBuffer);
-    set('decodeTime', ms(s.decodeTime), s.decodeTime);
+    set('bitrate', told(s.bitrate, bitrateText), s.bitrate);
+    set('roundTrip', told(s.roundTrip, msText), s.roundTrip);
+    set('loss', told(s.loss, percentText), s.loss);
+    set('jitterBuffer', told(s.jitterBuffer, msText), s.jitterBuffer);
+    set('decodeTime', told(s.decodeTime, msText), s.decodeTime);
     set('freezes', s.freezes ? `${s.freezes}, ${(s.frozen / 1000).toFixed(1)} s in all` : '0');
     set('dropped', `${s.framesDropped} frames, ${s.packetsLost} packets`);
     set('firstFrame', s.firstFrame === null ? '–' : `${Math.round(s.firstFrame)} ms`);
@@ -276,6 +251,7 @@ class Panel {
 
   /** Begins the curves anew. */
   clear() {
+    this.quality.clear();
     for (const row of this.#rows.values()) row.values = [];
   }
 }

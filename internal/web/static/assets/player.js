@@ -5,6 +5,7 @@
  */
 import { View } from './player-view.js';
 import { style } from './player-style.js';
+import { Sight } from './sight.js';
 import { Meter } from './stats.js';
 import { Viewer } from './viewer.js';
 import * as words from './words.js';
@@ -41,7 +42,8 @@ export function resolveSource(src) {
  * The element. Attributes: src, rendition, muted, controls, stats, ice-transport-policy.
  *
  * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `stream` (detail: Stream), `rendition` (detail:
- * Choice), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second).
+ * Choice), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second), `quality` (detail: Quality, once a
+ * second from when the numbers are first shown).
  */
 export class GatewayPlayer extends HTMLElement {
   static observedAttributes = ['src', 'rendition', 'muted', 'stats', 'ice-transport-policy'];
@@ -50,6 +52,7 @@ export class GatewayPlayer extends HTMLElement {
   startedAt;
 
   #view = new View();
+  #sight = new Sight(this.#view.video, (sight) => this.#see(sight));
   /** @type {Viewer?} */
   #viewer = null;
   #host = '';
@@ -57,9 +60,13 @@ export class GatewayPlayer extends HTMLElement {
   #meter = null;
   /** @type {import('./stats.js').Stats?} */
   #stats = null;
+  /** @type {import('./viewer.js').Quality?} */
+  #quality = null;
   #state = 'closed';
   #title = '';
   #blocked = false;
+  /** Whether the picture is in sight, as the gateway was told last. */
+  #seen = true;
   /** Whether a frame of the running session was rendered, and when frames were last seen to go on. */
   #playing = false;
   #movedAt = 0;
@@ -87,6 +94,11 @@ export class GatewayPlayer extends HTMLElement {
   /** The last reading, or null. @returns {import('./stats.js').Stats?} */
   get stats() {
     return this.#stats;
+  }
+
+  /** How the gateway saw this viewer last, or null before the numbers were shown. @returns {import('./viewer.js').Quality?} */
+  get quality() {
+    return this.#quality;
   }
 
   /** The connection of the running session, or null. @returns {RTCPeerConnection?} */
@@ -142,11 +154,13 @@ export class GatewayPlayer extends HTMLElement {
   connectedCallback() {
     this.#view.video.muted = this.hasAttribute('muted');
     this.#open();
+    this.#sight.start();
     this.#wake();
   }
 
   disconnectedCallback() {
     this.#close();
+    this.#sight.stop();
     clearTimeout(this.#idleTimer);
   }
 
@@ -228,7 +242,10 @@ export class GatewayPlayer extends HTMLElement {
       this.dispatchEvent(new CustomEvent('rendition', { detail: event.detail }));
     });
     viewer.addEventListener('media', (event) => this.#attach(event.detail));
+    viewer.addEventListener('quality', (event) => this.#follow(event.detail));
     viewer.addEventListener('error', (event) => this.#complain(event.detail));
+    if (this.#sight.last) viewer.view(this.#sight.last);
+    viewer.observe(this.hasAttribute('stats'));
     viewer.open();
     this.#tick = setInterval(() => this.#measure(), 1000);
     this.#render();
@@ -239,7 +256,7 @@ export class GatewayPlayer extends HTMLElement {
     const viewer = this.#viewer;
     this.#viewer = null;
     viewer?.close();
-    this.#meter = this.#stats = this.#firstFrame = null;
+    this.#meter = this.#stats = this.#quality = this.#firstFrame = null;
     this.#playing = this.#blocked = false;
     this.#awaited = this.#view.video.srcObject = null;
     this.#view.still.hidden = true;
@@ -248,6 +265,25 @@ export class GatewayPlayer extends HTMLElement {
     this.#view.renditions([], { rendition: '', selected: 'auto' });
     this.#track = this.#hint = null;
     this.#state = 'closed';
+  }
+
+  /** @param {import('./viewer.js').Sight} sight */
+  #see(sight) {
+    const returned = sight.visible && !this.#seen;
+    this.#seen = sight.visible;
+    this.#viewer?.view(sight);
+    if (!returned) return;
+    // what wasn't sent meanwhile isn't missing, and a browser may have paused what it didn't show
+    this.#movedAt = this.#mediaAt = performance.now();
+    if (this.#view.video.paused && this.#view.video.srcObject) this.#play();
+    this.#render();
+  }
+
+  /** @param {import('./viewer.js').Quality} quality */
+  #follow(quality) {
+    this.#quality = quality;
+    this.#view.panel.quality.add(quality);
+    this.dispatchEvent(new CustomEvent('quality', { detail: quality }));
   }
 
   /** Asks for the rendition that the attribute names. */
@@ -279,7 +315,8 @@ export class GatewayPlayer extends HTMLElement {
     const { video } = this.#view;
     const [track = null] = media.getVideoTracks();
     if (track !== this.#track) this.#hold(track);
-    if (video.srcObject !== media && ['absent', 'restarting', 'ended'].includes(this.stream?.state) && media.getTracks().every((t) => t.muted)) {
+    const later = document.hidden || ['absent', 'restarting', 'ended'].includes(this.stream?.state);
+    if (video.srcObject !== media && later && media.getTracks().every((t) => t.muted)) {
       // Nothing comes yet, and a media element that waits for data holds up the page's load event (HTML, "delaying-the-load-event flag").
       for (const t of media.getTracks()) t.addEventListener('unmute', () => this.#awaited === media && this.#attach(media), { once: true });
       this.#awaited = media;
@@ -366,8 +403,9 @@ export class GatewayPlayer extends HTMLElement {
     if (pc !== this.peerConnection) return;
     stats.firstFrame = this.#firstFrame;
     this.#stats = stats;
-    if (stats.framesDecoded !== before || document.hidden || !this.#view.video.srcObject?.getVideoTracks().length) this.#movedAt = performance.now();
+    if (stats.framesDecoded !== before || !this.#sight.visible || !this.#view.video.srcObject?.getVideoTracks().length) this.#movedAt = performance.now();
     this.#render();
+    this.#view.panel.quality.tick();
     this.#view.panel.show(stats, [this.#view.badge.textContent, stats.connection].join(', ').toLowerCase());
     this.dispatchEvent(new CustomEvent('stats', { detail: stats }));
   }
@@ -378,7 +416,7 @@ export class GatewayPlayer extends HTMLElement {
     if (!viewer) return;
     const { state, code, retryAt } = viewer.status;
     const stream = viewer.stream;
-    const still = performance.now() - this.#movedAt;
+    const still = this.#sight.visible ? performance.now() - this.#movedAt : 0; // out of sight none may be sent
     this.#view.name.textContent = stream?.title || viewer.room;
 
     if (!['joined', 'connected'].includes(state)) {
@@ -433,11 +471,13 @@ export class GatewayPlayer extends HTMLElement {
   #sound() {
     const { video } = this.#view;
     const audible = Boolean(video.srcObject?.getAudioTracks().length);
+    this.#sight.audible = audible && !video.muted && video.volume > 0;
     this.#view.sound(video.muted, audible, this.#playing && performance.now() < this.#callUntil);
   }
 
   #showStats(open) {
     this.#view.panel.element.hidden = !open;
+    if (open) this.#viewer?.observe(true); // and on, so that the curves have no holes
     this.#view.statsButton.setAttribute('aria-pressed', String(open));
   }
 

@@ -56,6 +56,26 @@ export function bitrateText(bps) {
 }
 
 /**
+ * A time as people write it.
+ *
+ * @param {number} ms milliseconds
+ * @returns {string}
+ */
+export function msText(ms) {
+  return `${ms < 10 ? Math.round(ms * 10) / 10 : Math.round(ms)} ms`;
+}
+
+/**
+ * A share as people write it.
+ *
+ * @param {number} share 0 to 1
+ * @returns {string}
+ */
+export function percentText(share) {
+  return `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+/**
  * A track's numbers as people write them.
  *
  * @param {import('./viewer.js').Track} track

@@ -45,6 +45,38 @@ const retryAfter = {
  */
 
 /**
+ * How much of the picture is seen, which tells the gateway how much of it to send.
+ *
+ * @typedef {{ width: number, height: number, visible: boolean, audible: boolean }} Sight width, height: device pixels of the picture's place
+ */
+
+/**
+ * Something that the gateway did because of this viewer's network, page or encoder.
+ *
+ * @typedef {{ at: number, what: string, from: string, to: string, reason: string }} Decision at: Unix milliseconds; what: rendition, bitrate,
+ *   framerate, size, pause, resume or estimate; from and to: texts, such as "high" and "low"
+ */
+
+/**
+ * How the gateway sees this viewer; see docs/protocol.md. What it doesn't know is left out.
+ *
+ * @typedef {object} Quality
+ * @property {number} at Unix milliseconds, by the gateway's clock
+ * @property {number} [estimate] bit/s that the network is thought to carry
+ * @property {number} [target] bit/s that the encoder was told to make
+ * @property {number} [sent] bit/s that were sent
+ * @property {string} [rendition]
+ * @property {number} [width] pixels
+ * @property {number} [height] pixels
+ * @property {number} [fps] frames a second
+ * @property {number} [loss] 0 to 1
+ * @property {number} [roundTrip] milliseconds
+ * @property {number} [queue] milliseconds that packets wait in the network
+ * @property {Decision[]} decisions those since the last message, oldest first
+ * @property {Record<string, { p50: number, p95: number, max: number }>} [latency] milliseconds by stage, in the order that a frame passes them
+ */
+
+/**
  * What a viewer is doing.
  *
  * - "connecting": the socket opens and the stream is joined
@@ -113,7 +145,8 @@ function begun() {
  * Its steps are marks in the browser's performance timeline, gateway:connecting, open, joined, offer, answer, connected, first-frame.
  *
  * Events: `state` (detail: ViewerState), `stream` (detail: Stream), `media` (detail: MediaStream, a new one for each session and also
- * when its tracks changed), `rendition` (detail: Choice), `error` (detail: {code, message, traceId, fatal}).
+ * when its tracks changed), `rendition` (detail: Choice), `quality` (detail: Quality, while observed), `observe` (detail: boolean, whether
+ * the gateway is asked for it; also when a session begins and ends), `error` (detail: {code, message, traceId, fatal}).
  */
 export class Viewer extends EventTarget {
   #signaling;
@@ -133,7 +166,7 @@ export class Viewer extends EventTarget {
   #reported = false;
   /** Whether the socket of this try has opened. */
   #opened = false;
-  /** Whether the page was hidden since the session began, or the stream absent before its first offer: neither is our delay. */
+  /** Whether the picture was out of sight since the session began, or the stream absent before its first offer: neither is our delay. */
   #hidden = false;
   #waited = false;
   /** @type {{code: string, message: string}?} why the session that is about to end ends */
@@ -151,6 +184,9 @@ export class Viewer extends EventTarget {
   #confirmed = 'auto';
   #asked = '';
   #asks = 0;
+  /** @type {Sight?} */
+  #sight = null;
+  #observed = false;
 
   /**
    * @param {object} options
@@ -225,6 +261,51 @@ export class Viewer extends EventTarget {
     this.#choose({ selected: rendition });
   }
 
+  /**
+   * Tells the gateway how much of the picture is seen, in this session and in later ones: it sends no more than that is worth.
+   *
+   * @param {Sight} sight
+   */
+  view(sight) {
+    const before = this.#sight;
+    if (before && Object.keys(sight).every((key) => sight[key] === before[key])) return;
+    this.#sight = { ...sight };
+    this.#hide();
+    this.#tell();
+  }
+
+  /**
+   * Asks for `quality` once a second and with each decision, in this session and in later ones.
+   *
+   * @param {boolean} on
+   */
+  observe(on) {
+    if (on === this.#observed) return;
+    this.#observed = on;
+    if (!this.#session) return;
+    this.#signaling.send('observe', { on });
+    this.dispatchEvent(new CustomEvent('observe', { detail: on }));
+  }
+
+  /** Whether the gateway is asked for `quality` now. */
+  get observing() {
+    return this.#observed && Boolean(this.#session);
+  }
+
+  /**
+   * Tells the gateway what was measured here; docs/protocol.md has the fields.
+   *
+   * @param {object} fields
+   * @returns {boolean} whether it was sent
+   */
+  report(fields) {
+    return Boolean(this.#session) && this.#signaling.send('report', fields);
+  }
+
+  #tell() {
+    if (this.#session && this.#sight) this.#signaling.send('view', this.#sight);
+  }
+
   /** @param {Partial<Choice>} changes */
   #choose(changes) {
     const before = this.#choice;
@@ -269,7 +350,7 @@ export class Viewer extends EventTarget {
   firstFrame(now) {
     const ms = Math.max(0, now - this.#startedAt);
     performance.mark('gateway:first-frame', { startTime: now });
-    if (!this.#reported && !this.#hidden) this.#signaling.send('report', { firstFrameMs: Math.round(ms * 10) / 10 });
+    if (!this.#reported && !this.#hidden) this.report({ firstFrameMs: Math.round(ms * 10) / 10 });
     this.#reported = true;
     return ms;
   }
@@ -310,6 +391,9 @@ export class Viewer extends EventTarget {
         break;
       case 'rendition':
         this.#switched(message);
+        break;
+      case 'quality':
+        this.dispatchEvent(new CustomEvent('quality', { detail: { ...message, decisions: message.decisions ?? [] } }));
         break;
       case 'offer':
         this.#step((pc) => this.#answer(pc, message.sdp));
@@ -354,6 +438,11 @@ export class Viewer extends EventTarget {
       this.#renew();
     }
     this.#session = session;
+    this.#tell();
+    if (this.#observed) {
+      this.#signaling.send('observe', { on: true });
+      this.dispatchEvent(new CustomEvent('observe', { detail: true }));
+    }
     // before the offer is applied, so before candidates are gathered
     this.#configure({
       ...(iceServers?.length ? { iceServers } : {}),
@@ -400,9 +489,11 @@ export class Viewer extends EventTarget {
 
   #drop() {
     this.#epoch++;
+    const observed = this.observing;
     this.#session = '';
-    this.#reported = false;
-    this.#hidden = document.hidden;
+    if (observed) this.dispatchEvent(new CustomEvent('observe', { detail: false }));
+    this.#reported = this.#hidden = false;
+    this.#hide();
     this.#waited = false;
     clearTimeout(this.#connectTimer);
     clearTimeout(this.#restartTimer);
@@ -504,7 +595,7 @@ export class Viewer extends EventTarget {
   }
 
   #hide = () => {
-    this.#hidden ||= document.hidden;
+    this.#hidden ||= document.hidden || this.#sight?.visible === false;
   };
 
   /** A page that goes away frees its place at once; one that comes back out of the browser's cache watches again. */

@@ -148,6 +148,53 @@ export function refusedEdit(name, reload) {
   return [`pipelines/${name}.yaml: edit refused: ${reload.message}`, ...(reload.findings ?? [])].join('\n');
 }
 
+/** How the things that the gateway decides are called. */
+const decided = { rendition: 'Rendition', bitrate: 'Bitrate', framerate: 'Frame rate', size: 'Size', pause: 'Paused', resume: 'Resumed', estimate: 'Estimate' };
+
+/**
+ * What a decision was and why.
+ *
+ * @param {import('./viewer.js').Decision} decision
+ * @returns {[string, string]} such as "Rendition high → low" and "the network carries 0.6 Mbit/s", which may be empty
+ */
+export function decisionWords({ what, from, to, reason = '' }) {
+  const change = from && to ? `${from} → ${to}` : to || from;
+  return [[decided[what] ?? what, change].filter(Boolean).join(' '), reason];
+}
+
+/**
+ * Which way a decision goes.
+ *
+ * @param {import('./viewer.js').Decision} decision
+ * @param {string[]} ladder names of the renditions, best first
+ * @returns {'up'|'down'|'pause'|'resume'|'change'}
+ */
+export function decisionTrend({ what, from = '', to = '' }, ladder) {
+  if (what === 'pause' || what === 'resume') return what;
+  const size = (text) => (what === 'rendition' ? -ladder.indexOf(text) : parseFloat(text) * ({ k: 1e3, M: 1e6, G: 1e9 }[/[kMG](?=bit)/.exec(text)?.[0]] ?? 1));
+  if (size(to) > size(from)) return 'up';
+  return size(to) < size(from) ? 'down' : 'change';
+}
+
+/** How the stages of a frame's way are called. */
+const stages = {
+  capture: 'Capture', encode: 'Encoding', packetize: 'Packetizing', queue: 'Sending', network: 'Network', jitterBuffer: 'Jitter buffer', decode: 'Decoding',
+  render: 'Rendering', total: 'In all',
+};
+
+/**
+ * The stages of a latency in the order that a frame passes them, with their names.
+ *
+ * @template T
+ * @param {Record<string, T>} latency
+ * @returns {[string, string, T][]} a stage, its name, and what is told of it
+ */
+export function inOrder(latency) {
+  const known = Object.keys(stages);
+  const others = Object.keys(latency).filter((stage) => !known.includes(stage));
+  return [...known.slice(0, -1), ...others, 'total'].filter((stage) => latency[stage]).map((stage) => [stage, stages[stage] ?? stage, latency[stage]]);
+}
+
 /**
  * The sentence for a picture that stands still while the stream says that it is live.
  *
