@@ -109,5 +109,5 @@ func (p *phase) carries() int {
 // pipeline is a picture that fills any bitrate from 150 kbit/s: bars that move, and
 // noise among them. Keyframes are rare, so that those that are asked for show.
 const pipeline = `source: videotestsrc is-live=true pattern=smpte horizontal-speed=2
-video: {codec: h264, width: 1280, height: 720, framerate: 30, keyframe_interval: 10s, bitrate: {min: 150k, start: 2.5M, max: 2.5M}}
+video: {codec: h264, width: %d, height: %d, framerate: 30, keyframe_interval: 10s, bitrate: {min: 150k, start: 2.5M, max: 2.5M}}
 `

@@ -43,6 +43,7 @@ func main() {
 	runs := flag.Int("runs", 1, "of each; medians are printed")
 	seed := flag.Uint64("seed", 1, "of what the network leaves to chance")
 	trace := flag.String("trace", "", "a folder for time series of each run")
+	size := flag.String("size", "1280x720", "of the picture; smaller where the machine is too slow")
 	list := flag.Bool("list", false, "print the cases")
 	verbose := flag.Bool("v", false, "print what the servers log")
 	flag.Parse()
@@ -55,6 +56,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b := &bench{seed: *seed, trace: *trace}
+	if _, err := fmt.Sscanf(*size, "%dx%d", &b.width, &b.height); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-network: -size is such as 640x360")
+		os.Exit(2)
+	}
 	if *verbose {
 		b.log = os.Stderr
 	}

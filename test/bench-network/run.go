@@ -18,9 +18,10 @@ import (
 
 // bench is what is to be run.
 type bench struct {
-	seed  uint64
-	trace string // folder for the time series; empty: none
-	log   io.Writer
+	seed          uint64
+	width, height int    // of the picture
+	trace         string // folder for the time series; empty: none
+	log           io.Writer
 }
 
 // entrant is a contender with a kind of viewer.
@@ -42,7 +43,7 @@ func (b *bench) run(ctx context.Context, c oneCase, e entrant) (f figures, err e
 		return f, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	s, err := contenders[e.contender](ctx, n, pipeline, b.log)
+	s, err := contenders[e.contender](ctx, n, fmt.Sprintf(pipeline, b.width, b.height), b.log)
 	if err != nil {
 		return f, err
 	}
@@ -186,7 +187,7 @@ func (t *trace) follow(ctx context.Context, tell func(context.Context) (state, e
 	}
 }
 
-// write writes a line for each 200 ms: seconds, then kbit/s of the link, of what was
+// write writes when the run began, in Unix milliseconds, and a line for each 200 ms: seconds, then kbit/s of the link, of what was
 // sent, of media that arrived, the longest wait in ms, packets dropped and lost,
 // and what the gateway told: its estimate and target in kbit/s, and why.
 func (t *trace) write(path string, r *ran) error {
@@ -195,6 +196,7 @@ func (t *trace) write(path string, r *ran) error {
 		return err
 	}
 	defer f.Close()
+	fmt.Fprintln(f, "begun", r.begun.UnixMilli())
 	fmt.Fprintln(f, "s\tlink\tsent\tmedia\trtx\tqueue\tdropped\tlost\tframes\testimate\ttarget\treason")
 	const step = 200 * time.Millisecond
 	t.mu.Lock()

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"sync"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +15,12 @@ import (
 )
 
 const (
-	mtu        = 1500
-	queueCalls = 1000 // packets that the kernel keeps for a device's reader
+	mtu         = 1500
+	kernelQueue = 1000 // packets that the kernel keeps for a device's reader
 )
 
-// openDevice makes a TUN device in a namespace. The file can be used from anywhere.
-func openDevice(ctx context.Context, n *rig.Namespace, name string) (*os.File, error) {
+// openDevice makes a TUN device in a namespace, which can be used from anywhere.
+func openDevice(ctx context.Context, n *rig.Namespace, name string) (*device, error) {
 	var fd int
 	err := n.Do(func() (err error) {
 		fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -45,54 +44,57 @@ func openDevice(ctx context.Context, n *rig.Namespace, name string) (*os.File, e
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), name)
-	err = n.IP(ctx, "link", "set", name, "up", "mtu", fmt.Sprint(mtu), "txqueuelen", fmt.Sprint(queueCalls))
+	err = n.IP(ctx, "link", "set", name, "up", "mtu", fmt.Sprint(mtu), "txqueuelen", fmt.Sprint(kernelQueue))
 	if err != nil {
-		f.Close()
+		unix.Close(fd)
 		return nil, err
 	}
-	return f, nil
+	return &device{fd, name}, nil
 }
 
-// carry takes packets from one device to another over a link, with two goroutines,
-// until from is closed.
-func carry(wait *sync.WaitGroup, l *Link, from, to *os.File) {
-	stop := make(chan struct{})
-	wait.Go(func() {
-		defer close(stop)
-		b := make([]byte, 65536)
+// device is one end of a link. It is read and written by poll: a goroutine that
+// waits for the runtime's timers and poller is late where the machine is busy, by
+// tens of milliseconds, and the network would have that as its jitter.
+type device struct {
+	fd   int
+	name string
+}
+
+// carry takes packets from one device to another over a link, on a thread of its own
+// that goes before all others where that is allowed, until stop can be read.
+func carry(l *Link, from, to *device, stop *os.File) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	// without the rights it is merely later
+	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: 1}, 0)
+	polled := []unix.PollFd{{Fd: int32(from.fd), Events: unix.POLLIN}, {Fd: int32(l.kick), Events: unix.POLLIN}, {Fd: int32(stop.Fd()), Events: unix.POLLIN}}
+	b := make([]byte, 65536)
+	var arrived []packet
+	for {
 		for {
-			n, err := from.Read(b)
+			n, err := unix.Read(from.fd, b)
 			if err != nil {
-				return
+				break // EAGAIN: all is read
 			}
 			if n >= 20 && (b[0]>>4 == 4 || b[0]>>4 == 6) {
 				l.enqueue(time.Now(), append([]byte(nil), b[:n]...))
 			}
 		}
-	})
-	wait.Go(func() { l.run(to, stop) })
-}
-
-// run sends until stop is closed.
-func (l *Link) run(to io.Writer, stop <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var arrived []packet
-	for {
 		var next time.Time
 		arrived, next = l.step(time.Now(), arrived[:0])
 		for _, p := range arrived {
-			to.Write(p.data) // what the other side doesn't take is lost, as on any network
+			unix.Write(to.fd, p.data) // what the other side doesn't take is lost, as on any network
 		}
+		var timeout *unix.Timespec
 		if !next.IsZero() {
-			timer.Reset(time.Until(next))
+			t := unix.NsecToTimespec(int64(max(time.Until(next), 0)))
+			timeout = &t
 		}
-		select {
-		case <-timer.C:
-		case <-l.kick:
-		case <-stop:
+		unix.Ppoll(polled, timeout, nil) // the only error is EINTR
+		if polled[2].Revents != 0 {
 			return
+		}
+		if polled[1].Revents != 0 {
+			unix.Read(l.kick, b[:8])
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Settings is what a link does to what goes over it. The zero value does nothing.
@@ -60,7 +62,7 @@ type Stats struct {
 // limited rate, and a way that takes its time. Its methods may be called from any
 // goroutine.
 type Link struct {
-	kick chan struct{} // something came, or the settings changed
+	kick int // eventfd: the settings changed
 
 	mu      sync.Mutex // guards what follows
 	set     Settings
@@ -85,18 +87,20 @@ type packet struct {
 }
 
 func newLink(seed, stream uint64) *Link {
-	return &Link{kick: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, stream))}
+	return &Link{kick: -1, rand: rand.New(rand.NewPCG(seed, stream))}
 }
 
 // Set changes the settings. What waits stays in the queue, and goes on at the new rate.
 func (l *Link) Set(s Settings) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if s.StallEvery != l.set.StallEvery {
 		l.stall = time.Now().Add(l.exponential(s.StallEvery))
 	}
 	l.set = s
-	l.mu.Unlock()
-	l.wake()
+	if l.kick >= 0 {
+		unix.Write(l.kick, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	}
 }
 
 // Settings is what was set last.
@@ -106,8 +110,8 @@ func (l *Link) Settings() Settings {
 	return l.set
 }
 
-// Tap has f called with the fate of each packet, on the link's goroutines, one call
-// at a time. f must not block or call the link. Nil ends it.
+// Tap has f called with the fate of each packet, on the link's thread, one call at
+// a time. f must not block or call the link. Nil ends it.
 func (l *Link) Tap(f func(Passed)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,13 +127,6 @@ func (l *Link) Stats() Stats {
 	return s
 }
 
-func (l *Link) wake() {
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
-}
-
 // enqueue takes a packet over.
 func (l *Link) enqueue(now time.Time, data []byte) {
 	l.mu.Lock()
@@ -143,7 +140,6 @@ func (l *Link) enqueue(now time.Time, data []byte) {
 		l.tell(Passed{Came: now, At: now, Fate: Dropped, Packet: data})
 	default:
 		l.waiting.push(packet{came: now, data: data})
-		l.wake()
 	}
 }
 

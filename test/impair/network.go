@@ -3,9 +3,9 @@
 // queue that overflows, delay, jitter, loss, and what Wi-Fi does, by settings that
 // may change while packets are on their way.
 //
-// It hides the devices and the queueing. Times are those of a model: a goroutine
-// that is late delays a packet by as much, but never changes the rate. Each link has
-// two goroutines for each direction, which end with [Network.Close].
+// It hides the devices and the queueing. Times are those of a model: a thread that
+// is late delays a packet by as much, but never changes the rate. Each direction has
+// a thread, which goes before others (SCHED_FIFO) and ends with [Network.Close].
 package impair
 
 import (
@@ -15,6 +15,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gateway/test/rig"
 )
@@ -29,7 +31,9 @@ type Network struct {
 	Clients []*Client
 
 	wait    sync.WaitGroup
-	devices []*os.File
+	stop    *os.File // a pipe's end, which can be read once the other is closed
+	stopped *os.File // the other
+	devices []*device
 	closing sync.Once
 }
 
@@ -56,12 +60,15 @@ func (n *Network) make(ctx context.Context, clients int, seed uint64) (err error
 	if n.Server, err = rig.NewNamespace(ctx); err != nil {
 		return err
 	}
+	if n.stop, n.stopped, err = os.Pipe(); err != nil {
+		return err
+	}
 	for i := range clients {
 		c := &Client{IP: fmt.Sprintf("10.98.%d.2", i+1), Down: newLink(seed, uint64(2*i)), Up: newLink(seed, uint64(2*i+1))}
+		n.Clients = append(n.Clients, c)
 		if c.Namespace, err = rig.NewNamespace(ctx); err != nil {
 			return err
 		}
-		n.Clients = append(n.Clients, c)
 		near := fmt.Sprintf("client%d", i+1)
 		server, err := n.open(ctx, n.Server, near)
 		if err != nil {
@@ -81,18 +88,25 @@ func (n *Network) make(ctx context.Context, clients int, seed uint64) (err error
 		if err := c.Namespace.IP(ctx, "route", "add", "default", "dev", "net0"); err != nil {
 			return err
 		}
-		carry(&n.wait, c.Down, server, client)
-		carry(&n.wait, c.Up, client, server)
+		for _, way := range []struct {
+			l        *Link
+			from, to *device
+		}{{c.Down, server, client}, {c.Up, client, server}} {
+			if way.l.kick, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+				return err
+			}
+			n.wait.Go(func() { carry(way.l, way.from, way.to, n.stop) })
+		}
 	}
 	return nil
 }
 
-func (n *Network) open(ctx context.Context, in *rig.Namespace, name string) (*os.File, error) {
-	f, err := openDevice(ctx, in, name)
+func (n *Network) open(ctx context.Context, in *rig.Namespace, name string) (*device, error) {
+	d, err := openDevice(ctx, in, name)
 	if err == nil {
-		n.devices = append(n.devices, f)
+		n.devices = append(n.devices, d)
 	}
-	return f, err
+	return d, err
 }
 
 // Close removes the namespaces, in which no process may run any more. It does
@@ -100,18 +114,39 @@ func (n *Network) open(ctx context.Context, in *rig.Namespace, name string) (*os
 func (n *Network) Close() (err error) {
 	n.closing.Do(func() {
 		var errs []error
-		for _, f := range n.devices {
-			errs = append(errs, f.Close())
+		if n.stopped != nil {
+			errs = append(errs, n.stopped.Close())
 		}
 		n.wait.Wait()
+		if n.stop != nil {
+			errs = append(errs, n.stop.Close())
+		}
+		for _, d := range n.devices {
+			errs = append(errs, unix.Close(d.fd))
+		}
 		for _, c := range n.Clients {
-			errs = append(errs, c.Namespace.Close())
+			errs = append(errs, c.close())
 		}
 		if n.Server != nil {
 			errs = append(errs, n.Server.Close())
 		}
 		err = errors.Join(errs...)
 	})
+	return err
+}
+
+func (c *Client) close() (err error) {
+	for _, l := range []*Link{c.Down, c.Up} {
+		l.mu.Lock()
+		if l.kick >= 0 {
+			err = errors.Join(err, unix.Close(l.kick))
+			l.kick = -1
+		}
+		l.mu.Unlock()
+	}
+	if c.Namespace != nil {
+		err = errors.Join(err, c.Namespace.Close())
+	}
 	return err
 }
 
