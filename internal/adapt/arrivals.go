@@ -8,7 +8,7 @@ const (
 	clockJump   = 3 * time.Second        // between neighbours isn't the network's doing (libwebrtc, InterArrival)
 	markTime    = 8 * time.Millisecond   // of arrivals in one mark
 	ackedWindow = 500 * time.Millisecond
-	standing    = 100 * time.Millisecond // a queue that isn't empty once in it stands (CoDel, RFC 8289 section 3)
+	standing    = 100 * time.Millisecond // a queue that isn't empty once in it stands (CoDel's interval, RFC 8289)
 	busyLeast   = 60 * time.Millisecond  // of a busy link tell its rate
 	holeTime    = 60 * time.Millisecond
 	steepSent   = 20 * time.Millisecond

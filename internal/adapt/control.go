@@ -239,7 +239,8 @@ func (e *Estimator) grow(now, dt time.Duration) {
 	case c.limited:
 		return
 	case c.link.near(e.bps):
-		// one packet a round trip (draft-ietf-rmcat-gcc-02 section 5.5)
+		// half a packet in the time that a change takes to be answered (draft-ietf-rmcat-gcc-02
+		// section 5.5), and the quicker the longer nothing spoke against it, as CUBIC does (RFC 9438)
 		c.nearFor = min(c.nearFor+dt, nearMost)
 		bps += max(packet*8/(2*e.response().Seconds()), 4000) * seconds * (1 + c.nearFor.Seconds())
 	default:

@@ -3,12 +3,12 @@ package adapt
 import "time"
 
 const (
-	silent      = 700 * time.Millisecond // without feedback, at least (libwebrtc's congestion window acts at about as much)
+	silent      = 700 * time.Millisecond // without feedback, at least; the draft has no such rule
 	silentRTTs  = 3
 	outageMost  = 5 * time.Second  // after a longer one, what was before is forgotten
 	rembLasts   = 10 * time.Second // libwebrtc sends one each second
-	reportHigh  = 0.10             // draft-ietf-rmcat-gcc-02 section 6
-	reportLow   = 0.02
+	reportHigh  = 0.10             // of loss: less is sent (draft-ietf-rmcat-gcc-02 section 6)
+	reportLow   = 0.02             // and below it more
 	reportWait  = 200 * time.Millisecond
 	reportQueue = 150 * time.Millisecond // of round trip beyond the least: ours, the draft looks at loss only
 )
