@@ -19,9 +19,13 @@ type Estimate struct {
 	Acked   int           // bit/s that arrive
 	Loss    float64       // share of packets that don't, smoothed: 0..1
 	Queue   time.Duration // how long packets stand in a queue on the way
+	Repair  int           // bit/s that were sent again lately; the sender fills it in
 	Limited bool          // what is sent is clearly less than Bps, so that nothing is learned of more
 	Reason  string        // of the last change, in a few words
 }
+
+// Media is what is left of Bps for what is sent the first time: at least half.
+func (e Estimate) Media() int { return max(e.Bps-e.Repair, e.Bps/2) }
 
 // Estimator tells what one viewer's network carries. It is made by NewEstimator.
 type Estimator struct {

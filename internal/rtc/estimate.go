@@ -8,12 +8,14 @@ import (
 )
 
 const (
-	estimateHeartbeat = time.Second // ViewerOptions.OnEstimate is called so often at least
-	estimateChange    = 32          // and when the estimate has changed by one part in so many
-	paceAbove         = 4           // frames are sent faster than the estimate by one part in so many
-	probeTime         = time.Second // after which a probe that could not be sent is given up
-	probeDepth        = 32          // of the last packets sent, one of which a probe sends again
-	probeWorth        = 600         // bytes of payload that such a packet should have
+	estimateHeartbeat = time.Second           // ViewerOptions.OnEstimate is called so often at least
+	estimateChange    = 32                    // and when the estimate has changed by one part in so many
+	paceAbove         = 4                     // frames are sent faster than the estimate by one part in so many
+	paceQueue         = 30 * time.Millisecond // but no faster while packets wait so long on the way
+	repairTime        = 8                     // reckonings of about 100 ms in which the rate of retransmissions is smoothed
+	probeTime         = time.Second           // after which a probe that could not be sent is given up
+	probeDepth        = 32                    // of the last packets sent, one of which a probe sends again
+	probeWorth        = 600                   // bytes of payload that such a packet should have
 )
 
 // estimation is what a viewer learns of its network, and the probes that are sent
@@ -23,6 +25,13 @@ type estimation struct {
 	want   int // bit/s that the viewer has use for; 0: nobody has said
 	told   adapt.Estimate
 	toldAt time.Duration
+
+	repaired int // bytes of RTP that were sent again for NACKs
+	repair   struct {
+		at    time.Duration // when bps was reckoned last
+		bytes int           // of repaired, that are in it
+		bps   float64
+	}
 
 	wire  int // bytes of RTP that were sent, headers included
 	noted int // of these, those that the estimator knows of
@@ -37,8 +46,9 @@ type estimation struct {
 // tell returns the estimate if it is worth telling.
 func (e *estimation) tell(now time.Duration) (adapt.Estimate, bool) {
 	s := e.Estimate()
-	d := s.Bps - e.told.Bps
-	if max(d, -d) <= e.told.Bps/estimateChange && now-e.toldAt < estimateHeartbeat || s.Bps == 0 && s.Acked == 0 {
+	s.Repair = int(e.repair.bps)
+	d := s.Media() - e.told.Media()
+	if max(d, -d) <= e.told.Media()/estimateChange && now-e.toldAt < estimateHeartbeat || s.Bps == 0 && s.Acked == 0 {
 		return s, false
 	}
 	e.told, e.toldAt = s, now
@@ -52,7 +62,19 @@ func (e *estimation) limit() int {
 	if s.Bps == 0 || e.want == 0 || s.Bps >= e.want {
 		return 0
 	}
+	if s.Queue > paceQueue {
+		return s.Bps // or what waits here keeps the queue there full
+	}
 	return s.Bps + s.Bps/paceAbove
+}
+
+// reckon smooths the rate of retransmissions. sendMu is held.
+func (e *estimation) reckon(now time.Duration) {
+	r := &e.repair
+	if d := now - r.at; d > 0 && r.at > 0 {
+		r.bps += (float64(8*(e.repaired-r.bytes))/d.Seconds() - r.bps) / repairTime
+	}
+	r.at, r.bytes = now, e.repaired
 }
 
 // Want says how many bit/s the viewer has use for, of all tracks: more is neither

@@ -18,6 +18,8 @@ const (
 	pacedUsual   = 33 * time.Millisecond // in which a frame is sent, while the time between two is unknown
 	pacedMost    = 50 * time.Millisecond // and at most
 	pacedHighest = 4_000_000_000         // bit/s
+	pacedAtOnce  = 20 * time.Millisecond // on a link that is known to be slow: what goes at once is worth that long
+	pacedLeast   = 2                     // packets, but at least so many
 	estimateMin  = 50_000                // bit/s: less isn't believed
 )
 
@@ -25,6 +27,7 @@ const (
 type pacer struct {
 	debt int           // bytes that were sent and are not paid for yet
 	rate int           // bit/s at which they are paid
+	most int           // bit/s that the viewer's network carries; 0: unknown
 	at   time.Duration // when debt was reckoned
 	left int           // packets of the last buffer that are still to be sent
 
@@ -37,11 +40,30 @@ type pacer struct {
 // room is how many packets may go now, 0: none before the next tick.
 func (p *pacer) room(now time.Duration) int {
 	p.debt, p.at = max(p.debt-p.worth(min(now-p.at, time.Second)), 0), now
-	n := (max(paceBurst*pacePacket, p.worth(2*paceTick)) - p.debt) / pacePacket
-	if n < paceChunk && (p.left == 0 || p.left > n) {
+	burst := p.burst()
+	n := (max(burst, p.worth(2*paceTick)) - p.debt) / pacePacket
+	if n < min(paceChunk, max(burst/pacePacket/2, 1)) && (p.left == 0 || p.left > n) {
 		return 0 // fewer go only if they end a buffer
 	}
 	return n
+}
+
+// burst is the bytes that may go at once: 16 packets are half a second of 300 kbit/s,
+// and more than many a queue holds.
+func (p *pacer) burst() int {
+	const usual = paceBurst * pacePacket
+	if p.most == 0 {
+		return usual
+	}
+	return min(max(p.worth(pacedAtOnce), pacedLeast*pacePacket), usual)
+}
+
+// within keeps the rate within what the viewer's network carries, in bit/s; 0: unknown.
+func (p *pacer) within(estimate int) {
+	if p.most = estimate; estimate > 0 {
+		p.most = max(estimate, estimateMin)
+		p.rate = min(p.rate, p.most)
+	}
 }
 
 // worth is how many bytes the rate allows in a time.
@@ -73,9 +95,7 @@ func (p *pacer) plan(b *media.Buffer, bitrate, estimate int) {
 	}
 	p.rate = max(int(paceFactor*float64(max(bitrate, bps(p.mean, interval)))), bps(p.frame, whole))
 	p.rate = min(p.rate, pacedHighest)
-	if estimate > 0 {
-		p.rate = min(p.rate, max(estimate, estimateMin))
-	}
+	p.within(estimate)
 }
 
 // next begins a frame that was captured d after the last one.

@@ -223,7 +223,10 @@ const ntpUnix = 2208988800 * time.Second
 // called on the shard about every 100 ms.
 func (v *Viewer) tend(now time.Duration) {
 	if v.open.Load() {
-		v.learn(func(now time.Duration, e *adapt.Estimator) { e.Step(now) })
+		v.learn(func(now time.Duration, e *adapt.Estimator) {
+			e.Step(now)
+			v.est.reckon(now)
+		})
 	}
 	v.reportIfDue(now)
 }

@@ -198,7 +198,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 		t.recent = new([rtxRecent]resent)
 	}
 	slot := &t.recent[seq%rtxRecent]
-	if slot.seq == seq && slot.at != 0 && now-slot.at < t.pause() {
+	if slot.seq == seq && slot.at != 0 && now-slot.at < t.pause()+t.viewer.est.Estimate().Queue {
 		return false, nil
 	}
 	p, ok := run.enc.src.Find(index)
@@ -218,6 +218,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	t.pace.debt += len(payload)
 	*slot = resent{seq: seq, n: n + 1, at: now}
 	t.again++
+	t.viewer.est.repaired += run.enc.heading(p).size + len(payload)
 
 	if run.enc.heading(p).rtx.SSRC != 0 {
 		return true, t.sendRTX(run, seq, p, scratch)

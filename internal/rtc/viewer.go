@@ -144,10 +144,12 @@ func (v *Viewer) turn(s *shard) (next due) {
 	v.batching = true
 	now := media.Now()
 	v.numbering.now = now
+	limit := v.est.limit()
 	for _, t := range v.tracks {
 		if t.out == nil || t.latest() == nil {
 			continue
 		}
+		t.pace.within(limit)
 		room := t.pace.room(now)
 		if v.engine.unpaced {
 			room = batchPackets

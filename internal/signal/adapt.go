@@ -233,7 +233,7 @@ func (x *session) share() int {
 	if l := x.legs[media.Audio]; l != nil && !x.adapt.muted {
 		claims = append(claims, adapt.Claim{Audio: true, Most: l.track.Bps + audioOverhead})
 	}
-	return adapt.Divide(x.adapt.estimate.Bps, claims)[0]
+	return adapt.Divide(x.adapt.estimate.Media(), claims)[0]
 }
 
 // wants is how many bit/s the viewer has use for.
