@@ -1,7 +1,6 @@
 package rtc
 
 import (
-	"encoding/binary"
 	"time"
 
 	"github.com/pion/rtp"
@@ -19,9 +18,10 @@ type encoding struct {
 	format format // of the headers
 	offset uint32 // of the RTP timestamps
 	delta  heading
-	key    heading // of the packets of keyframes: with the playout delay and the capture time
+	key    heading // of the packets of keyframes: with the playout delay
+	last   heading // of a keyframe's last packet: with the capture time too
 	number []byte  // of the transport-wide sequence number in all their headers; nil: they have none
-	moment []byte  // of the capture time in those of keyframes; likewise
+	moment []byte  // of the capture time in the header last; likewise
 }
 
 // heading is the headers of a kind of packet: SSRC, payload type and extensions,
@@ -83,16 +83,20 @@ func (e *encoding) in(f format, ssrc, rtxSSRC uint32) *encoding {
 	if f.captureID != 0 {
 		n.moment = make([]byte, 8)
 	}
-	n.key = newHeading(f, ssrc, rtxSSRC, delay, n.number, n.moment)
+	n.key = newHeading(f, ssrc, rtxSSRC, delay, n.number, nil)
+	n.last = newHeading(f, ssrc, rtxSSRC, delay, n.number, n.moment)
 	return n
 }
 
 // heading is the one for a packet: a function of nothing else.
 func (e *encoding) heading(p media.Packet) *heading {
-	if p.Buffer.Keyframe {
-		return &e.key
+	switch {
+	case !p.Buffer.Keyframe:
+		return &e.delta
+	case p.Marker() && len(p.Payload()) <= momentPayload:
+		return &e.last
 	}
-	return &e.delta
+	return &e.key
 }
 
 // numbered tells whether feedback of the transport tells of its packets.
@@ -104,12 +108,9 @@ func (e *encoding) numbered() bool { return e.number != nil || e.format.ccfb }
 func (e *encoding) repeats() bool { return e.number == nil && e.spec.Kind == media.Video }
 
 // prepare fills in the header that packet p has under a sequence number, stamped
-// late after its capture, which is ntp: a pure function of these, but for the bytes
-// of number.
-func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration, ntp uint64) *rtp.Header {
-	if e.moment != nil && p.Buffer.Keyframe {
-		binary.BigEndian.PutUint64(e.moment, ntp)
-	}
+// late after its capture: a pure function of these, but for the bytes of number and
+// of moment.
+func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.Header {
 	h := &e.heading(p).plain
 	h.SequenceNumber = seq
 	h.Timestamp = e.timestamp(p.Buffer.Capture + late)

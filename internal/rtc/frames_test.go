@@ -106,7 +106,7 @@ func TestKeyframesTellTheirCaptureTime(t *testing.T) {
 		src.pushAt(at+40*time.Millisecond, false, 1)
 		for i := range 3 {
 			ext := s.peer.next(t).GetExtension(offeredCaptureID)
-			if (ext != nil) != (takes && i < 2) {
+			if (ext != nil) != (takes && i == 1) {
 				t.Errorf("taken: %v; packet %d has a capture time: %x", takes, i, ext)
 			}
 			if ext == nil {
@@ -117,5 +117,23 @@ func TestKeyframesTellTheirCaptureTime(t *testing.T) {
 				t.Errorf("packet %d tells a capture time that is %v off", i, d)
 			}
 		}
+	}
+}
+
+// No packet becomes larger than a full one for its capture time.
+func TestFullPacketTellsNoCaptureTime(t *testing.T) {
+	w := &recorder{}
+	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, newSource(), format{pt: 102, rtx: 103, delayID: 1, transportID: 2, captureID: 3}, w)
+	for i, size := range []int{momentPayload, momentPayload + 1} {
+		b := media.NewBuffer(size)
+		b.Append(make([]byte, size))
+		b.Start, b.End, b.Keyframe, b.Capture = true, true, true, media.Now()
+		if err := tr.write(media.Packet{Buffer: b, Index: uint64(i), Start: true}); err != nil {
+			t.Fatal(err)
+		}
+		if told := w.headers[i].GetExtension(3) != nil; told != (i == 0) {
+			t.Errorf("payload of %d bytes: told %v", size, told)
+		}
+		b.Release()
 	}
 }

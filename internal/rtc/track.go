@@ -27,8 +27,12 @@ var (
 )
 
 // The capture time, as an NTP timestamp of the clock of the sender reports, rides on
-// keyframes likewise (http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time):
-// a receiver goes on from it by the RTP timestamps of what follows.
+// the last packet of a keyframe (http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time):
+// a receiver goes on from it by the RTP timestamps of what follows, libwebrtc for 5 s. The
+// last one breaks no run of equal packets, and is seldom full: one that is goes without,
+// so that no packet is larger for it (over IPv6, with RTX, a full one of a keyframe has
+// 1278 of the 1280 bytes that always pass).
+const momentPayload = 1180 // bytes
 
 const (
 	rtxShare    = 4        // at most a fourth of what was sent may be sent again
@@ -162,7 +166,8 @@ func (t *track) write(p media.Packet) error {
 	}
 	t.sent = p.Buffer.Capture + t.late
 	t.last, t.cut = p.Index, !p.Marker()
-	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late, t.viewer.ntp(p.Buffer.Capture))
+	h := t.cur.prepare(p, uint16(t.history.add(t.cur, p.Index, t.late)), t.late)
+	t.date(t.cur, p)
 	if t.frames != nil {
 		t.frames.note(p, h.Timestamp)
 	}
@@ -223,7 +228,8 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	if run.enc.heading(p).rtx.SSRC != 0 {
 		return true, t.sendRTX(run, seq, p, scratch)
 	}
-	h := run.enc.prepare(p, seq, run.late, t.viewer.ntp(p.Buffer.Capture))
+	h := run.enc.prepare(p, seq, run.late)
+	t.date(run.enc, p)
 	t.viewer.est.wire += run.enc.heading(p).size + len(payload)
 	_, err := t.out.WriteRTP(h, payload)
 	return true, err
@@ -232,7 +238,8 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 // sendRTX sends a packet that had a sequence number in a run on the RTX stream:
 // RFC 4588 §4, the original sequence number, then the original payload.
 func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byte) error {
-	h, heading := run.enc.prepare(p, seq, run.late, t.viewer.ntp(p.Buffer.Capture)), run.enc.heading(p)
+	h, heading := run.enc.prepare(p, seq, run.late), run.enc.heading(p)
+	t.date(run.enc, p)
 	rtx := &heading.rtx
 	*scratch = binary.BigEndian.AppendUint16((*scratch)[:0], seq)
 	*scratch = append(*scratch, p.Payload()...)
@@ -247,6 +254,13 @@ func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byt
 	t.viewer.est.wire += size
 	_, err := t.out.WriteRTP(rtx, *scratch)
 	return err
+}
+
+// date writes a packet's capture time into the headers that have a place for it.
+func (t *track) date(e *encoding, p media.Packet) {
+	if e.moment != nil && p.Buffer.Keyframe {
+		binary.BigEndian.PutUint64(e.moment, t.viewer.ntp(p.Buffer.Capture))
+	}
 }
 
 func (t *track) pause() time.Duration {

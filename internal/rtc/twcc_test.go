@@ -385,12 +385,14 @@ func TestHeadersOfAnEncodingHaveOneSize(t *testing.T) {
 		}
 	}
 	for i, h := range w.headers {
-		key := i%18 < 3
+		key, last := i%18 < 3, i%18 == 2
 		size := 12 + 4 + 4
-		if key {
+		if last {
 			size = 12 + 4 + 16
+		} else if key {
+			size = 12 + 4 + 8
 		}
-		if h.MarshalSize() != size || (h.GetExtension(1) != nil) != key || (h.GetExtension(3) != nil) != key {
+		if h.MarshalSize() != size || (h.GetExtension(1) != nil) != key || (h.GetExtension(3) != nil) != last {
 			t.Errorf("packet %d has a header of %d bytes and playout delay %v", i, h.MarshalSize(), h.GetExtension(1))
 		}
 		if n := binary.BigEndian.Uint16(h.GetExtension(2)); n != uint16(i) {

@@ -69,12 +69,12 @@
       return { n: good ? n : -1, colours }
     }
 
-    // when the frame was captured, by the sender's clock (abs-capture-time), as Unix time
+    // when the frame was captured, by the sender's clock (abs-capture-time), as Unix time; the source may be at a later frame already
     const capturedAt = (rtp) => {
       for (const connection of connections) {
         for (const receiver of connection.getReceivers()) {
-          const source = receiver.getSynchronizationSources().find((s) => s.rtpTimestamp === rtp)
-          if (source?.captureTimestamp) return source.captureTimestamp - 2208988800000 // from NTP's era
+          const source = receiver.track.kind === 'video' && receiver.getSynchronizationSources().find((s) => s.captureTimestamp)
+          if (source) return source.captureTimestamp + ((rtp - source.rtpTimestamp) | 0) / 90 - 2208988800000 // from NTP's era
         }
       }
       return null

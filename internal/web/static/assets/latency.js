@@ -4,8 +4,9 @@
  * @module
  */
 
-/** Of how many frames a second something is told at most, and how often, in milliseconds. */
-const sampleEvery = 100;
+/** Of one frame in so much time something is told, in units of RTP timestamps of video, 1/90000 s. */
+const sampleEvery = 9_000;
+/** How often, in milliseconds. */
 const reportEvery = 1_000;
 /** Frames of one report, as docs/protocol.md has it. */
 const most = 64;
@@ -27,7 +28,7 @@ export class Frames {
   #video;
   #callback = 0;
   #timer = 0;
-  #sampledAt = 0;
+  #sampled = -1;
   /** @type {{ rtp: number, received?: number, decode?: number, shown: number }[]} */
   #samples = [];
   /** @type {RTCInboundRtpStreamStats?} */
@@ -70,9 +71,10 @@ export class Frames {
 
   /** @param {VideoFrameCallbackMetadata} frame */
   #sample({ rtpTimestamp, receiveTime, processingDuration, expectedDisplayTime }) {
-    const now = performance.now();
-    if (rtpTimestamp === undefined || now - this.#sampledAt < sampleEvery || this.#samples.length === most) return;
-    this.#sampledAt = now;
+    // by when it was captured: by when it is shown, a frame that comes late after others had better chances
+    const sampled = Math.floor(rtpTimestamp / sampleEvery);
+    if (rtpTimestamp === undefined || sampled === this.#sampled || this.#samples.length === most) return;
+    this.#sampled = sampled;
     const decode = processingDuration === undefined ? undefined : processingDuration * 1000;
     this.#samples.push({ rtp: rtpTimestamp, received: receiveTime, decode, shown: expectedDisplayTime });
   }
