@@ -272,16 +272,19 @@ func (b *batch) sendDue(fd uintptr) bool {
 }
 
 // system sends messages, or the first one only, and returns how many went out;
-// none for a reason.
+// none for a reason. With MSG_DONTWAIT it doesn't wait, so Go's scheduler isn't told:
+// it would take the processor away from a call that lasts 20 µs and give it back
+// after, and sysmon would go on looking every 20 µs (11 % of a sender's CPU time on
+// one core, 1 % without; November 2026).
 func system(fd uintptr, msgs []message, one bool) (int, syscall.Errno) {
 	if one {
-		_, _, errno := syscall.Syscall6(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msgs[0].hdr)), unix.MSG_DONTWAIT, 0, 0, 0)
+		_, _, errno := syscall.RawSyscall6(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msgs[0].hdr)), unix.MSG_DONTWAIT, 0, 0, 0)
 		if errno != 0 {
 			return 0, errno
 		}
 		return 1, 0
 	}
-	n, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

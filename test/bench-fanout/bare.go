@@ -136,7 +136,7 @@ func (b *bare) flush(v *bareViewer, size, n int) {
 	msg.SetIovlen(1)
 	msg.Control = (*byte)(unsafe.Pointer(&c))
 	msg.SetControllen(unix.CmsgSpace(2))
-	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&msg)), 0)
+	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(b.fd), uintptr(unsafe.Pointer(&msg)), 0)
 	b.mu.Lock()
 	if errno != 0 {
 		b.failed = fmt.Errorf("sendmsg: %w", errno)

@@ -13,7 +13,11 @@
 // second. The sender's CPU time is what it used while it sent, less what it
 // used in the same time with all viewers connected and nothing to send.
 //
-//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-runs 1] [-variants pion,ours,lite,bare]
+// The receivers take a sender's messages whole and are not woken by them, so that
+// the sender's time holds as little of their work as can be over loopback; with
+// -split the kernel cuts each message into datagrams for them, in the sender's time.
+//
+//	go run ./test/bench-fanout [-n 1,50,200] [-seconds 8] [-runs 1] [-speed 1] [-split] [-variants pion,ours,lite,bare]
 package main
 
 import (
@@ -50,35 +54,56 @@ func main() {
 	runs := flag.Int("runs", 1, "runs of each, in turn; the one with the middle CPU time is printed")
 	variants := flag.String("variants", "pion,ours,lite,bare", "which senders")
 	threads := flag.Int("threads", 0, "of the encoder, which makes a slice in each; 0: as the gateway sets")
+	speed := flag.Float64("speed", 1, "how much faster than recorded the traffic goes, but to one viewer")
+	split := flag.Bool("split", false, "the receivers take single datagrams")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, *numbers, strings.Split(*variants, ","), *seconds, max(*runs, 1), *threads); err != nil {
+	b := &bench{
+		variants: strings.Split(*variants, ","), span: time.Duration(*seconds) * time.Second, runs: max(*runs, 1),
+		threads: *threads, speed: *speed, split: *split,
+	}
+	if err := b.all(ctx, *numbers); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-fanout:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, numbers string, variants []string, seconds, runs, threads int) error {
+type bench struct {
+	variants  []string
+	span      time.Duration
+	runs      int
+	threads   int // of the encoder; 0: as the gateway sets
+	speed     float64
+	split     bool   // the receivers take single datagrams
+	recording string // file
+}
+
+// all measures all variants with each number of viewers.
+func (b *bench) all(ctx context.Context, numbers string) error {
 	dir, err := os.MkdirTemp("", "bench-fanout-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "traffic")
+	b.recording = filepath.Join(dir, "traffic")
 	recorded := pipeline
-	if threads > 0 {
-		recorded = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", threads), 1)
+	if b.threads > 0 {
+		recorded = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", b.threads), 1)
 	}
 	recording, err := traffic.Record(ctx, recorded, 10)
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	if err := recording.Save(path); err != nil {
+	if err := recording.Save(b.recording); err != nil {
 		return err
 	}
 	fmt.Println("traffic:", recording)
-	fmt.Printf("%d s each; sender on core 0, receivers on core 1; one viewer: played %d times as fast\n\n", seconds, fast)
+	taken := "whole messages"
+	if b.split {
+		taken = "single datagrams"
+	}
+	fmt.Printf("%v each; sender on core 0, receivers on core 1, which take %s; played %g times as fast, to one viewer %d times\n\n", b.span, taken, b.speed, fast)
 	fmt.Printf("%-5s %5s %10s %8s %8s %8s %10s %8s %10s %9s %10s\n",
 		"", "N", "µs/packet", "of pion", "of bare", "allocs", "RSS/viewer", "gorout.", "GSO size", "by GSO", "delivered")
 	for _, field := range strings.Split(numbers, ",") {
@@ -87,9 +112,9 @@ func bench(ctx context.Context, numbers string, variants []string, seconds, runs
 			return fmt.Errorf("-n: %q is no number of viewers", field)
 		}
 		all := make(map[string][]Result)
-		for range runs {
-			for _, v := range variants {
-				r, err := run(ctx, v, path, n, time.Duration(seconds)*time.Second)
+		for range b.runs {
+			for _, v := range b.variants {
+				r, err := b.run(ctx, v, n)
 				if err != nil {
 					return fmt.Errorf("%s, %d viewers: %w", v, n, err)
 				}
@@ -97,9 +122,9 @@ func bench(ctx context.Context, numbers string, variants []string, seconds, runs
 			}
 		}
 		var results []Result
-		for _, v := range variants {
+		for _, v := range b.variants {
 			slices.SortFunc(all[v], func(a, b Result) int { return cmp.Compare(a.CPU, b.CPU) })
-			results = append(results, all[v][runs/2])
+			results = append(results, all[v][b.runs/2])
 		}
 		for _, r := range results {
 			r.print(n, results)
@@ -140,8 +165,8 @@ func (r Result) print(n int, all []Result) {
 // at 230 packets a second the wakeups would be most of what is measured.
 const fast = 20
 
-func run(ctx context.Context, variant, recording string, n int, span time.Duration) (r Result, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute+3*span)
+func (b *bench) run(ctx context.Context, variant string, n int) (r Result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute+3*b.span)
 	defer cancel()
 	sender, err := rig.StartChild("0")
 	if err != nil {
@@ -153,12 +178,17 @@ func run(ctx context.Context, variant, recording string, n int, span time.Durati
 		return r, err
 	}
 	defer func() { err = errors.Join(err, receivers.Close()) }()
+	if b.split {
+		if err := receivers.Split(ctx); err != nil {
+			return r, err
+		}
+	}
 
-	speed := 1.0
+	speed := b.speed
 	if n == 1 {
 		speed = fast
 	}
-	start := StartArgs{Variant: variant, Recording: recording, Speed: speed}
+	start := StartArgs{Variant: variant, Recording: b.recording, Speed: speed}
 	if variant == "bare" {
 		if start.To, err = receivers.Listen(ctx, n); err != nil {
 			return r, err
@@ -174,7 +204,7 @@ func run(ctx context.Context, variant, recording string, n int, span time.Durati
 		}
 	}
 	var m Measured
-	if err := sender.Call(ctx, "Sender.Measure", MeasureArgs{Span: span, Speed: speed}, &m); err != nil {
+	if err := sender.Call(ctx, "Sender.Measure", MeasureArgs{Span: b.span, Speed: speed}, &m); err != nil {
 		return r, err
 	}
 	var seen crowd.Counts

@@ -32,7 +32,13 @@ func (b *bench) house(ctx context.Context, pipeline string) (*house, error) {
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
-	return &house{gateway: g, crowd: c}, nil
+	h := &house{gateway: g, crowd: c}
+	if b.split {
+		if err := c.Split(ctx); err != nil {
+			return nil, errors.Join(err, h.close())
+		}
+	}
+	return h, nil
 }
 
 func (h *house) close() error {

@@ -9,7 +9,7 @@
 //	        RTP and the gateway passes on (encoder: copy): CPU time for each packet
 //	        that is delivered and memory for each viewer, of the whole process
 //
-//	go run ./test/bench-viewers [-n 0,50,100,200,300] [-packet 200] [-seconds 10] [-v]
+//	go run ./test/bench-viewers [-n 0,50,100,200,300] [-packet 200] [-seconds 10] [-split] [-v]
 package main
 
 import (
@@ -56,11 +56,12 @@ func main() {
 	numbers := flag.String("n", "0,50,100,200,300", "numbers of viewers of the encoded stream")
 	packet := flag.Int("packet", 200, "viewers of the stream that is passed on; 0: none")
 	seconds := flag.Int("seconds", 10, "how long each is measured")
+	split := flag.Bool("split", false, "the clients' sockets take single datagrams, into which the kernel cuts the gateway's messages in the gateway's time")
 	verbose := flag.Bool("v", false, "print what the gateway logs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{span: time.Duration(*seconds) * time.Second}
+	b := &bench{span: time.Duration(*seconds) * time.Second, split: *split}
 	if *verbose {
 		b.log = os.Stderr
 	}
@@ -75,8 +76,9 @@ func main() {
 }
 
 type bench struct {
-	span time.Duration
-	log  io.Writer
+	span  time.Duration
+	split bool // the clients take single datagrams
+	log   io.Writer
 }
 
 // curve measures the gateway with more and more viewers.

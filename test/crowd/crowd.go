@@ -42,6 +42,7 @@ type Crowd struct {
 	certificate *webrtc.Certificate
 
 	mu      sync.Mutex // guards what follows
+	split   bool       // new sockets take datagrams only
 	clients []*client
 	taps    []*tap // of all clients, also those that are joining
 }
@@ -195,12 +196,12 @@ func onLoopback(sdp string) string {
 
 // tap opens a socket that read looks after.
 func (c *Crowd) tap() (*tap, error) {
-	t, err := newTap()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, err := newTap(c.split)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.taps = append(c.taps, t)
 	return t, nil
 }
@@ -245,6 +246,15 @@ func (v *client) report() {
 	}}}}) // one that can't be sent is no loss
 }
 
+// Split has the kernel cut up messages of many datagrams for the clients that come
+// after, at the expense of a sender on the same machine.
+func (c *Crowd) Split(struct{}, *struct{}) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.split = true
+	return nil
+}
+
 // Listen adds plain UDP sockets, whose packets are counted alike, and returns
 // their addresses.
 func (c *Crowd) Listen(n int, addrs *[]string) error {
@@ -266,7 +276,7 @@ func (c *Crowd) Listen(n int, addrs *[]string) error {
 type Counts struct {
 	Seen             // of all clients
 	Frames  []uint64 // of each
-	Dropped uint64   // datagrams that came and found a socket's buffer full
+	Dropped uint64   // that came and found a socket's buffer full: datagrams, or messages of several
 }
 
 // Since is what was seen between two counts, of the clients that were there at
@@ -335,6 +345,11 @@ type Remote struct{ *rig.Child }
 func Start(cpus string) (Remote, error) {
 	child, err := rig.StartChild(cpus)
 	return Remote{child}, err
+}
+
+// Split is [Crowd.Split].
+func (r Remote) Split(ctx context.Context) error {
+	return r.Call(ctx, "Crowd.Split", struct{}{}, &struct{}{})
 }
 
 // Join is [Crowd.Join].
