@@ -119,7 +119,7 @@ func (e *Estimator) update(now, dt time.Duration) {
 		}
 		return
 	}
-	if got, ok := e.probes.result(now, e.rtt); ok {
+	if got, ok := e.probes.result(e.arrivals.jitter); ok {
 		e.probed(now, got)
 	}
 	e.limit()
