@@ -83,11 +83,10 @@ type event struct {
 }
 
 type fatePacket struct {
-	p        simPacket
-	arrived  bool
-	arrival  time.Duration
-	told     bool
-	toldLost bool
+	p       simPacket
+	arrived bool
+	arrival time.Duration
+	told    bool
 }
 
 // sample is 100 ms of a run.
@@ -460,9 +459,7 @@ func (s *sim) feed() {
 	}
 	var told []int
 	slices.Sort(s.late)
-	for _, n := range s.late {
-		told = append(told, n)
-	}
+	told = append(told, s.late...)
 	s.late = s.late[:0]
 	for n := s.lastFed + 1; n <= s.highest; n++ {
 		told = append(told, n)
