@@ -25,7 +25,6 @@ type arrivals struct {
 	newest time.Duration // when the newest packet was sent
 	delay  time.Duration // one way, of that packet
 	group  group
-	before group
 
 	least   [baseParts]time.Duration // one-way delay by the time of arrival, basePart each
 	part    time.Duration            // start of the current part
@@ -33,7 +32,6 @@ type arrivals struct {
 	base    time.Duration // the least of least
 
 	total  int64 // bytes that arrived
-	gone   int64 // bytes that were sent, as far as is known: those that were lost too
 	marks  [128]mark
 	last   uint          // the newest mark
 	filled uint          // marks that are valid

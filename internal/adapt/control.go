@@ -112,10 +112,11 @@ func (e *Estimator) delayed(now, dt time.Duration) {
 	c := &e.control
 	queue := e.queue()
 	c.tolerance = time.Duration(float64(c.tolerance) * math.Exp2(-float64(dt)/float64(foreignFor)))
-	over := queue > longQueue+e.serialization()+c.tolerance ||
-		e.trend.usage == overuse && queue > trendQueue+e.serialization()/2+c.tolerance
+	slack := c.tolerance + e.probes.queues(now, e.bps, e.response())
+	over := queue > longQueue+e.serialization()+slack ||
+		e.trend.usage == overuse && queue > trendQueue+e.serialization()/2+slack
 	rise, carried := e.arrivals.steep()
-	if rise > longQueue+e.serialization() {
+	if rise > longQueue+e.serialization()+slack {
 		over, queue = true, max(queue, rise)
 	} else {
 		carried = 0

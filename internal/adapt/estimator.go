@@ -123,7 +123,7 @@ func (e *Estimator) update(now, dt time.Duration) {
 		}
 		return
 	}
-	if got, ok := e.probes.result(now, e.rtt); ok {
+	if got, ok := e.probes.result(e.arrivals.jitter); ok {
 		e.probed(now, got)
 	}
 	e.limit()
@@ -149,7 +149,8 @@ func (e *Estimator) set(bps float64, why string) {
 	}
 }
 
-// Sent notes the bytes of all RTP that was sent in one turn.
+// Sent notes the bytes of all RTP that was sent in one turn. Without it silence isn't noticed,
+// and the sender is taken for idle.
 func (e *Estimator) Sent(now time.Duration, bytes int) {
 	e.silence.sent(now)
 	e.reports.sent(now, bytes)

@@ -20,11 +20,9 @@ type plainGCC struct {
 
 	delayBps, lossBps float64
 	max               capacity
-	state             usage
 	at, cutAt         time.Duration
 	lost, n           int
 	lossAt            time.Duration
-	rtt               time.Duration
 }
 
 func newPlainGCC() *plainGCC {

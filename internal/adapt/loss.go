@@ -15,6 +15,7 @@ const (
 	lossMargin   = 0.02 // beyond what is inherent (draft-ietf-rmcat-gcc-02 section 6: below, the rate may grow)
 	lossDeviates = 3    // standard deviations
 	lossRuns     = 3    // separate losses: one burst is one event
+	limitedLoss  = 0.1  // less isn't asked about while the application is the limit
 	lossInherent = 0.3  // more is never taken for the network's nature
 	outage       = 10   // packets lost in a row or two
 	trialCut     = 0.88
@@ -190,15 +191,19 @@ func (e *Estimator) lossy(now time.Duration) {
 		l.parts[l.i].lost, l.parts[l.i].runs = 0, 0
 		return
 	}
-	last := o
-	some := l.recent(4)
+	last, some := o, l.recent(4)
+	limited := e.control.limited // then the network was seen to carry far more, and a full queue loses much
 	switch {
-	case last.exceeds(l.inherent):
-	case some.exceeds(l.inherent):
+	case last.exceeds(l.inherent) && (!limited || last.loss() > 3*limitedLoss):
+	case some.exceeds(l.inherent) && !limited:
 		last = some
 	case slow.exceeds(l.inherent):
 		last = slow
 	default:
+		return
+	}
+	if limited && !last.exceeds(limitedLoss) {
+		l.inherent = max(l.inherent, last.loss())
 		return
 	}
 	*t = trial{before: e.bps}

@@ -9,8 +9,9 @@ import (
 const (
 	probeFactor  = 2.0 // times the estimate
 	probePackets = 3
-	probeTime    = 20 * time.Millisecond // at least; longer where arrival jitters
-	probeLongest = 60 * time.Millisecond
+	probeTime    = 20 * time.Millisecond
+	probeJitter  = 4 // times the jitter longer
+	probeLongest = 100 * time.Millisecond
 	probeShare   = 0.8 // of its bytes that must have arrived (libwebrtc, ProbeBitrateEstimator)
 	probeFirst   = 300 * time.Millisecond
 	probeSoon    = 1500 * time.Millisecond // after a dip
@@ -57,11 +58,21 @@ func (p *prober) next(now time.Duration, bps, want float64, jitter, response tim
 		p.id = 1
 	}
 	pace := min(probeFactor*bps, wantMargin*want, MaxBps)
-	length := min(max(probeTime, 2*jitter), probeLongest)
+	length := min(probeTime+probeJitter*jitter, probeLongest)
 	p.asked = Probe{ID: p.id, Bps: int(pace), Bytes: max(probePackets*packet, int(pace*length.Seconds()/8))}
 	p.pending, p.at, p.train, p.between = true, now, train{}, 0
 	p.due = now + p.interval + response
 	return p.asked
+}
+
+// queues is how long the last probe's packets may be standing in the queue: that is no
+// overuse.
+func (p *prober) queues(now time.Duration, bps float64, response time.Duration) time.Duration {
+	d := time.Duration(float64(p.asked.Bytes*8) / max(bps, MinBps) * float64(time.Second))
+	if p.id == 0 || now < p.at || now-p.at > response+2*d {
+		return 0
+	}
+	return d
 }
 
 // note takes a report: what was sent among the probe's packets counts with them.
@@ -79,12 +90,13 @@ func (p *prober) note(r *media.PacketReport) {
 
 // result is the bit/s at which a probe went through, when enough of it is known to have
 // arrived.
-func (p *prober) result(now, rtt time.Duration) (bps float64, ok bool) {
+func (p *prober) result(jitter time.Duration) (bps float64, ok bool) {
 	t := &p.train
 	if !p.pending || t.n < probePackets || float64(t.bytes) < probeShare*float64(p.asked.Bytes) {
 		return 0, false
 	}
 	p.pending = false
+	t.lastArrival += jitter // it may as well have arrived too close together
 	sent, arrived := t.paces()
 	bps = min(sent, arrived, float64(p.asked.Bps))
 	if arrived < saturated*sent {

@@ -7,7 +7,9 @@ import (
 )
 
 const (
-	fitsStill   = 0.95             // of a rendition's bitrate that must be carried to stay on it
+	fitsStill   = 0.95 // of a rendition's bitrate that must be carried to stay on it
+	fitsBarely  = 0.7  // but only for so long as an estimate takes to drain a queue, if it is at least this
+	barelyFor   = 500 * time.Millisecond
 	fitsAbove   = 1.2              // of a better rendition's bitrate, to move up to it
 	upHold      = 2 * time.Second  // for that long, to begin with
 	upHoldMost  = 60 * time.Second // after moves up that did not last
@@ -49,7 +51,8 @@ type Choice struct {
 //   - the one that was chosen by hand, if there is one,
 //   - at most the smallest that covers the video element,
 //   - of these the best that its network carries: down at once when the one that
-//     plays is carried no longer; up when a better one has been carried, with a
+//     plays is carried no longer (a little less than all of it, for a moment, is
+//     a queue that drains); up when a better one has been carried, with a
 //     margin, for a while, which doubles with each move up that did not last.
 //
 // That the network carries more than is sent it knows from the estimator's probes
@@ -61,6 +64,7 @@ type Viewer struct {
 	since  time.Duration // since then
 	hold   time.Duration // that this must last; 0: upHold
 	wentUp time.Duration // when the last move up was made; 0: none, or it was proven
+	short  time.Duration // since when the one that plays isn't carried; 0: it is
 	cover  string        // the rendition that covers the element, of the last step
 }
 
@@ -98,7 +102,7 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 		return Choice{v.cover, "nothing is known against it"}
 	case s.Carries == 0:
 		return Choice{Rendition: s.Playing}
-	case !s.carries(playing, fitsStill) && playing < len(s.Renditions)-1:
+	case playing < len(s.Renditions)-1 && v.slips(now, s.carries(playing, fitsStill), s.carries(playing, fitsBarely)):
 		if v.wentUp != 0 {
 			v.hold, v.wentUp = min(2*max(v.hold, upHold), upHoldMost), 0
 		}
@@ -134,6 +138,22 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 		return Choice{to, fmt.Sprintf("the network has carried %s for %v", rate(s.Carries), held.Round(time.Second))}
 	}
 	return Choice{Rendition: s.Playing}
+}
+
+// slips tells whether a rendition is not to be kept that is carried still, or barely.
+func (v *Viewer) slips(now time.Duration, still, barely bool) bool {
+	switch {
+	case still:
+		v.short = 0
+		return false
+	case v.short == 0:
+		v.short = max(now, 1)
+	}
+	if barely && now-v.short < barelyFor {
+		return false
+	}
+	v.short = 0
+	return true
 }
 
 // begin is the choice of a viewer that has nothing yet: the best that its network

@@ -29,6 +29,8 @@ func TestViewerGetsWhatItsNetworkCarries(t *testing.T) {
 		"known before the start":   {{time.Second, 1_000_000, Screen{}, "", "mid", "the network carries 1.0 Mbit/s"}},
 		"nothing fits":             {{time.Second, 100_000, Screen{}, "", "low", "the network carries 100 kbit/s"}},
 		"down at once":             {{time.Second, 0, Screen{}, "", "high", ""}, {1, 1_000_000, Screen{}, "", "mid", "the network carries 1.0 Mbit/s, high has 2.5 Mbit/s"}},
+		"a queue drains":           {{time.Second, 0, Screen{}, "", "high", ""}, {400 * time.Millisecond, 2_000_000, Screen{}, "", "high", ""}, {time.Second, 2_500_000, Screen{}, "", "high", ""}, {400 * time.Millisecond, 2_000_000, Screen{}, "", "high", ""}},
+		"a little too little":      {{time.Second, 0, Screen{}, "", "high", ""}, {600 * time.Millisecond, 2_000_000, Screen{}, "", "mid", ""}},
 		"down over two":            {{time.Second, 0, Screen{}, "", "high", ""}, {1, 400_000, Screen{}, "", "low", ""}},
 		"up when it has held":      {{time.Second, 400_000, Screen{}, "", "low", ""}, {1900 * time.Millisecond, 3_100_000, Screen{}, "", "low", ""}, {300 * time.Millisecond, 3_100_000, Screen{}, "", "high", "the network has carried 3.1 Mbit/s for 2s"}},
 		"up by what has held":      {{time.Second, 400_000, Screen{}, "", "low", ""}, {time.Second, 3_100_000, Screen{}, "", "low", ""}, {1, 1_200_000, Screen{}, "", "low", ""}, {time.Second + 100*time.Millisecond, 3_100_000, Screen{}, "", "mid", ""}},
@@ -87,7 +89,7 @@ func TestViewerTriesLessOftenWhatDoesNotLast(t *testing.T) {
 	for i := range tries[1:] {
 		gaps = append(gaps, (tries[i+1] - tries[i]).Round(time.Second))
 	}
-	if want := []time.Duration{5 * time.Second, 9 * time.Second, 17 * time.Second, 33 * time.Second, 61 * time.Second}; !slices.Equal(gaps, want) {
+	if want := []time.Duration{6 * time.Second, 10 * time.Second, 18 * time.Second, 34 * time.Second, 62 * time.Second}; !slices.Equal(gaps, want) {
 		t.Errorf("tries come %v apart, want %v", gaps, want)
 	}
 }

@@ -8,14 +8,12 @@ import (
 )
 
 const (
-	estimateHeartbeat = time.Second           // ViewerOptions.OnEstimate is called so often at least
-	estimateChange    = 32                    // and when the estimate has changed by one part in so many
-	paceAbove         = 4                     // frames are sent faster than the estimate by one part in so many
-	paceQueue         = 30 * time.Millisecond // but no faster while packets wait so long on the way
-	repairTime        = 8                     // reckonings of about 100 ms in which the rate of retransmissions is smoothed
-	probeTime         = time.Second           // after which a probe that could not be sent is given up
-	probeDepth        = 32                    // of the last packets sent, one of which a probe sends again
-	probeWorth        = 600                   // bytes of payload that such a packet should have
+	estimateHeartbeat = time.Second // ViewerOptions.OnEstimate is called so often at least
+	estimateChange    = 32          // and when the estimate has changed by one part in so many
+	repairTime        = 8           // reckonings of about 100 ms in which the rate of retransmissions is smoothed
+	probeTime         = time.Second // after which a probe that could not be sent is given up
+	probeDepth        = 32          // of the last packets sent, one of which a probe sends again
+	probeWorth        = 600         // bytes of payload that such a packet should have
 )
 
 // estimation is what a viewer learns of its network, and the probes that are sent
@@ -62,10 +60,7 @@ func (e *estimation) limit() int {
 	if s.Bps == 0 || e.want == 0 || s.Bps >= e.want {
 		return 0
 	}
-	if s.Queue > paceQueue {
-		return s.Bps // or what waits here keeps the queue there full
-	}
-	return s.Bps + s.Bps/paceAbove
+	return s.Bps
 }
 
 // reckon smooths the rate of retransmissions. sendMu is held.
