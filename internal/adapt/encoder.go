@@ -34,12 +34,14 @@ const (
 	relapseTime  = time.Minute
 
 	// The CPU is looked at every loadTime, from settleTime after an encoder began: it
-	// is too slow when more than lateMost of the captured frames were dropped, and has
-	// recovered when less than lateLeast were for quietTime, which doubles as above.
+	// is too slow when more than lateMost of the captured frames were dropped twice in a
+	// row, or lateMuch once, and has recovered when less than lateLeast were for
+	// quietTime, which doubles as above.
 	loadTime   = 3 * time.Second
 	settleTime = 2 * time.Second
 	loadFrames = 10 // that must have been captured meanwhile
 	lateMost   = 0.10
+	lateMuch   = 0.40
 	lateLeast  = 0.02
 	quietTime  = 30 * time.Second
 	quietMost  = 10 * time.Minute
@@ -130,6 +132,7 @@ type load struct {
 	begun           bool
 	at              time.Duration // when it began; frames before don't count
 	frames, dropped uint64        // by then
+	late            bool          // too many were, the time before
 }
 
 // spell is how long something has been so.
@@ -341,7 +344,7 @@ func (e *Encoder) stepCPU(now time.Duration, r EncoderReport) {
 		return
 	}
 	if !l.begun || r.Frames < l.frames || r.Dropped < l.dropped {
-		*l = load{true, now, r.Frames, r.Dropped}
+		*l = load{begun: true, at: now, frames: r.Frames, dropped: r.Dropped}
 		return
 	}
 	took := now - l.at
@@ -350,14 +353,17 @@ func (e *Encoder) stepCPU(now time.Duration, r EncoderReport) {
 	}
 	dropped := float64(r.Dropped - l.dropped)
 	captured := float64(r.Frames-l.frames) + dropped
-	*l = load{true, now, r.Frames, r.Dropped}
+	before := l.late
+	*l = load{begun: true, at: now, frames: r.Frames, dropped: r.Dropped}
 	if captured < loadFrames || took > 2*loadTime { // longer: nobody looked
 		e.cpu.plenty = spell{}
 		return
 	}
 	late := dropped / captured
+	l.late = late > lateMost
 	c := &e.cpu
-	if late > lateMost && e.Level() < len(e.limits.Shapes)-1 {
+	if (l.late && before || late > lateMuch) && e.Level() < len(e.limits.Shapes)-1 {
+		l.late = false
 		level := e.Level() + 1 // and further, to what can be done in the time that there was
 		for level < len(e.limits.Shapes)-1 && e.work(level) > (1-late)*e.work(e.Level()) {
 			level++

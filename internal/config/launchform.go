@@ -141,6 +141,9 @@ func readLaunchRendition(m, own *mapping, base Rendition, seen facts, name strin
 		r.Bitrate.Start = cmp.Or(seen.bitrate, r.Bitrate.Max)
 	}
 	r.Bitrate.Max = max(r.Bitrate.Max, r.Bitrate.Start)
+	if r.Bitrate.Min == 0 && seen.element != "" { // it has a name, by which it is set
+		r.Bitrate.Min = leastOf(r.Bitrate.Start)
+	}
 	if r.Bitrate.Min == 0 || r.Bitrate.Min > r.Bitrate.Start {
 		r.Bitrate.Min = r.Bitrate.Start
 	}

@@ -228,10 +228,13 @@ func (m *mapping) complete(r Rendition) Rendition {
 		b.Max = b.Start
 	}
 	if b.Min == 0 {
-		b.Min = min(max(b.Start/5, minVideoBitrate), b.Start)
+		b.Min = leastOf(b.Start)
 	}
 	return r
 }
+
+// leastOf is the min that a start has when none is given.
+func leastOf(start int) int { return min(max(start/5, minVideoBitrate), start) }
 
 // usualBitrate is what a picture of that size and rate needs to look as good as
 // 1280x720 at 30 frames a second does with the default: it grows by less than the

@@ -105,7 +105,7 @@ func TestLaunchFormIsUnderstood(t *testing.T) {
 		{
 			"from the elements",
 			"v4l2src ! video/x-raw, width=1280, height=(int)720, framerate=30/1 ! videoconvert ! x264enc name=encoder bitrate=2500 ! video/x-h264,profile=main ! h264parse ! rtph264pay ! appsink name=video",
-			[]Rendition{{Name: "video", Codec: media.H264, Encoder: "x264enc", Width: 1280, Height: 720, FPS: 30, Bitrate: Bitrate{2_500_000, 2_500_000, 2_500_000}, Profile: "main"}}, nil,
+			[]Rendition{{Name: "video", Codec: media.H264, Encoder: "x264enc", Width: 1280, Height: 720, FPS: 30, Bitrate: Bitrate{500_000, 2_500_000, 2_500_000}, Profile: "main"}}, nil,
 		},
 		{
 			"through a tee",
@@ -121,8 +121,8 @@ func TestLaunchFormIsUnderstood(t *testing.T) {
 			"a ladder of appsinks",
 			"videotestsrc ! tee name=t t. ! queue ! x264enc name=e bitrate=900 ! rtph264pay ! appsink name=high t. ! queue ! v4l2h264enc name=low-enc extra-controls=\"controls,video_bitrate=250000,h264_level=10\" ! rtph264pay ! appsink name=low",
 			[]Rendition{
-				{Name: "high", Codec: media.H264, Encoder: "x264enc", Bitrate: Bitrate{900_000, 900_000, 900_000}},
-				{Name: "low", Codec: media.H264, Encoder: "v4l2h264enc", Bitrate: Bitrate{250_000, 250_000, 250_000}},
+				{Name: "high", Codec: media.H264, Encoder: "x264enc", Bitrate: Bitrate{180_000, 900_000, 900_000}},
+				{Name: "low", Codec: media.H264, Encoder: "v4l2h264enc", Bitrate: Bitrate{50_000, 250_000, 250_000}},
 			}, nil,
 		},
 		{

@@ -24,6 +24,9 @@ var (
 	descDropped   = prometheus.NewDesc("gateway_track_dropped_packets_total", "Packets that viewers skipped because they fell behind.", trackLabels, nil)
 	descSlow      = prometheus.NewDesc("gateway_track_dropped_frames_total", "Captured frames that the encoder was too slow for.", trackLabels, nil)
 	descPipeline  = prometheus.NewDesc("gateway_track_pipeline_seconds_total", "Time from capture to packets, summed over the frames: divided by them, what conversion, encoder and payloader take.", trackLabels, nil)
+	descTarget    = prometheus.NewDesc("gateway_encoder_target_bps", "Bitrate that the encoder is told, in bit/s.", trackLabels, nil)
+	descLevel     = prometheus.NewDesc("gateway_encoder_level", "How far the picture is reduced: 0 is as configured.", trackLabels, nil)
+	descDecisions = prometheus.NewDesc("gateway_encoder_decisions_total", "Decisions about the encoder, by what they changed.", append(trackLabels, "what"), nil)
 	descBuffers   = prometheus.NewDesc("gateway_buffers", "Packet buffers in use.", nil, nil)
 )
 
@@ -33,7 +36,7 @@ type collector struct{ streams *streams }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descState, descViewers, descRestarts, descFrames, descKeyframes,
-		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descBuffers} {
+		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descTarget, descLevel, descDecisions, descBuffers} {
 		out <- d
 	}
 }
@@ -58,6 +61,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(descViewers, float64(i.Viewers), i.Name)
 		count(descRestarts, uint64(i.Restarts), i.Name)
+		for _, t := range i.Tracks {
+			if a := t.Adaptation; a != nil {
+				gauge(descTarget, float64(a.Target), i.Name, t.Name)
+				gauge(descLevel, float64(a.Level), i.Name, t.Name)
+				for what, n := range a.Counts {
+					count(descDecisions, n, i.Name, t.Name, what)
+				}
+			}
+		}
 		for track, n := range s.Counts() {
 			count(descFrames, n.Frames, i.Name, track)
 			count(descKeyframes, n.Keyframes, i.Name, track)

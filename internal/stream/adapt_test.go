@@ -234,6 +234,21 @@ func TestReducedPictureStays(t *testing.T) {
 	}
 }
 
+// Only who has nowhere lower to go is given a smaller picture for the network's sake.
+func TestOnlyTheLowestRenditionOfACodecIsReducedForNetworks(t *testing.T) {
+	b := newBench()
+	high, low, other := adaptive("high"), adaptive("low"), adaptive("other")
+	other.Track.Codec = media.H264
+	b.set(one("x", high, other, low), nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	for track, want := range map[string]int{"high": 200_000, "other": 56_400, "low": 56_400} {
+		if got := s.Target(track, 60_000); got != want {
+			t.Errorf("%s would run at %d, want %d", track, got, want)
+		}
+	}
+}
+
 func TestAudioAndCopiesAreNotAdapted(t *testing.T) {
 	b := newBench()
 	b.set(one("x", config.Branch{Track: media.Track{Name: "video", Kind: media.Video, Codec: media.H264, Bps: 3_000_000}, Copy: true}), nil)
