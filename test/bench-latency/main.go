@@ -320,6 +320,7 @@ func account(ctx context.Context, o options, c chain, page rig.Page) (ledger, er
 		return ledger{}, err
 	}
 	var waited, shown []float64
+	frames = strip.Reported(frames)
 	for _, f := range frames {
 		if f.Captured != nil {
 			waited, shown = append(waited, *f.Captured), append(shown, f.Shown-*f.Captured)

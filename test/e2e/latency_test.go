@@ -85,6 +85,7 @@ func accounts(ctx context.Context, t *testing.T, b browser, g *rig.Gateway, name
 	}))
 
 	var measured []float64
+	frames = strip.Reported(frames)
 	for _, f := range frames {
 		if f.Captured != nil {
 			measured = append(measured, f.Shown-*f.Captured)

@@ -32,3 +32,16 @@ func Watch(ctx context.Context, page rig.Page, o ReadOptions) ([]Frame, error) {
 	err := page.Eval(ctx, fmt.Sprintf("readStrip(findVideo(), {screenWidth: %d, patches: %t, %s})", o.ScreenWidth, o.Patches, bound), &frames)
 	return frames, err
 }
+
+// Reported are the frames that the page reports to the gateway while it observes
+// (latency.js): of each tenth of a second, by their timestamps, the first.
+func Reported(frames []Frame) []Frame {
+	var reported []Frame
+	last := -1
+	for _, f := range frames {
+		if tenth := int(f.RTP) / 9000; tenth != last {
+			reported, last = append(reported, f), tenth
+		}
+	}
+	return reported
+}
