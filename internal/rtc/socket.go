@@ -1,13 +1,16 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
@@ -36,7 +39,8 @@ type socket struct {
 
 	// peers take their packets before pion sees them; set before pion reads.
 	peers        *peers
-	check, reply stun.Message // touched by the reading goroutine only
+	check, reply stun.Message // touched by the reading goroutine only, as is
+	in           reception
 
 	owners owners // of addresses, among pion's connections
 }
@@ -51,6 +55,11 @@ func listen(addr netip.Addr, port, shards int, log *slog.Logger, m *metrics) (*s
 	_ = conn.SetReadBuffer(socketBuffer) // best effort
 	_ = conn.SetWriteBuffer(socketBuffer)
 	s := &socket{UDPConn: conn, addr: addr, log: log, metrics: m}
+	if s.in.raw, err = conn.SyscallConn(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	s.in.read = s.in.readOnce
 	for range shards {
 		out, err := newSender(s)
 		if err != nil {
@@ -74,11 +83,11 @@ func (s *socket) SetDeadline(t time.Time) error { return s.SetReadDeadline(t) }
 // SetWriteDeadline is pion's.
 func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 
-// ReadFromAddrPort is pion's: it doesn't allocate. What is a lite viewer's is
-// handled at once.
+// ReadFromAddrPort is pion's, whose one goroutine for the socket calls it: it
+// doesn't allocate. What is a lite viewer's is handled at once.
 func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
-		n, from, err := s.ReadFromUDPAddrPort(b)
+		n, from, err := s.in.next(b, s.addr)
 		if err == nil && s.peers != nil && s.peers.take(s, from, b[:n]) {
 			continue
 		}
@@ -89,6 +98,65 @@ func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		}
 		return n, from, err
 	}
+}
+
+// reception reads datagrams by calls that Go's scheduler isn't told of, as they never
+// wait: any other call wakes its sysmon, which then looks around every 20 µs. 200
+// viewers' reports, one a second from each, cost 0.9 µs for each packet sent; without
+// the wakeups sending cost 1.7 times the floor instead of 2.2, 1.5 instead of 1.7
+// with ice.lite (make bench-fanout, mean of three runs, November 2026).
+type reception struct {
+	raw   syscall.RawConn
+	read  func(fd uintptr) bool // readOnce, made once
+	b     []byte
+	n     int
+	name  unix.RawSockaddrInet6 // or an Inet4, as Family tells
+	errno syscall.Errno
+}
+
+// next waits for a datagram at the socket of an address.
+func (r *reception) next(b []byte, local netip.Addr) (int, netip.AddrPort, error) {
+	r.b = b
+	err := r.raw.Read(r.read)
+	r.b = nil
+	if err == nil && r.errno != 0 {
+		err = os.NewSyscallError("recvfrom", r.errno)
+	}
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	return r.n, r.from(local.Zone()), nil
+}
+
+// readOnce is what next does with the descriptor; false waits until there is something.
+func (r *reception) readOnce(fd uintptr) bool {
+	for {
+		size := uint32(unsafe.Sizeof(r.name))
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.b))), uintptr(len(r.b)),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&r.name)), uintptr(unsafe.Pointer(&size)))
+		switch errno {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		}
+		r.n, r.errno = int(n), errno
+		return true
+	}
+}
+
+// from is the address that the kernel has written into name. The zone is the socket's
+// own: it is bound to one address.
+func (r *reception) from(zone string) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&r.name.Port))[:])
+	if r.name.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&r.name)).Addr), port)
+	}
+	addr := netip.AddrFrom16(r.name.Addr)
+	if addr.IsLinkLocalUnicast() {
+		addr = addr.WithZone(zone)
+	}
+	return netip.AddrPortFrom(addr, port)
 }
 
 // WriteToAddrPort is pion's: it doesn't allocate.
