@@ -59,14 +59,16 @@ func (h *history) drop() {
 // skip leaves a hole of one sequence number, which no packet will have.
 func (h *history) skip() { h.next++ }
 
+// unwrap extends the number of a packet that was sent; next itself if none was.
+func (h *history) unwrap(seq uint16) uint64 { return h.next - uint64(uint16(h.next)-seq) }
+
 // find tells which packet was sent under a sequence number, if that was lately.
 // The segment stays valid until the next add.
 func (h *history) find(seq uint16) (s *segment, index uint64, ok bool) {
-	age := uint64(uint16(h.next) - seq) // 1 for the last one sent
-	if age == 0 || age > historyPackets || age > h.next {
+	full := h.unwrap(seq)
+	if full == h.next || h.next-full > historyPackets || full > h.next {
 		return nil, 0, false
 	}
-	full := h.next - age
 	for i := len(h.segments) - 1; i >= 0; i-- {
 		if s := &h.segments[i]; full >= s.seq {
 			if full-s.seq >= s.n {

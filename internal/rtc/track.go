@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,13 +36,14 @@ var (
 const momentPayload = 1180 // bytes
 
 const (
-	rtxShare    = 4        // at most a fourth of what was sent may be sent again
-	rtxBurst    = 64 << 10 // bytes of it that may be saved up
-	rtxStart    = 16 << 10 // bytes of it to begin with
-	rtxReserve  = 16 << 10 // bytes of it that only packets get that weren't sent again yet
-	rtxTries    = 4        // times that one packet is sent again: at 10 % loss all but one in 10,000 have come by then
-	rtxRecent   = 256      // packets whose last retransmission is remembered
-	maxNacked   = 256      // packets asked for that may wait for the shard
+	rtxShare    = 4                      // at most a fourth of what was sent may be sent again
+	rtxBurst    = 64 << 10               // bytes of it that may be saved up
+	rtxStart    = 16 << 10               // bytes of it to begin with
+	rtxReserve  = 16 << 10               // bytes of it that only packets get that weren't sent again yet
+	rtxTries    = 4                      // times that one packet is sent again: at 10 % loss all but one in 10,000 have come by then
+	rtxRecent   = 256                    // packets whose last retransmission is remembered
+	maxNacked   = 256                    // packets asked for that may wait for the shard
+	rtxWithin   = 500 * time.Millisecond // what takes longer to be sent again isn't: a keyframe is there sooner
 	defaultRTT  = 50 * time.Millisecond
 	minRTXPause = 10 * time.Millisecond
 )
@@ -85,6 +87,7 @@ type track struct {
 	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
 	nacked  []uint16            // the shard's copy of feedback.nacked
+	repair  uint64              // packets before this number, unwrapped, aren't sent again
 	counted map[uint32]*counted // by SSRC, for peers that send congestion control feedback
 	frames  *frames             // nil unless the viewer is observed
 
@@ -196,7 +199,7 @@ func (t *track) write(p media.Packet) error {
 // very link that loses packets.
 func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, error) {
 	run, index, ok := t.history.find(seq)
-	if !ok || run.enc.delta.rtx.SSRC == 0 && !run.enc.repeats() {
+	if !ok || t.history.unwrap(seq) < t.repair || run.enc.delta.rtx.SSRC == 0 && !run.enc.repeats() {
 		return false, nil
 	}
 	if t.recent == nil {
@@ -274,6 +277,13 @@ func (t *track) pause() time.Duration {
 // tells whether more is left.
 func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent int, left bool, err error) {
 	t.mu.Lock()
+	if t.hopeless() {
+		t.wanted = t.wanted[:0]
+		t.repair = t.history.next
+		if t.cur != nil {
+			defer t.cur.src.RequestKeyframe()
+		}
+	}
 	n := min(len(t.wanted), room)
 	t.nacked = append(t.nacked[:0], t.wanted[:n]...)
 	t.wanted = append(t.wanted[:0], t.wanted[n:]...)
@@ -292,6 +302,26 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 		}
 	}
 	return sent, left, nil
+}
+
+// hopeless tells whether a keyframe comes sooner than all that was asked for: after
+// most of a large frame was sent to a link that was much slower than thought. A
+// viewer on 300 kbit/s waited 3.8 s for the rest of its first keyframe of 150 KB,
+// while frames of a fitting bitrate waited behind it (make bench-network, 2026-11).
+func (t *track) hopeless() bool {
+	most := t.pace.most
+	if most == 0 || t.kind != media.Video || t.takes(len(t.wanted)) <= rtxWithin {
+		return false
+	}
+	slices.Sort(t.wanted) // what wasn't answered yet is asked for again
+	t.wanted = slices.Compact(t.wanted)
+	t.wanted = slices.DeleteFunc(t.wanted, func(seq uint16) bool { return t.history.unwrap(seq) < t.repair })
+	return t.takes(len(t.wanted)) > rtxWithin
+}
+
+// takes is how long some packets take on the viewer's link.
+func (t *track) takes(packets int) time.Duration {
+	return time.Duration(int64(packets) * pacePacket * 8 * int64(time.Second) / int64(t.pace.most))
 }
 
 // plan sets the pace for a buffer of the current encoding.

@@ -204,16 +204,9 @@ func (r *ran) delays(f *figures, from time.Time) {
 	if len(r.frames) == 0 {
 		return
 	}
-	// capture times are known by the timestamps, but for a constant
-	origin := r.frames[0]
-	late := func(s shown) float64 {
-		captured := time.Duration(int32(s.timestamp-origin.timestamp)) * time.Second / 90000
-		return ms(s.complete.Sub(origin.complete) - captured)
-	}
-	fastest := math.Inf(1)
+	late, fastest := r.lateness()
 	var all []float64
 	for _, s := range r.frames {
-		fastest = min(fastest, late(s))
 		if s.at.After(from) {
 			all = append(all, late(s))
 		}
@@ -221,6 +214,24 @@ func (r *ran) delays(f *figures, from time.Time) {
 	if len(all) > 0 {
 		f[frame95] = stat.Quantile(all, 0.95) - fastest + ms(r.phases[0].Delay)
 	}
+}
+
+// lateness tells how many ms after its capture a frame had come, but for a constant:
+// capture times are known by the timestamps. fastest is that of the fastest frame.
+func (r *ran) lateness() (late func(shown) float64, fastest float64) {
+	fastest = math.Inf(1)
+	if len(r.frames) == 0 {
+		return nil, fastest
+	}
+	origin := r.frames[0]
+	late = func(s shown) float64 {
+		captured := time.Duration(int32(s.timestamp-origin.timestamp)) * time.Second / 90000
+		return ms(s.complete.Sub(origin.complete) - captured)
+	}
+	for _, s := range r.frames {
+		fastest = min(fastest, late(s))
+	}
+	return late, fastest
 }
 
 func (r *ran) pictures(f *figures, from time.Time) {

@@ -189,7 +189,8 @@ func (t *trace) follow(ctx context.Context, tell func(context.Context) (state, e
 
 // write writes when the run began, in Unix milliseconds, and a line for each 200 ms: seconds, then kbit/s of the link, of what was
 // sent, of media that arrived, the longest wait in ms, packets dropped and lost,
-// and what the gateway told: its estimate and target in kbit/s, and why.
+// frames shown and by how many ms
+// the last of them was later than the fastest of all, and what the gateway told: its estimate and target in kbit/s, and why.
 func (t *trace) write(path string, r *ran) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -197,7 +198,8 @@ func (t *trace) write(path string, r *ran) error {
 	}
 	defer f.Close()
 	fmt.Fprintln(f, "begun", r.begun.UnixMilli())
-	fmt.Fprintln(f, "s\tlink\tsent\tmedia\trtx\tqueue\tdropped\tlost\tframes\testimate\ttarget\treason")
+	fmt.Fprintln(f, "s\tlink\tsent\tmedia\trtx\tqueue\tdropped\tlost\tframes\tlate\testimate\ttarget\treason")
+	lateness, fastest := r.lateness()
 	const step = 200 * time.Millisecond
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,9 +224,11 @@ func (t *trace) write(path string, r *ran) error {
 				again += p.Size
 			}
 		}
+		late := 0.0
 		for _, s := range r.frames {
 			if !s.at.Before(at) && s.at.Before(end) {
 				frames += 1 + s.missed
+				late = max(late, lateness(s)-fastest)
 			}
 		}
 		for len(states) > 1 && !states[1].at.After(end) {
@@ -234,8 +238,8 @@ func (t *trace) write(path string, r *ran) error {
 		if len(states) > 0 {
 			s = states[0].state
 		}
-		fmt.Fprintf(f, "%.1f\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t%d\t%d\t%d\t%d\t%d\t%s\n", at.Sub(r.begun).Seconds(), r.rate(at)/1000, r.sent(at, end)/1000,
-			r.delivered(at, end)/step.Seconds()/1000, float64(again*8)/step.Seconds()/1000, ms(wait), dropped, gone, frames, s.Estimate/1000, s.Target/1000, s.Reason)
+		fmt.Fprintf(f, "%.1f\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t%d\t%d\t%d\t%.0f\t%d\t%d\t%s\n", at.Sub(r.begun).Seconds(), r.rate(at)/1000, r.sent(at, end)/1000,
+			r.delivered(at, end)/step.Seconds()/1000, float64(again*8)/step.Seconds()/1000, ms(wait), dropped, gone, frames, late, s.Estimate/1000, s.Target/1000, s.Reason)
 	}
 	return f.Close()
 }
