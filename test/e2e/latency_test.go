@@ -71,7 +71,9 @@ func accounts(ctx context.Context, t *testing.T, b browser, g *rig.Gateway, name
 	// frames may come between the readings of two series
 	rig.Check(t, rig.Until(ctx, "metrics of the same frames in all stages", func() (bool, error) {
 		after, err := g.Metrics(ctx)
-		since := func(of, stage string) float64 { return after[series(of, name, stage)] - before[series(of, name, stage)] }
+		since := func(of, stage string) float64 {
+			return after[series(of, name, stage)] - before[series(of, name, stage)]
+		}
 		n, sum := since("count", "total"), 0.0
 		for _, s := range stages {
 			if since("count", s) != n {
