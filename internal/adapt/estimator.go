@@ -36,6 +36,7 @@ type Estimator struct {
 	at     time.Duration // of the last feedback
 	rtt    time.Duration // the last; 0: unknown
 	start  train
+	began  time.Duration // when the first feedback came; 0: none has
 	acked  float64
 
 	arrivals arrivals
@@ -117,10 +118,7 @@ func (e *Estimator) update(now, dt time.Duration) {
 		e.acked = bps
 	}
 	if e.bps == 0 {
-		if bps := e.start.result(e.want); bps > 0 {
-			e.set(bps, "first packets")
-			e.probes.soon(now, probeFirst)
-		}
+		e.begin(now)
 		return
 	}
 	if got, ok := e.probes.result(e.arrivals.jitter); ok {
@@ -130,6 +128,23 @@ func (e *Estimator) update(now, dt time.Duration) {
 	e.delayed(now, dt)
 	e.lossy(now)
 	e.grow(now, dt)
+}
+
+// begin makes the first estimate: of the first packets if they filled the link, else of a
+// probe for all that is wanted. Until then nothing is known, and nobody held back.
+func (e *Estimator) begin(now time.Duration) {
+	bps, sure := e.start.result(e.want)
+	why := "first packets"
+	if got, ok := e.probes.result(e.arrivals.jitter); ok {
+		bps, sure, why = max(got, min(bps, got/carries)), true, "probe"
+	}
+	if e.began == 0 {
+		e.began = now
+	}
+	if bps > 0 && (sure || e.want == 0 || now-e.began > startTime) {
+		e.set(bps, why)
+		e.probes.soon(now, probeFirst)
+	}
 }
 
 // response is how long it takes until an answer to a change is seen: a round trip and

@@ -102,7 +102,16 @@ func TestTheFirstKeyframeTellsTheCapacity(t *testing.T) {
 func TestSmallFirstPacketsAreNoProofOfASlowLink(t *testing.T) {
 	f := newFeeder()
 	f.e.Want(2e6)
-	f.send(sec, 40e3, 100, empty) // sound
+	f.send(sec/2, 40e3, 100, empty) // sound
+	if got := f.e.Estimate().Bps; got != 0 {
+		t.Errorf("the estimate is %d", got)
+	}
+	// Nobody is held back to what little was sent: all that is wanted is probed for.
+	p, ok := f.e.Probe(f.now)
+	if !ok || p.Bps < 2e6 {
+		t.Fatalf("probe %+v, %t", p, ok)
+	}
+	f.send(2*sec, 40e3, 100, empty) // it can't be sent
 	if got := f.e.Estimate().Bps; got < startFloor {
 		t.Errorf("the estimate is %d", got)
 	}

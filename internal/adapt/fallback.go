@@ -9,6 +9,7 @@ const (
 	rembLasts   = 10 * time.Second // libwebrtc sends one each second
 	reportHigh  = 0.10             // of loss: less is sent (draft-ietf-rmcat-gcc-02 section 6)
 	reportLow   = 0.02             // and below it more
+	reportAfter = 2 * time.Second  // of packets without transport-wide feedback
 	reportWait  = 200 * time.Millisecond
 	reportQueue = 150 * time.Millisecond // of round trip beyond the least: ours, the draft looks at loss only
 )
@@ -68,6 +69,7 @@ func (b *bound) expire(now time.Duration) {
 
 // fallback is what is known without transport-wide feedback.
 type fallback struct {
+	first  time.Duration // when packets were sent first
 	part   time.Duration // since then
 	bytes  int64         // were sent
 	rate   float64       // bit/s before
@@ -77,6 +79,9 @@ type fallback struct {
 }
 
 func (f *fallback) sent(now time.Duration, bytes int) {
+	if f.first == 0 {
+		f.first = now
+	}
 	if d := now - f.part; d < 0 || d >= time.Second {
 		if f.rate = 0; d > 0 && d < 2*time.Second {
 			f.rate = rateOver(f.bytes, d)
@@ -97,7 +102,8 @@ func (f *fallback) rateAt(now time.Duration) float64 {
 func (f *fallback) queue() time.Duration { return max(f.rtt-f.least, 0) }
 
 // ReceiverReport takes the loss since the last receiver report (0..1) and the round trip
-// that it shows, 0 if unknown. It counts only for a peer without transport-wide feedback.
+// that it shows, 0 if unknown. It counts only for a peer without transport-wide feedback,
+// of which some is waited for: Firefox sends a report before the first.
 func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Duration) {
 	if e.silence.began || !(loss >= 0 && loss <= 1) {
 		return
@@ -112,6 +118,9 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 	e.loss.smoothed += (loss - e.loss.smoothed) / 4
 	rate := f.rateAt(now)
 	e.acked = rate * (1 - loss)
+	if e.bps == 0 && now-f.first < reportAfter {
+		return
+	}
 	if e.bps == 0 {
 		if e.bps = max(e.acked, startFloor); e.remb.bps > 0 {
 			e.bps = max(e.remb.bps, MinBps)

@@ -42,7 +42,7 @@ type prober struct {
 // mayProbe tells whether a probe is due and would tell anything.
 func (e *Estimator) mayProbe(now time.Duration) bool {
 	c, p := &e.control, &e.probes
-	if e.bps == 0 || e.want == 0 || p.pending && now-p.at < time.Second+2*e.response() || now < p.due && p.due-now <= probeRarest {
+	if e.start.n == 0 && e.bps == 0 || e.want == 0 || p.pending && now-p.at < time.Second+2*e.response() || now < p.due && p.due-now <= probeRarest {
 		return false
 	}
 	return e.bps < e.want && !c.draining && now >= c.settleAt && !e.trial.on && e.trend.usage == normal &&
@@ -58,6 +58,9 @@ func (p *prober) next(now time.Duration, bps, want float64, jitter, response tim
 		p.id = 1
 	}
 	pace := min(probeFactor*bps, wantMargin*want, MaxBps)
+	if bps == 0 {
+		pace = min(wantMargin*want, MaxBps)
+	}
 	length := min(probeTime+probeJitter*jitter, probeLongest)
 	p.asked = Probe{ID: p.id, Bps: int(pace), Bytes: max(probePackets*packet, int(pace*length.Seconds()/8))}
 	p.pending, p.at, p.train, p.between = true, now, train{}, 0

@@ -7,11 +7,12 @@ import (
 )
 
 const (
-	startLeast   = 5         // packets
-	startFloor   = 300_000   // bit/s that are assumed while little was sent (libwebrtc starts there)
-	startUnasked = 5_000_000 // and at most, while the viewer's wish isn't known
-	saturated    = 0.9       // arriving so much slower than sent, a train fills the link (libwebrtc, ProbeBitrateEstimator)
-	carries      = 0.95      // of the pace at which a train arrived
+	startLeast   = 5           // packets
+	startTime    = time.Second // in which a probe should have told what they didn't
+	startFloor   = 300_000     // bit/s that are assumed while little was sent (libwebrtc starts there)
+	startUnasked = 5_000_000   // and at most, while the viewer's wish isn't known
+	saturated    = 0.9         // arriving so much slower than sent, a train fills the link (libwebrtc, ProbeBitrateEstimator)
+	carries      = 0.95        // of the pace at which a train arrived
 )
 
 // train is packets sent in quick succession: the pace at which they arrive is what the
@@ -41,10 +42,11 @@ func (t *train) paces() (sent, arrived float64) {
 }
 
 // result is what the first packets of a connection tell, usually those of a keyframe; 0:
-// too little yet.
-func (t *train) result(want float64) float64 {
+// too little yet. sure: the link was full, or carries all that is wanted; otherwise it may
+// carry any more.
+func (t *train) result(want float64) (bps float64, sure bool) {
 	if t.n < startLeast {
-		return 0
+		return 0, false
 	}
 	sent, arrived := t.paces()
 	most := wantMargin * want
@@ -54,8 +56,9 @@ func (t *train) result(want float64) float64 {
 	most = max(most, startFloor)
 	switch {
 	case arrived < saturated*sent:
-		return min(max(carries*arrived, MinBps), most)
+		return min(max(carries*arrived, MinBps), most), true
 	default:
-		return min(max(min(sent, arrived), startFloor), most)
+		bps = min(sent, arrived)
+		return min(max(bps, startFloor), most), bps >= most
 	}
 }

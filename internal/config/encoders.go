@@ -67,6 +67,15 @@ func (b BitrateProperty) Value(bps int) int {
 // Text is a bitrate in bit/s as the number that the property, or its field, takes.
 func (b BitrateProperty) Text(bps int) string { return strconv.Itoa(b.Value(bps)) }
 
+// Setting is what the property of a running encoder is set to for a bitrate in bit/s:
+// the number, or a structure of that field alone.
+func (b BitrateProperty) Setting(bps int) string {
+	if b.In == "" {
+		return b.Text(bps)
+	}
+	return setField("controls", b.In, b.Text(bps))
+}
+
 // Encoders is a table of encoders: the gateway's own, with what an operator's
 // file adds and changes. It is read only. A nil table is the gateway's own.
 type Encoders struct{ rows []Encoder }

@@ -149,6 +149,32 @@ func TestEncoderAdaptsToItsViewersNetwork(t *testing.T) {
 	}
 }
 
+// Fifty viewers who lose packets all the time cost an encoder two keyframes a second.
+func TestFiftyLossyViewersCauseTwoKeyframesASecond(t *testing.T) {
+	s, a := watch(t, noise+"video: {codec: h264, width: 320, height: 180, framerate: 30, bitrate: 300k, keyframe_interval: 60s}\n")
+	awaitTrack(t, s, "frames", 20*time.Second, func(x stream.TrackInfo) bool { return x.Running && a.frames.Load() > 0 })
+	var subs []*stream.Subscription
+	for range 50 {
+		sub, err := s.Subscribe(config.VideoTrack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+		subs = append(subs, sub)
+	}
+	before, began := s.Counts()[config.VideoTrack].Keyframes, time.Now()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for i := 0; time.Since(began) < 3*time.Second; i++ {
+		<-tick.C
+		subs[i%len(subs)].RequestKeyframe()
+	}
+	keyframes, most := s.Counts()[config.VideoTrack].Keyframes-before, uint64(2*time.Since(began).Seconds())+1
+	if keyframes == 0 || keyframes > most {
+		t.Errorf("%d keyframes, want 1 to %d", keyframes, most)
+	}
+}
+
 // An encoder that is slower than the capture is given less until it keeps up.
 func TestEncoderThatIsSlowerThanTheCaptureIsGivenLess(t *testing.T) {
 	s, a := watch(t, `source: videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=1 ! video/x-raw,width=640,height=360,framerate=30/1

@@ -448,6 +448,11 @@ func TestCopyBeginsWithTheLastKeyframe(t *testing.T) {
 	for range 10 {
 		s.frame(t, "first")
 	}
+	b := s.next(t, "first")
+	if b.Encoding != 0 || b.Encoded != 0 {
+		t.Errorf("a copy was encoded from %v to %v", b.Encoding, b.Encoded)
+	}
+	b.Release()
 	start(t, p, "second", copyOf("rtph264pay aggregate-mode=zero-latency"))
 	first, _, key := s.frame(t, "second")
 	if !key {

@@ -212,3 +212,24 @@ func forceKey() *gst.Event {
 	s := gst.NewStructureFromString("GstForceKeyUnit, all-headers=(boolean)true")
 	return gst.NewCustomEvent(gst.EventTypeCustomUpstream, s)
 }
+
+// A bitrate that is a field of a structure is set as that field alone: what else was
+// set has been passed on to the driver already.
+func TestBitrateInAStructureIsSet(t *testing.T) {
+	Init()
+	e, err := gst.NewElement("v4l2src") // the encoder needs hardware; its controls are a structure likewise
+	if err != nil {
+		t.Skip("not installed: v4l2src (package gstreamer1.0-plugins-good)")
+	}
+	row, _ := (*config.Encoders)(nil).Find("v4l2h264enc")
+	if err := setText(e, row.Bitrate.Property, row.Bitrate.Setting(400_000)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := e.GetProperty(row.Bitrate.Property)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.(*gst.Structure).String(); !strings.Contains(got, "video_bitrate=(int)400000") {
+		t.Errorf("it holds %s", got)
+	}
+}

@@ -471,7 +471,7 @@ func (p *Pipeline) SetBitrate(id string, bps int) error {
 		return fmt.Errorf("branch %q: its bitrate can't be changed while it runs", id)
 	}
 	done := make(chan error, 1)
-	b.graph.call(func() { done <- setText(b.encoder, b.plan.Bitrate.Property, b.plan.Bitrate.Text(bps)) })
+	b.graph.call(func() { done <- setText(b.encoder, b.plan.Bitrate.Property, b.plan.Bitrate.Setting(bps)) })
 	p.mu.Unlock()
 	select {
 	case err := <-done:

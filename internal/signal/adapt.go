@@ -207,13 +207,22 @@ func (x *session) remember(d decision) {
 }
 
 // renditions lists what the client may be given, with the bitrate that each would
-// have with it.
+// have with it. Another codec is no choice where there is another rendition in the
+// present one: it takes a negotiation and a new decoder.
 func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
 	var list []adapt.Rendition
 	carries := x.share()
 	l := x.legs[media.Video]
+	takes := func(t media.Track) bool { return t.Kind == media.Video && x.codecs.takes(t) }
+	kept := func(t media.Track) bool { return l == nil || t.Codec == l.track.Codec }
+	alone := true
 	for _, t := range tracks {
-		if t.Kind != media.Video || !x.codecs.takes(t) || x.fixed && l != nil && t.Codec != l.track.Codec {
+		if l != nil && takes(t) && kept(t) && t.Name != l.track.Name {
+			alone = false
+		}
+	}
+	for _, t := range tracks {
+		if !takes(t) || !kept(t) && (x.fixed || !alone && t.Name != x.selected) {
 			continue
 		}
 		r := adapt.Rendition{Name: t.Name, Width: t.Width, Height: t.Height}
@@ -223,6 +232,9 @@ func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
 			r.Bps = x.stream.Target(t.Name, carries)
 		}
 		list = append(list, r)
+	}
+	if !slices.ContainsFunc(list, func(r adapt.Rendition) bool { return r.Width*r.Height == 0 }) {
+		slices.SortStableFunc(list, func(a, b adapt.Rendition) int { return b.Width*b.Height - a.Width*a.Height })
 	}
 	return list
 }

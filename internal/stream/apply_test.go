@@ -272,8 +272,8 @@ func TestNewCaptureTakesOverAtItsKeyframe(t *testing.T) {
 	receive(t, l.closed, "end of the old capture")
 	e.frame(false)
 	expect(t, read(sub), 2, 2)
-	if i := s.Info(); i.State != Live || i.Restarts != 0 {
-		t.Errorf("state %q, %d restarts", i.State, i.Restarts)
+	if i := waitState(t, s, Live); i.Restarts != 0 {
+		t.Errorf("%d restarts", i.Restarts)
 	}
 }
 
