@@ -19,7 +19,7 @@ type Estimate struct {
 	Acked   int           // bit/s that arrive
 	Loss    float64       // share of packets that don't, smoothed: 0..1
 	Queue   time.Duration // how long packets stand in a queue on the way
-	Repair  int           // bit/s that were sent again lately; the sender fills it in
+	Repair  int           // bit/s of it for what is due already: sent again, or waiting to be sent; the sender fills it in
 	Limited bool          // what is sent is clearly less than Bps, so that nothing is learned of more
 	Reason  string        // of the last change, in a few words
 }

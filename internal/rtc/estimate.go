@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	estimateHeartbeat = time.Second // ViewerOptions.OnEstimate is called so often at least
-	estimateChange    = 32          // and when the estimate has changed by one part in so many
-	repairTime        = 8           // reckonings of about 100 ms in which the rate of retransmissions is smoothed
-	probeTime         = time.Second // after which a probe that could not be sent is given up
-	probeDepth        = 32          // of the last packets sent, one of which a probe sends again
-	probeWorth        = 600         // bytes of payload that such a packet should have
+	estimateHeartbeat = time.Second           // ViewerOptions.OnEstimate is called so often at least
+	estimateChange    = 32                    // and when the estimate has changed by one part in so many
+	paceWait          = 66 * time.Millisecond // frames that wait so long are more than a large one's parts
+	repairTime        = 8                     // reckonings of about 100 ms in which the rate of retransmissions is smoothed
+	probeTime         = time.Second           // after which a probe that could not be sent is given up
+	probeDepth        = 32                    // of the last packets sent, one of which a probe sends again
+	probeWorth        = 600                   // bytes of payload that such a packet should have
 )
 
 // estimation is what a viewer learns of its network, and the probes that are sent
@@ -30,6 +31,8 @@ type estimation struct {
 		bytes int           // of repaired, that are in it
 		bps   float64
 	}
+	waited time.Duration // the longest that a frame waited here to be sent, since the last reckoning
+	behind float64       // share of the estimate that what waits is to have
 
 	wire  int // bytes of RTP that were sent, headers included
 	noted int // of these, those that the estimator knows of
@@ -44,7 +47,7 @@ type estimation struct {
 // tell returns the estimate if it is worth telling.
 func (e *estimation) tell(now time.Duration) (adapt.Estimate, bool) {
 	s := e.Estimate()
-	s.Repair = int(e.repair.bps)
+	s.Repair = int(e.repair.bps + e.behind*float64(s.Bps))
 	d := s.Media() - e.told.Media()
 	if max(d, -d) <= e.told.Media()/estimateChange && now-e.toldAt < estimateHeartbeat || s.Bps == 0 && s.Acked == 0 {
 		return s, false
@@ -63,13 +66,20 @@ func (e *estimation) limit() int {
 	return s.Bps
 }
 
-// reckon smooths the rate of retransmissions. sendMu is held.
+// reckon smooths the rate of retransmissions, and gives what waits here because the
+// network is slow the part of the estimate with which it is gone in a second: an
+// encoder that makes just what the network carries never lets it go. sendMu is held.
 func (e *estimation) reckon(now time.Duration) {
 	r := &e.repair
 	if d := now - r.at; d > 0 && r.at > 0 {
 		r.bps += (float64(8*(e.repaired-r.bytes))/d.Seconds() - r.bps) / repairTime
 	}
 	r.at, r.bytes = now, e.repaired
+	e.behind = 0
+	if e.waited > paceWait && e.limit() > 0 {
+		e.behind = min(e.waited.Seconds(), 0.5)
+	}
+	e.waited = 0
 }
 
 // Want says how many bit/s the viewer has use for, of all tracks: more is neither

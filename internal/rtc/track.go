@@ -281,7 +281,7 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 		t.wanted = t.wanted[:0]
 		t.repair = t.history.next
 		if t.cur != nil {
-			defer t.cur.src.RequestKeyframe()
+			t.viewer.asking = t.cur.src
 		}
 	}
 	n := min(len(t.wanted), room)
@@ -326,7 +326,11 @@ func (t *track) takes(packets int) time.Duration {
 
 // plan sets the pace for a buffer of the current encoding.
 func (t *track) plan(b *media.Buffer) {
-	t.pace.plan(b, t.cur.spec.Bps, t.viewer.est.limit())
+	e := &t.viewer.est
+	if t.kind == media.Video {
+		e.waited = max(e.waited, t.viewer.numbering.now-b.Arrived)
+	}
+	t.pace.plan(b, t.cur.spec.Bps, e.limit())
 }
 
 // drop ends what the track sends.

@@ -239,7 +239,7 @@ func (t *trace) write(path string, r *ran) error {
 			s = states[0].state
 		}
 		fmt.Fprintf(f, "%.1f\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t%d\t%d\t%d\t%.0f\t%d\t%d\t%s\n", at.Sub(r.begun).Seconds(), r.rate(at)/1000, r.sent(at, end)/1000,
-			r.delivered(at, end)/step.Seconds()/1000, float64(again*8)/step.Seconds()/1000, ms(wait), dropped, gone, frames, late, s.Estimate/1000, s.Target/1000, s.Reason)
+			r.delivered(at, end)/step.Seconds()/1000, float64(again*8)/step.Seconds()/1000, ms(wait), dropped, gone, frames, late, s.estimate/1000, s.target/1000, s.reason)
 	}
 	return f.Close()
 }

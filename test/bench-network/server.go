@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,10 +22,10 @@ type server struct {
 	close      func() error
 }
 
-// state is what a gateway tells of its first viewer.
+// state is what a gateway tells of its first viewer and of its encoder, in bit/s.
 type state struct {
-	Estimate, Target int // bit/s
-	Reason           string
+	estimate, target int
+	reason           string
 }
 
 // contenders, by name.
@@ -42,16 +43,36 @@ func startGateway(ctx context.Context, n *impair.Network, pipeline string, log i
 	if err != nil {
 		return nil, err
 	}
+	ask := func(ctx context.Context, path string, answer any) error {
+		status, body, err := g.Get(ctx, path)
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("%s: status %d", path, status)
+		}
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(body, answer)
+	}
 	tell := func(ctx context.Context) (s state, err error) {
-		status, body, err := g.Get(ctx, "/api/streams/test/viewers")
-		if err != nil || status != http.StatusOK {
+		var watching struct{ Viewers []struct{ Estimate int } }
+		var stream struct {
+			Tracks []struct {
+				Adaptation struct {
+					Target int
+					Reason string
+				}
+			}
+		}
+		if err := errors.Join(ask(ctx, "/api/streams/test/viewers", &watching), ask(ctx, "/api/streams/test", &stream)); err != nil {
 			return s, err
 		}
-		var viewers []state
-		if err := json.Unmarshal(body, &viewers); err != nil || len(viewers) == 0 {
-			return s, err
+		if len(watching.Viewers) > 0 {
+			s.estimate = watching.Viewers[0].Estimate
 		}
-		return viewers[0], nil
+		if len(stream.Tracks) > 0 {
+			s.target, s.reason = stream.Tracks[0].Adaptation.Target, stream.Tracks[0].Adaptation.Reason
+		}
+		return s, nil
 	}
 	return &server{whep: g.URL("/whep/test"), page: g.URL("/watch/test"), state: tell, close: g.Close}, nil
 }
