@@ -18,7 +18,8 @@ type shown struct {
 	at        time.Time // when it was shown: in a browser rendered, else complete
 	complete  time.Time // when it had come
 	timestamp uint32
-	missed    int // frames shown before it that the script didn't see
+	keyframe  bool // as far as the viewer tells
+	missed    int  // frames shown before it that the script didn't see
 }
 
 // viewed is what a viewer has seen.
@@ -50,7 +51,7 @@ func watchByPion(ctx context.Context, c *impair.Client, url string) (*pionWatche
 	w.Receiver, err = receiver.Watch(ctx, receiver.Options{URL: url, Namespace: c.Namespace, IP: c.IP, OnFrame: func(f receiver.Frame) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.frames = append(w.frames, shown{at: f.Complete, complete: f.Complete, timestamp: f.Timestamp})
+		w.frames = append(w.frames, shown{at: f.Complete, complete: f.Complete, timestamp: f.Timestamp, keyframe: f.Keyframe})
 	}})
 	return w, err
 }
@@ -125,7 +126,7 @@ func (w *browserWatcher) view(ctx context.Context) (*viewed, error) {
 	v := &viewed{ssrc: s.SSRC, keyframes: s.Keyframes - w.marked.Keyframes}
 	unix := func(ms float64) time.Time { return time.UnixMicro(int64(ms * 1000)) }
 	for _, f := range s.Frames {
-		v.frames = append(v.frames, shown{unix(f.At), unix(f.Complete), f.Timestamp, f.Missed})
+		v.frames = append(v.frames, shown{at: unix(f.At), complete: unix(f.Complete), timestamp: f.Timestamp, missed: f.Missed})
 	}
 	return v, nil
 }
