@@ -118,14 +118,11 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 	e.loss.smoothed += (loss - e.loss.smoothed) / 4
 	rate := f.rateAt(now)
 	e.acked = rate * (1 - loss)
-	if e.bps == 0 && now-f.first < reportAfter {
-		return
-	}
-	if e.bps == 0 {
-		if e.bps = max(e.acked, startFloor); e.remb.bps > 0 {
-			e.bps = max(e.remb.bps, MinBps)
+	if e.bps == 0 { // nobody is held back before the network has shown a limit
+		if now-f.first < reportAfter || loss <= reportHigh && f.queue() <= reportQueue {
+			return
 		}
-		e.reason = "receiver report"
+		e.bps, e.reason = max(e.acked, startFloor), "receiver report"
 	}
 	e.control.limited = rate < limitedBelow*e.bps
 	if d := now - f.lastAt; d >= 0 && d < reportWait+f.rtt {

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -290,4 +291,22 @@ func TestLossyViewersCauseNoKeyframeStorm(t *testing.T) {
 		s.Close()
 	}
 	r.clear(nil)
+}
+
+func BenchmarkCarry(b *testing.B) {
+	for _, n := range []int{1, 200} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := newRing(media.Track{})
+			r.adapt.limit(limits(adaptive("video"), true))
+			var subs []*Subscription
+			for range n {
+				s := &Subscription{ring: r, leave: func() {}}
+				r.attach(s)
+				subs = append(subs, s)
+			}
+			for i := range b.N {
+				subs[i%n].Carry(1_000_000 + i*7919%500_000)
+			}
+		})
+	}
 }
