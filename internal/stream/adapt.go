@@ -172,8 +172,10 @@ func (r *ring) nudge() {
 }
 
 // Carry says what the viewer's network carries for the track, in bit/s with headers;
-// 0: unknown. It returns the bitrate at which the encoder runs, or is about to run,
-// with it. It doesn't block.
+// 0: unknown. It returns the bitrate that the network must carry for the viewer to
+// stay: the one at which the encoder runs, or is about to run, with it; or, where that
+// is more, the one that the few others would have without it, so that who is slower
+// than they moves down rather than dragging them. It doesn't block.
 func (s *Subscription) Carry(bps int) (target int) {
 	bps = max(bps, 0)
 	if old := s.carry.Swap(int64(bps)); matters(int(old), bps) {
@@ -187,7 +189,26 @@ func (s *Subscription) Carry(bps int) (target int) {
 	if s.ring.readers() <= fewReaders || a.askedAt == 0 || now-a.askedAt > adaptEvery {
 		a.asked, a.askedAt = s.ring.carries(), now
 	}
-	return a.policy.Target(a.asked)
+	target = a.policy.Target(a.asked)
+	if others := s.ring.known(s); len(others) > 0 {
+		target = max(target, a.policy.Target(others))
+	}
+	return target
+}
+
+// known are the carries of a ring's viewers that are known, but for one's; none of many
+// viewers, among whom the slowest don't count.
+func (r *ring) known(but *Subscription) (carries []int) {
+	subs := r.subs.Load()
+	if subs == nil || len(*subs) > fewReaders {
+		return nil
+	}
+	for _, s := range *subs {
+		if c := int(s.carry.Load()); c > 0 && s != but {
+			carries = append(carries, c)
+		}
+	}
+	return carries
 }
 
 // matters tells whether a change of what a network carries is worth a look.
@@ -195,8 +216,9 @@ func matters(old, now int) bool {
 	return (old == 0) != (now == 0) || max(old, now)-min(old, now) > max(old, now)/50
 }
 
-// Target is the bitrate in bit/s that a viewer whose network carries so much (bit/s;
-// 0: unknown) would find if it joined the track now; 0 if there is no such track.
+// Target is the bitrate in bit/s that the network must carry of a viewer who joins the
+// track now, as Carry has it; 0 if there is no such track. carries is what its network
+// does carry (bit/s; 0: unknown).
 func (s *Stream) Target(track string, carries int) (bps int) {
 	s.mu.Lock()
 	e := s.find(track)
@@ -204,7 +226,11 @@ func (s *Stream) Target(track string, carries int) (bps int) {
 	if e == nil {
 		return 0
 	}
-	return e.ring.adapt.target(append(e.ring.carries(), max(carries, 0)))
+	bps = e.ring.adapt.target(append(e.ring.carries(), max(carries, 0)))
+	if others := e.ring.known(nil); len(others) > 0 {
+		bps = max(bps, e.ring.adapt.target(others))
+	}
+	return bps
 }
 
 // shape gives an encoding that doesn't run the picture of a level. What SDP says

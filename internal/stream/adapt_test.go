@@ -65,8 +65,11 @@ func TestEncoderFollowsWhatItsViewersNetworksCarry(t *testing.T) {
 	if a.Target != 752_000 || a.Level != 0 || !strings.Contains(a.Reason, "6 viewers") || i.Tracks[0].Bitrate != 1_000_000 {
 		t.Errorf("told: %+v of %+v", a, i.Tracks[0])
 	}
-	if got := s.Target("video", 100_000); got != 282_000 { // of seven it is the second as well
-		t.Errorf("with a seventh it would run at %d", got)
+	if got := s.Target("video", 100_000); got != 752_000 { // it would drag the others to 282k
+		t.Errorf("a seventh must carry %d", got)
+	}
+	if got := first.Carry(200_000); got != 282_000 { // what the slowest of the others has without it
+		t.Errorf("a viewer slower than the others must carry %d", got)
 	}
 	if got := s.Target("nothing", 100_000); got != 0 {
 		t.Errorf("target %d of no track", got)
