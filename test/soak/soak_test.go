@@ -139,7 +139,10 @@ func compare(t *testing.T, baseline, half, end usage) {
 	if end.Threads > baseline.Threads+4 {
 		t.Errorf("%d threads of Go at the end, %d before", end.Threads, baseline.Threads)
 	}
-	if grown := end.RSS - half.RSS; grown > 8<<10 {
+	// What encoders of changing sizes and codecs leave in the allocator's arenas grows by up
+	// to 9 MB in the second 50 edits, and by less in the second 200 of 400 (5 MB, November
+	// 2026): -reloads 400 tells a leak from that.
+	if grown := end.RSS - half.RSS; grown > 16<<10 {
 		t.Errorf("memory grew by %d KiB in the second half", grown)
 	}
 }
