@@ -59,7 +59,7 @@ func measure(ctx context.Context, g *rig.Gateway) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	u := usage{Goroutines: int(m["go_goroutines"]), Files: len(files), Buffers: int(m["gateway_buffers"]), Heap: int(m["go_memstats_heap_inuse_bytes"]) >> 10}
+	u := usage{Goroutines: int(m["go_goroutines"]), Files: len(files), Buffers: int(m["gateway_buffers"]), Heap: int(m["go_memstats_heap_inuse_bytes"]+m["go_memstats_heap_idle_bytes"]-m["go_memstats_heap_released_bytes"]) >> 10}
 	status, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
 		return usage{}, err
