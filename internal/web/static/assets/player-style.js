@@ -175,7 +175,7 @@ button svg { width: 1.5em; height: 1.5em; flex: none; }
 .decisions li.near { background: #ffffff1a; }
 .decisions svg { float: left; width: .75em; height: .75em; margin: .36em 0 0 -1.3em; }
 .decisions time { margin-right: .35em; color: var(--gateway-muted); }
-.decisions b { font-weight: 600; }
+.decisions b { display: inline-block; font-weight: 600; } /* a rate is not cut in two */
 .none { margin: 0; color: var(--gateway-muted); }
 .panel table { width: 100%; border-collapse: collapse; table-layout: fixed; }
 .panel th, .panel td { width: 3.2em; padding: .1em 0; text-align: right; font-weight: 400; }

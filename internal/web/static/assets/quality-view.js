@@ -45,7 +45,6 @@ export class QualityView {
   #points = [];
   /** @type {import('./viewer.js').Decision[]} newest first */
   #decisions = [];
-  #latency = null;
   /** When the last message came, on the clock of performance.now(). */
   #heardAt = 0;
   /** The time that is looked at, in Unix milliseconds; null: now. @type {number?} */
@@ -54,7 +53,9 @@ export class QualityView {
   #ladder = [];
 
   constructor() {
-    this.graph = drawing('svg', { class: 'graph', role: 'slider', tabindex: '0', 'aria-label': 'Point in the last 3 minutes', 'aria-valuemin': -span / 1000, 'aria-valuemax': 0, 'aria-valuenow': 0 });
+    this.graph = drawing('svg', {
+      class: 'graph', role: 'slider', tabindex: 0, 'aria-label': 'Point in the last 3 minutes', 'aria-valuemin': -span / 1000, 'aria-valuemax': 0, 'aria-valuenow': 0,
+    });
     this.moment = element('span', { class: 'moment' });
     this.values = new Map();
     const legend = element('dl', { class: 'legend' });
@@ -84,14 +85,15 @@ export class QualityView {
 
   /** @param {Quality} quality */
   add({ decisions, latency, ...point }) {
+    if (!has(point, 'at')) return;
     this.#points = this.#points.filter(({ at }) => at <= point.at && at > point.at - span - gap); // none is later unless the gateway's clock was set back
     this.#points.push(point);
     this.#heardAt = performance.now();
     const known = new Set(this.#decisions.map(identity)); // a new session's first message repeats what is remembered
-    const fresh = decisions.filter((decision) => !known.has(identity(decision)));
+    const fresh = decisions.filter((decision) => has(decision, 'at') && !known.has(identity(decision)));
     this.#decisions = [...fresh.reverse(), ...this.#decisions].sort((a, b) => b.at - a.at).slice(0, listed);
     if (fresh.length) this.#list();
-    if (latency) this.#latency = latency;
+    if (latency) this.#fillStages(latency);
     this.element.hidden = false;
     this.draw();
   }
@@ -105,8 +107,8 @@ export class QualityView {
   clear() {
     this.#points = [];
     this.#decisions = [];
-    this.#latency = this.#cursor = null;
-    this.element.hidden = true;
+    this.#cursor = null;
+    this.element.hidden = this.latency.hidden = true;
     this.#list();
   }
 
@@ -136,7 +138,6 @@ export class QualityView {
     if (x >= 0) parts.push(drawing('path', { class: 'cursor', d: `M${round(x)} ${head * em}V${y}` }));
     this.graph.replaceChildren(...parts);
     this.#read();
-    this.#fillStages();
   }
 
   get #now() {
@@ -162,7 +163,10 @@ export class QualityView {
   #look(at) {
     if (at === this.#cursor || !this.#points.length) return;
     this.#cursor = at;
-    for (const [i, item] of [...this.decisions.children].entries()) item.classList.toggle('near', this.#isNear(this.#decisions[i]));
+    const items = [...this.decisions.children];
+    for (const [i, item] of items.entries()) item.classList.toggle('near', this.#isNear(this.#decisions[i]));
+    const [near] = items.filter((item) => item.matches('.near'));
+    if (near && !this.decisions.matches(':hover')) this.decisions.scrollTop = near.offsetTop - this.decisions.offsetTop; // only the list moves
     this.draw();
   }
 
@@ -224,10 +228,8 @@ export class QualityView {
     }));
   }
 
-  #fillStages() {
-    const latency = this.#latency;
-    this.latency.hidden = !latency;
-    if (!latency) return;
+  #fillStages(latency) {
+    this.latency.hidden = false;
     const whole = Math.max(...Object.values(latency).map(({ p95 }) => p95)) || 1;
     let begin = 0;
     this.stages.replaceChildren(...inOrder(latency).map(([stage, name, { p50, p95, max }]) => {
