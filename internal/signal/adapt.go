@@ -241,19 +241,22 @@ func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
 
 // share is what the viewer's network carries of its picture, in bit/s; 0 if unknown.
 func (x *session) share() int {
-	claims := []adapt.Claim{{Pixels: 1, Most: adapt.MaxBps}}
-	if l := x.legs[media.Audio]; l != nil && !x.adapt.muted {
-		claims = append(claims, adapt.Claim{Audio: true, Most: l.track.Bps + audioOverhead})
-	}
+	claims := []adapt.Claim{{Pixels: 1, Most: adapt.MaxBps}, {Audio: true, Most: x.soundClaim()}}
 	return adapt.Divide(x.adapt.estimate.Media(), claims)[0]
+}
+
+// soundClaim is the bit/s that the viewer's sound takes, with headers.
+func (x *session) soundClaim() int {
+	l := x.legs[media.Audio]
+	if l == nil || x.adapt.muted {
+		return 0
+	}
+	return l.track.Bps + audioOverhead
 }
 
 // wants is how many bit/s the viewer has use for.
 func (x *session) wants(tracks []media.Track, s adapt.Situation) int {
-	sum := 0
-	if l := x.legs[media.Audio]; l != nil {
-		sum += l.track.Bps + audioOverhead
-	}
+	sum := x.soundClaim()
 	best := s.Pinned
 	if best == "" && !s.Screen.Hidden {
 		best = adapt.Covering(s.Renditions, s.Screen)
