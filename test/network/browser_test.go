@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"gateway/test/impair"
 	"gateway/test/rig"
 	"gateway/test/strip"
 )
@@ -35,29 +34,11 @@ video:
 func TestBrowserMovesDownAndUp(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	n, err := impair.New(ctx, 1, 1)
-	rig.Check(t, err)
-	rig.End(t, "network", n.Close)
-	client := n.Clients[0]
-	link := func(bps int) {
-		client.Down.Set(impair.Settings{Rate: bps, Queue: 300 * time.Millisecond, Delay: 20 * time.Millisecond})
-	}
-	link(wide)
-	client.Up.Set(impair.Settings{Delay: 20 * time.Millisecond})
-	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
-		Namespace: n.Server, Host: impair.ServerIP, Config: "auth: {allow_open: true}\n", Pipelines: map[string]string{"ladder": ladder},
-	})
-	rig.Check(t, err)
-	rig.End(t, "gateway", g.Close)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the gateway's log:\n%s", g.Log())
-		}
-	})
+	g, client := serve(ctx, t, ladder)
 	b, err := rig.StartChromium(ctx, rig.ChromiumOptions{Namespace: client.Namespace, Preload: strip.Script})
 	rig.Check(t, err)
 	rig.End(t, "chromium", b.Close)
-	page, err := b.Open(ctx, g.URL("/watch/ladder"))
+	page, err := b.Open(ctx, g.URL("/watch/test"))
 	rig.Check(t, err)
 	rig.Check(t, strip.WaitVideo(ctx, page))
 	rig.Check(t, page.Eval(ctx, "("+player+".setAttribute('stats', ''), "+player+".style.height = '720px', window.told = [], 0)", nil))
@@ -75,9 +56,9 @@ func TestBrowserMovesDownAndUp(t *testing.T) {
 	}
 	shows(640, "the high rendition")
 	rig.Check(t, rig.WaitTrue(ctx, page, player+".stats?.framesDecoded > 90"))
-	link(narrow)
+	setLink(client, narrow)
 	shows(320, "the low one on a narrow link")
-	link(wide)
+	setLink(client, wide)
 	shows(640, "the high one again")
 
 	// The page says what became of it, and why.
@@ -85,7 +66,7 @@ func TestBrowserMovesDownAndUp(t *testing.T) {
 		")].filter((n) => n.nodeType === 3).map((n) => n.data).join(' ')"
 	rig.Check(t, rig.WaitTrue(ctx, page, "((t) => t.includes('the network carries') && t.includes('the network has carried'))("+text+")"))
 
-	status, body, err := g.Get(ctx, "/api/streams/ladder/viewers")
+	status, body, err := g.Get(ctx, "/api/streams/test/viewers")
 	rig.Check(t, err)
 	var list struct {
 		Viewers []struct {

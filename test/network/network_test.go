@@ -27,22 +27,22 @@ const (
 	span   = 2 * time.Second // in which the bitrate is measured
 )
 
-func TestBitrateFollowsTheLink(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+// pipeline is one rendition that fits both.
+const pipeline = `source: videotestsrc is-live=true pattern=smpte horizontal-speed=2
+video: {codec: h264, width: 640, height: 360, framerate: 30, keyframe_interval: 10s, bitrate: {min: 150k, start: 2M, max: 2M}}
+`
+
+// serve starts a gateway with the stream test, and a client behind a wide link.
+func serve(ctx context.Context, t *testing.T, pipeline string) (*rig.Gateway, *impair.Client) {
+	t.Helper()
 	n, err := impair.New(ctx, 1, 1)
 	rig.Check(t, err)
 	rig.End(t, "network", n.Close)
 	client := n.Clients[0]
-	link := func(bps int) {
-		client.Down.Set(impair.Settings{Rate: bps, Queue: 300 * time.Millisecond, Delay: 20 * time.Millisecond})
-	}
-	link(wide)
+	setLink(client, wide)
 	client.Up.Set(impair.Settings{Delay: 20 * time.Millisecond})
 	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
-		Namespace: n.Server, Host: impair.ServerIP, Config: "auth: {allow_open: true}\n",
-		Pipelines: map[string]string{"test": "source: videotestsrc is-live=true pattern=smpte horizontal-speed=2\n" +
-			"video: {codec: h264, width: 640, height: 360, framerate: 30, keyframe_interval: 10s, bitrate: {min: 150k, start: 2M, max: 2M}}\n"},
+		Namespace: n.Server, Host: impair.ServerIP, Config: "auth: {allow_open: true}\n", Pipelines: map[string]string{"test": pipeline},
 	})
 	rig.Check(t, err)
 	rig.End(t, "gateway", g.Close)
@@ -51,6 +51,18 @@ func TestBitrateFollowsTheLink(t *testing.T) {
 			t.Logf("the gateway's log:\n%s", g.Log())
 		}
 	})
+	return g, client
+}
+
+// setLink sets the bit/s of the link to a client.
+func setLink(c *impair.Client, bps int) {
+	c.Down.Set(impair.Settings{Rate: bps, Queue: 300 * time.Millisecond, Delay: 20 * time.Millisecond})
+}
+
+func TestBitrateFollowsTheLink(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	g, client := serve(ctx, t, pipeline)
 	r, err := receiver.Watch(ctx, receiver.Options{URL: g.URL("/whep/test"), Namespace: client.Namespace, IP: client.IP})
 	rig.Check(t, err)
 	rig.End(t, "receiver", r.Close)
@@ -64,13 +76,13 @@ func TestBitrateFollowsTheLink(t *testing.T) {
 		}
 	}
 	wait(ctx, t, 40*time.Second, "the wide link to be used", used(0.5*wide))
-	link(narrow)
+	setLink(client, narrow)
 	wait(ctx, t, 40*time.Second, "the bitrate to fit the narrow link", func() (bool, error) {
 		sent, media, wait := m.lately()
 		return sent < 1.1*narrow && media > 0.3*narrow && wait < 200*time.Millisecond,
 			fmt.Errorf("%.0f kbit/s are sent, %.0f of media arrive, packets wait %s", sent/1000, media/1000, wait)
 	})
-	link(wide)
+	setLink(client, wide)
 	wait(ctx, t, 60*time.Second, "the wide link to be used again", used(0.5*wide))
 
 	seen, lasted := r.Seen(), time.Since(begun)
