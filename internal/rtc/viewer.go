@@ -69,6 +69,8 @@ type Viewer struct {
 	verdicts []verdict                  // of the congestion control feedback that is being read
 	heard    func([]media.PacketReport) // for tests: what each transport-wide feedback tells anew
 
+	data atomic.Pointer[dataChannels] // nil: not asked for
+
 	negotiation // guarded by its own lock
 
 	// sendMu guards the tracks' sending state and what follows. The shard holds it
