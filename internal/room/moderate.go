@@ -112,9 +112,12 @@ func (p *Participant) Move(target, id string) error {
 		to.grant, to.given = grant, grant != to.own
 		to.attach(there)
 		for _, o := range published {
-			_ = to.publish(there, o)
+			if to.offers(o) == nil {
+				there.tell(StreamStarted{o}, func(q *Participant) bool { return q != to && q.watches(o.Name()) })
+			}
 		}
 		to.hear(Moved{to.snapshot()})
+		there.tell(Changed{to.profile()}, others(to))
 		if absent {
 			to.away()
 		}

@@ -256,11 +256,19 @@ func (p *Participant) Offer(name string) (o Offer, err error) {
 
 // Publish offers a stream in the room. Errors: ErrForbidden, ErrNameTaken, ErrLeft.
 func (p *Participant) Publish(o Offer) error {
-	return p.do(func(one *room) error { return p.publish(one, o) })
+	return p.do(func(one *room) error {
+		if err := p.offers(o); err != nil {
+			return err
+		}
+		one.tell(StreamStarted{one.published[o.Name()]}, watchers(o.Name()))
+		p.changed()
+		return nil
+	})
 }
 
-func (p *Participant) publish(one *room, o Offer) error {
-	name := o.Name()
+// offers puts a stream into the room.
+func (p *Participant) offers(o Offer) error {
+	one, name := p.room, o.Name()
 	if !p.grant.May(auth.Publish, one.id, name) {
 		return fmt.Errorf("%w: it takes publish of %.64q in %q", ErrForbidden, name, one.id)
 	}
@@ -269,8 +277,6 @@ func (p *Participant) publish(one *room, o Offer) error {
 	}
 	o.Publisher = p.id
 	one.published[name] = o
-	one.tell(StreamStarted{o}, watchers(name))
-	p.changed()
 	return nil
 }
 

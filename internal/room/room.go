@@ -52,6 +52,8 @@ type Stream interface {
 	Subscribe(track string) (*stream.Subscription, error)
 	// Current tells whether a subscription reads a track as it is encoded now.
 	Current(*stream.Subscription) bool
+	// Target is the bit/s that the network must carry of a viewer who moves to a track.
+	Target(track string, carries int) (bps int)
 }
 
 // Pipelines are the streams that the gateway's own pipelines feed. Each is in the
