@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +29,10 @@ type Gateway struct {
 	Listen    string // address of HTTP and signaling, "host:port"; default 127.0.0.1:8080
 	Pipelines string // folder of pipelines; default "pipelines/"
 	Encoders  string // file of the operator's own encoder rows, for LoadEncoders; default "": none
+	State     string // folder of the keys that the gateway makes; default "state/"
 	Auth      Auth
 	HTTP      HTTP
+	HTTPS     HTTPS
 	ICE       ICE
 	Log       Log
 	Limits    Limits
@@ -85,15 +88,17 @@ type Flag struct {
 
 var gatewaySchema = &schema{
 	what: "gateway configuration",
-	keys: []key{
+	keys: slices.Concat([]key{
 		{path: "listen", kind: ofText, def: "127.0.0.1:8080", example: "0.0.0.0:8080", meaning: "address of HTTP and signaling (TCP); ICE and media use UDP of the same number. Beyond loopback only with auth.allow_open: true"},
 		{path: "pipelines", kind: ofText, def: "pipelines/", example: "/etc/gateway/pipelines/", meaning: "folder of the pipeline files"},
 		{path: "encoders", kind: ofText, def: `""`, example: "configs/encoders.yaml", meaning: "YAML file of encoders that are added to the gateway's own, or change them"},
+		{path: "state", kind: ofText, def: "state/", example: "/var/lib/gateway/", meaning: "folder where the gateway keeps the keys and certificates that it makes; only its owner may read it"},
 		{path: "auth", kind: ofSection, meaning: "who may watch"},
 		{path: "auth.mode", kind: ofWord, def: "none", words: []string{"none", "token", "jwt"}, meaning: "none: everyone who reaches the port"},
 		{path: "auth.allow_open", kind: ofFlag, def: "false", meaning: "listen beyond loopback although nobody is asked who they are"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
+	}, httpsKeys, []key{
 		{path: "ice", kind: ofSection, meaning: "how viewers reach the media port"},
 		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
 		{path: "ice.public_addresses", kind: ofTexts, def: "[]", example: "[203.0.113.7]", meaning: "IP addresses that are announced in place of this machine's own"},
@@ -108,13 +113,12 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
-	},
+	}),
 	later: map[string]string{
 		"rooms":      "remove it; every stream is its own room",
 		"auth.users": "remove it; auth.mode is none",
 		"auth.keys":  "remove it; auth.mode is none",
-		"tls":        "remove it; put a reverse proxy with HTTPS in front",
-		"https":      "remove it; put a reverse proxy with HTTPS in front",
+		"tls":        "remove it; HTTPS is configured under https",
 		"turn":       "remove it; name a TURN server under ice.servers",
 		"isolation":  "remove it; pipelines run in the gateway's process",
 		"elements":   "remove it",
@@ -160,11 +164,16 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		m.fault("pipelines", "it is empty", "name the folder of the pipeline files")
 	}
 	g.Encoders = m.text("encoders", "", 4096)
+	g.State = m.text("state", "state/", 4096)
+	if g.State == "" {
+		m.fault("state", "it is empty", "name the folder where the gateway may keep its keys")
+	}
 	auth := section("auth")
 	g.Auth.Mode = readAuthMode(auth)
 	g.Auth.AllowOpen = auth.boolean("allow_open", false)
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
+	g.HTTPS = readHTTPS(section("https"), g.Listen)
 	readICE(section("ice"), &g.ICE)
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
@@ -216,7 +225,7 @@ func (d *document) environment(top *yaml.Node, environ []string) {
 }
 
 // listKeys are the keys whose variables hold lists, split at commas.
-var listKeys = map[string]bool{"http.allowed_origins": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+var listKeys = map[string]bool{"http.allowed_origins": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
 
 // override sets a key of the tree to the text of a variable or flag. Findings
 // about it name the origin.
