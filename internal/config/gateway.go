@@ -1,12 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,9 +30,10 @@ type Gateway struct {
 	Listen    string // address of HTTP and signaling, "host:port"; default 127.0.0.1:8080
 	Pipelines string // folder of pipelines; default "pipelines/"
 	Encoders  string // file of the operator's own encoder rows, for LoadEncoders; default "": none
-	State     string // folder of the gateway's own keys; default "": see auth.StateDir
+	State     string // folder of what the gateway keeps, see stateDir; "" if there is none
 	Auth      Auth
 	HTTP      HTTP
+	HTTPS     HTTPS
 	ICE       ICE
 	Log       Log
 	Limits    Limits
@@ -79,11 +83,11 @@ type Flag struct {
 
 var gatewaySchema = &schema{
 	what: "gateway configuration",
-	keys: []key{
+	keys: slices.Concat([]key{
 		{path: "listen", kind: ofText, def: "127.0.0.1:8080", example: "0.0.0.0:8080", meaning: "address of HTTP and signaling (TCP); ICE and media use UDP of the same number. With auth.mode: none beyond loopback only with auth.allow_open: true"},
 		{path: "pipelines", kind: ofText, def: "pipelines/", example: "/etc/gateway/pipelines/", meaning: "folder of the pipeline files"},
 		{path: "encoders", kind: ofText, def: `""`, example: "configs/encoders.yaml", meaning: "YAML file of encoders that are added to the gateway's own, or change them"},
-		{path: "state", kind: ofText, def: `""`, example: "/var/lib/gateway", meaning: "folder in which the gateway keeps its own key and the admin's token; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway, else ~/.local/state/gateway"},
+		{path: "state", kind: ofText, def: `""`, example: "/var/lib/gateway", meaning: "folder in which the gateway keeps the keys and certificates that it makes, and the admin's token; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway, else ~/.local/state/gateway"},
 		{path: "auth", kind: ofSection, meaning: "who may do what"},
 		{path: "auth.mode", kind: ofWord, def: AuthToken, words: []string{AuthToken, AuthJWT, AuthNone}, meaning: "token: who has a token of this gateway, or a password; jwt: also who has one that is signed by keys or jwks; none: everyone who reaches the port may do everything"},
 		{path: "auth.allow_open", kind: ofFlag, def: "false", meaning: "listen beyond loopback although nobody is asked who they are"},
@@ -94,6 +98,7 @@ var gatewaySchema = &schema{
 		{path: "auth.users", kind: ofNamed, meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
+	}, httpsKeys, []key{
 		{path: "ice", kind: ofSection, meaning: "how viewers reach the media port"},
 		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
 		{path: "ice.public_addresses", kind: ofTexts, def: "[]", example: "[203.0.113.7]", meaning: "IP addresses that are announced in place of this machine's own"},
@@ -108,11 +113,10 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
-	},
+	}),
 	later: map[string]string{
 		"rooms":     "remove it; every stream is its own room",
-		"tls":       "remove it; put a reverse proxy with HTTPS in front",
-		"https":     "remove it; put a reverse proxy with HTTPS in front",
+		"tls":       "remove it; HTTPS is configured under https",
 		"turn":      "remove it; name a TURN server under ice.servers",
 		"isolation": "remove it; pipelines run in the gateway's process",
 		"elements":  "remove it",
@@ -158,10 +162,11 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		m.fault("pipelines", "it is empty", "name the folder of the pipeline files")
 	}
 	g.Encoders = m.text("encoders", "", 4096)
-	g.State = m.text("state", "", 4096)
+	g.State = cmp.Or(m.text("state", "", 4096), stateDir(environ))
 	g.Auth = readAuth(section("auth"))
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
+	g.HTTPS = readHTTPS(section("https"), g.Listen)
 	readICE(section("ice"), &g.ICE)
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
@@ -174,6 +179,30 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		return nil, err
 	}
 	return g, nil
+}
+
+// stateDir is where the gateway keeps what it makes unless the file says: the
+// folder that systemd has made for it, else the user's own (XDG Base Directory
+// Specification); "" where there is neither.
+func stateDir(environ []string) string {
+	value := func(name string) (v string) {
+		for _, entry := range environ {
+			if k, rest, _ := strings.Cut(entry, "="); k == name {
+				v = rest // the last counts
+			}
+		}
+		return v
+	}
+	first, _, _ := strings.Cut(value("STATE_DIRECTORY"), ":") // systemd.exec(5): perhaps several
+	switch xdg, home := value("XDG_STATE_HOME"), value("HOME"); {
+	case filepath.IsAbs(first):
+		return first
+	case filepath.IsAbs(xdg):
+		return filepath.Join(xdg, "gateway")
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local", "state", "gateway")
+	}
+	return ""
 }
 
 // envName is the variable that overrides a key.
@@ -213,7 +242,7 @@ func (d *document) environment(top *yaml.Node, environ []string) {
 }
 
 // listKeys are the keys whose variables hold lists, split at commas.
-var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{

@@ -13,7 +13,7 @@ import (
 )
 
 var gatewayDefaults = Gateway{
-	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, Log: Log{Level: "info", Format: "text"},
+	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
 	Limits: Limits{Viewers: 1000, ShutdownTimeout: 10 * time.Second},
 }
 
@@ -110,6 +110,10 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 			},
 		},
 		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
+		HTTPS: HTTPS{
+			SelfSigned: true, Names: []string{"camera.lan", "192.0.2.7"}, ClientCA: "machines.pem", Redirect: ":80", PublicPort: 443, HSTS: time.Hour,
+			ACME: ACME{Domains: []string{"cam.example.org", "b.example.org"}, Email: "a@example.org", Directory: "https://ca.lan/dir", Roots: "root.pem"},
+		},
 		ICE: ICE{
 			Servers: []ICEServer{
 				{URLs: []string{"stun:stun.example.org"}},
@@ -140,6 +144,16 @@ auth:
       streams: front-*
     bob: {password: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
 http: {allowed_origins: ["https://Example.org", "*"]}
+https:
+  cert: ""
+  key: ""
+  self_signed: true
+  names: [Camera.lan, 192.0.2.7]
+  acme: {domains: [Cam.example.org, b.example.org], email: a@example.org, directory: https://ca.lan/dir, roots: root.pem}
+  client_ca: machines.pem
+  redirect: :80
+  public_port: 443
+  hsts: 1h
 ice:
   servers:
     - stun:stun.example.org
@@ -157,6 +171,9 @@ limits: {viewers: 5, shutdown_timeout: 3s}
 		"GATEWAY_AUTH_KEYS=a.pem, b.key", "GATEWAY_AUTH_JWKS=https://login.example.org/jwks.json", "GATEWAY_AUTH_ISSUER=https://login.example.org", "GATEWAY_AUTH_AUDIENCE=gateway",
 		`GATEWAY_AUTH_USERS={"anna": {"password": "` + goodPassword.String() + `", "role": "host", "rooms": ["lobby", "hall-*"], "streams": "front-*"}, "bob": {"password": "` + goodPassword.String() + `"}}`,
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
+		"GATEWAY_HTTPS_CERT=", "GATEWAY_HTTPS_KEY=", "GATEWAY_HTTPS_SELF_SIGNED=true", "GATEWAY_HTTPS_NAMES=camera.lan,192.0.2.7", "GATEWAY_HTTPS_ACME_DOMAINS=cam.example.org,b.example.org",
+		"GATEWAY_HTTPS_ACME_EMAIL=a@example.org", "GATEWAY_HTTPS_ACME_DIRECTORY=https://ca.lan/dir", "GATEWAY_HTTPS_ACME_ROOTS=root.pem", "GATEWAY_HTTPS_CLIENT_CA=machines.pem",
+		"GATEWAY_HTTPS_REDIRECT=:80", "GATEWAY_HTTPS_PUBLIC_PORT=443", "GATEWAY_HTTPS_HSTS=1h",
 		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
 		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
@@ -173,6 +190,25 @@ limits: {viewers: 5, shutdown_timeout: 3s}
 	}{"file": {file, nil}, "variables": {"", environ}, "variables over a file": {"listen: 127.0.0.1:1\nauth:\nice: {udp_port: 7, servers: [\"stun:a\"]}", environ}} {
 		if g, err := load(t, c.file, c.environ); err != nil || !reflect.DeepEqual(g, want) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", name, g, err, want)
+		}
+	}
+}
+
+func TestStateIsKeptWhereTheEnvironmentSays(t *testing.T) {
+	for _, c := range []struct {
+		environ []string
+		file    string
+		want    string
+	}{
+		{nil, "", ""},
+		{[]string{"HOME=/home/a"}, "", "/home/a/.local/state/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=/s"}, "", "/s/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=relative"}, "", "/home/a/.local/state/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=/s", "STATE_DIRECTORY=/var/lib/gateway:/var/lib/b"}, "", "/var/lib/gateway"},
+		{[]string{"STATE_DIRECTORY=/var/lib/gateway"}, "state: mine", "mine"},
+	} {
+		if g, err := load(t, c.file, c.environ); err != nil || g.State != c.want {
+			t.Errorf("%q: %+v, %v, want %q", c.environ, g, err, c.want)
 		}
 	}
 }
@@ -215,7 +251,7 @@ gateway.yaml:4:19: limits.viewers: 0 is out of range; allowed are 1 to 100000 vi
 gateway.yaml:4:40: limits.shutdown_timeout: 1h is out of range; allowed are 1s to 5m
 gateway.yaml:5:26: http.allowed_origins: "example.org" is not an origin; write scheme and host, such as https://example.org, without a path`},
 		{"later", "tls: {}", nil,
-			`gateway.yaml:1:1: tls: not supported yet; remove it; put a reverse proxy with HTTPS in front`},
+			`gateway.yaml:1:1: tls: not supported yet; remove it; HTTPS is configured under https`},
 		{"keys of others", "auth: {keys: a.pem}", nil, `auth.mode: auth.keys and auth.jwks are for tokens of others, which mode token doesn't take; set auth.mode: jwt`},
 		{"no keys", "auth: {mode: jwt}", nil, `gateway.yaml:1:14: auth.mode: there is no key for tokens of others; name key files under auth.keys`},
 		{"key set for all", "auth: {mode: jwt, jwks: 'https://a/b'}", nil, `gateway.yaml:1:25: auth.jwks: its issuer signs tokens for others too`},
@@ -241,6 +277,18 @@ gateway.yaml:7:7: ice.servers[4]: a STUN URL has no transport; remove "?transpor
 gateway.yaml:8:7: ice.servers[5]: "stun:a:99999" has no valid port`},
 		{"relay without a relay", "ice: {relay_only: true, public_addresses: [example.org], interfaces: ['a/b']}", nil, `"example.org" is not an IP address`},
 		{"relay without a relay", "ice: {relay_only: true}", nil, `gateway.yaml:1:19: ice.relay_only: there is no TURN server to relay by`},
+		{"half a pair", "https: {cert: a.pem}", nil, `gateway.yaml:1:15: https.cert: https.key is missing; name both files`},
+		{"two certificates", "https: {cert: a.pem, key: b.pem, self_signed: true}", nil, `gateway.yaml:1:15: https.cert: there is another certificate too; keep one of`},
+		{"no certificate", "https: {hsts: 1h}", nil, `gateway.yaml:1:15: https.hsts: HTTPS isn't served; set cert and key, self_signed: true or acme.domains`},
+		{"https", "https: {self_signed: true, names: [a/b], acme: {domains: ['*.example.org', 192.0.2.1, cam], email: me, directory: 'http://a'}, redirect: ':8080', hsts: 1}", nil,
+			`gateway.yaml:1:36: https.names: "a/b" is neither a host name nor an IP address; write one such as camera.lan
+gateway.yaml:1:59: https.acme.domains: "*.example.org" is not a public host name; write one such as cam.example.org, no wildcard and no address
+gateway.yaml:1:76: https.acme.domains: "192.0.2.1" is not a public host name; write one such as cam.example.org, no wildcard and no address
+gateway.yaml:1:87: https.acme.domains: "cam" is not a public host name; write one such as cam.example.org, no wildcard and no address
+gateway.yaml:1:100: https.acme.email: "me" is not an e-mail address; write one such as admin@example.org
+gateway.yaml:1:115: https.acme.directory: "http://a" is not an https URL; write one such as https://acme-v02.api.letsencrypt.org/directory
+gateway.yaml:1:138: https.redirect: it has the port of listen; leave it out: that port answers plain HTTP with a redirect by itself
+gateway.yaml:1:153: https.hsts: expected a duration, found the number 1; add the unit: 1s for seconds`},
 		{"variables", "", []string{"GATEWAY_LIMITS_VIEWERS=many", "GATEWAY_LISTN=x", "GATEWAY_ICE_SERVERS=[{", "GATEWAY_LOG_LEVEL=", "GATEWAY_AUTH_ALLOW_OPEN=yes"},
 			`environment variable GATEWAY_AUTH_ALLOW_OPEN: auth.allow_open: expected true or false, found the text "yes"; write true
 environment variable GATEWAY_ICE_SERVERS: ice.servers: not JSON or YAML; write [{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]
