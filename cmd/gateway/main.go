@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -131,7 +130,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 }
 
 // serve runs the gateway until SIGINT or SIGTERM; a second signal ends it at once.
-// SIGHUP reloads the pipeline files.
+// SIGHUP reloads the pipeline files and the certificate.
 func serve(settings gateway.Settings, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -154,18 +153,9 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 			}
 		}
 	}()
-	fmt.Fprintf(stderr, "gateway: open http://%s\n", browsable(g.Addr()))
+	fmt.Fprintf(stderr, "gateway: open %s\n", g.URL())
+	if f := g.Fingerprint(); f != "" {
+		fmt.Fprintf(stderr, "gateway: the browser asks once; its certificate has the SHA-256 fingerprint %s\n", f)
+	}
 	return g.Serve(ctx)
-}
-
-// browsable is the address as one types it into a browser on this machine.
-func browsable(a net.Addr) string {
-	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
 }

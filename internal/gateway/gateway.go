@@ -20,6 +20,7 @@ import (
 
 	"gateway/internal/config"
 	"gateway/internal/gst"
+	"gateway/internal/https"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
@@ -38,6 +39,7 @@ type Gateway struct {
 	log      *slog.Logger
 	version  string
 	listener net.Listener
+	https    *https.Server // nil: HTTP
 	server   *http.Server
 	registry *prometheus.Registry
 	engine   *rtc.Engine
@@ -60,12 +62,17 @@ func New(o Options) (*Gateway, error) {
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	if err := g.startHTTPS(); err != nil {
+		g.listener.Close()
+		return nil, err
+	}
 	port := g.conf.ICE.UDPPort
 	if port == 0 {
 		port = g.listener.Addr().(*net.TCPAddr).Port
 	}
 	g.engine, err = rtc.New(rtc.Options{UDPPort: port, ICE: g.conf.ICE, Logger: g.log, Registerer: g.registry})
 	if err != nil {
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
@@ -73,6 +80,7 @@ func New(o Options) (*Gateway, error) {
 	table, err := config.LoadEncoders(g.conf.Encoders)
 	if err != nil {
 		g.engine.Close()
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
@@ -104,9 +112,9 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 // told, all within the configured time. It returns the fault that ended it, if any.
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
-	go func() { served <- g.server.Serve(g.listener) }()
+	go func() { served <- g.server.Serve(g.accepted()) }()
 	g.ready.Store(true)
-	g.log.Info("gateway serves", "address", "http://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
+	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
 	select {
 	case err := <-served:
@@ -119,8 +127,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 }
 
 // Reload brings the streams in line with the files of the pipelines folder now,
-// those included that were refused before. It blocks until that is decided.
-func (g *Gateway) Reload() { g.streams.reload(true) }
+// those included that were refused before, and reads the certificate's files. It
+// blocks until that is decided.
+func (g *Gateway) Reload() {
+	if g.https != nil {
+		g.https.Reload()
+	}
+	g.streams.reload(true)
+}
 
 // Close ends everything, in the configured time at most.
 func (g *Gateway) Close() error {
@@ -155,6 +169,7 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = g.server.Close()
 	}
+	err = errors.Join(err, g.stopHTTPS())
 	if e := g.listener.Close(); e != nil && !errors.Is(e, net.ErrClosed) { // where Serve was never called
 		err = errors.Join(err, e)
 	}

@@ -36,6 +36,9 @@ func (g *Gateway) routes() http.Handler {
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	outer.Handle("/", g.knownHost(mux))
+	if g.https != nil {
+		return signal.Trace(g.https.Insist(outer), g.log)
+	}
 	return signal.Trace(outer, g.log)
 }
 
@@ -78,7 +81,7 @@ func foreign(r *http.Request) bool {
 		return false
 	}
 	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	return err != nil || !strings.EqualFold(u.Host, r.Host) || r.TLS != nil && u.Scheme != "https"
 }
 
 func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -193,7 +196,7 @@ func (g *Gateway) knownHost(next http.Handler) http.Handler {
 		}
 		host = strings.ToLower(strings.Trim(strings.TrimSuffix(host, "."), "[]"))
 		_, err := netip.ParseAddr(host)
-		if err != nil && !slices.Contains(names, host) {
+		if err != nil && !slices.Contains(names, host) && !(g.https != nil && g.https.Knows(host)) {
 			writeProblem(w, r, http.StatusMisdirectedRequest, "unknown-host",
 				fmt.Sprintf("this gateway isn't known as %q; if it should be, list http://%s under http.allowed_origins", host, host))
 			return

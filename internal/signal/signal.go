@@ -197,8 +197,8 @@ func (s *Server) checkOrigin(r *http.Request) error {
 				return nil
 			}
 		}
-		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
-			return nil
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
+			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
 		}
 	}
 	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))
