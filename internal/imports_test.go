@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"stream":  {"media", "config", "adapt"},
 	"rtc":     {"media", "config", "adapt", "github.com/pion"},
 	"room":    {"media", "config", "auth", "stream"},
+	"https":   {"config"},
 	"bridge":  {"auth", "room"},
 	"auth":    {"config", "github.com/golang-jwt/jwt"},
 	"signal":  {"media", "config", "adapt", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},
@@ -40,7 +41,7 @@ var mayImport = map[string][]string{
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "signal", "control", "record", "web",
+		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway"},
 }

@@ -106,6 +106,60 @@ func (g *Grant) As(role Role) *Grant {
 	return &c
 }
 
+// covers refuses a grant that somebody makes for others and that is more than
+// their own, or that they may not make: they moderate all its rooms.
+func (g *Grant) covers(made *Grant) error {
+	if err := made.check(); err != nil {
+		return err
+	}
+	for _, room := range made.Rooms {
+		if !covered(g.Rooms, room) || !slices.Contains(g.actions(), Moderate) {
+			return fmt.Errorf("%w: room %q", ErrForbidden, room)
+		}
+	}
+	for _, stream := range made.Streams {
+		if len(g.Streams) > 0 && !covered(g.Streams, stream) {
+			return fmt.Errorf("%w: stream %q", ErrForbidden, stream)
+		}
+	}
+	if len(g.Streams) > 0 && len(made.Streams) == 0 {
+		return fmt.Errorf("%w: all streams", ErrForbidden)
+	}
+	for _, a := range made.actions() {
+		if !slices.Contains(g.actions(), a) {
+			return fmt.Errorf("%w: %s", ErrForbidden, a)
+		}
+	}
+	if made.Create && !g.Create {
+		return fmt.Errorf("%w: to make rooms", ErrForbidden)
+	}
+	return nil
+}
+
+// covered tells whether patterns match all that another pattern does, as far as
+// that can be seen: it is one of them, or a plain name that they match.
+func covered(patterns []string, p string) bool {
+	return slices.Contains(patterns, p) || slices.Contains(patterns, "*") || !strings.ContainsAny(p, `*?[\`) && matchAny(patterns, p)
+}
+
+// Literal is the pattern that matches one name alone.
+func Literal(name string) string {
+	return literal.Replace(name)
+}
+
+var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
+
+// Actions is what the grant allows where it reaches, the harmless first; never nil.
+func (g *Grant) Actions() []Action {
+	may := []Action{}
+	for _, a := range Actions {
+		if g != nil && slices.Contains(g.actions(), a) {
+			may = append(may, a)
+		}
+	}
+	return may
+}
+
 func (g *Grant) actions() []Action {
 	if g.Can != nil {
 		return g.Can

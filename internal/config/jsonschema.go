@@ -133,9 +133,12 @@ func (s *schema) plain(k *key) object {
 		return object{"anyOf": []object{{"type": "string", "pattern": durationPattern}, {"const": 0}}}
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
-	case ofNamed: // of another schema
-		return object{"type": "object", "maxProperties": maxRooms, "propertyNames": object{"pattern": streamName.String()},
-			"additionalProperties": roomSchema.object("")}
+	case ofNamed:
+		v := object{"type": "object", "additionalProperties": k.of.object("")}
+		if k.path == "rooms" {
+			v["maxProperties"], v["propertyNames"] = maxRooms, object{"pattern": streamName.String()}
+		}
+		return v
 	case ofPairs:
 		return object{"type": "object", "additionalProperties": object{"type": []string{"string", "number", "boolean"}}}
 	}

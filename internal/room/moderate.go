@@ -88,6 +88,8 @@ func (p *Participant) Move(target, id string) error {
 		switch {
 		case id == from.id:
 			return fmt.Errorf("%w: %s is in %q", ErrForbidden, target, id)
+		case to.deaf:
+			return fmt.Errorf("%w: %s can't be moved", ErrForbidden, target)
 		case !p.own.May(auth.Moderate, id, ""):
 			return fmt.Errorf("%w: it takes moderate in %.64q too", ErrForbidden, id)
 		}
@@ -112,9 +114,12 @@ func (p *Participant) Move(target, id string) error {
 		to.grant, to.given = grant, grant != to.own
 		to.attach(there)
 		for _, o := range published {
-			_ = to.publish(there, o)
+			if to.offers(o) == nil {
+				there.tell(StreamStarted{o}, func(q *Participant) bool { return q != to && q.watches(o.Name()) })
+			}
 		}
 		to.hear(Moved{to.snapshot()})
+		there.tell(Changed{to.profile()}, others(to))
 		if absent {
 			to.away()
 		}

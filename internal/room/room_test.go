@@ -29,6 +29,7 @@ func (f feed) Watch(func(stream.Info)) func()                 { return func() {}
 func (f feed) Tracks(context.Context) ([]media.Track, error)  { return nil, nil }
 func (f feed) Subscribe(string) (*stream.Subscription, error) { return nil, nil }
 func (f feed) Current(*stream.Subscription) bool              { return true }
+func (f feed) Target(string, int) int                         { return 0 }
 
 // feeds are the pipelines of a test.
 type feeds struct {
@@ -415,11 +416,13 @@ func TestLifeOfARoom(t *testing.T) {
 		}, Idle},
 		{"opened after its timeout, which begins anew", "hall", func(t *testing.T, r *Rooms) {
 			time.Sleep(time.Hour)
+			synctest.Wait()
 			expect(t, "open", r.OpenRoom("hall", auth.Open()), nil)
 			time.Sleep(59 * time.Minute)
 		}, Idle},
 		{"only who administers opens", "hall", func(t *testing.T, r *Rooms) {
 			time.Sleep(time.Hour)
+			synctest.Wait()
 			expect(t, "a host", r.OpenRoom("hall", granted(auth.Host)), ErrForbidden)
 			expect(t, "an admin elsewhere", r.OpenRoom("hall", granted(auth.Admin, "door")), ErrNotFound)
 			expect(t, "closing as a publisher", r.CloseRoom("hall", granted(auth.Publisher)), ErrForbidden)
@@ -504,7 +507,7 @@ func TestMessagesReachTheirTarget(t *testing.T) {
 	bob := enter(t, r, "lobby", "bob", granted(auth.Host))
 	eve := enter(t, r, "lobby", "eve", granted(auth.Viewer))
 	out := enter(t, r, "yard", "out", granted(auth.Publisher))
-	if _, err := r.Join("lobby", Joining{ID: "mute", Grant: granted(auth.Publisher)}); err != nil {
+	if _, err := r.Join("lobby", Joining{ID: "mute", Grant: granted(auth.Publisher), Deaf: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range []*guest{ann, bob, eve, out} {
