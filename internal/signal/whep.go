@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"gateway/internal/config"
 	"gateway/internal/auth"
+	"gateway/internal/config"
 	"gateway/internal/media"
 	"gateway/internal/room"
 	"gateway/internal/stream"
