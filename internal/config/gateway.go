@@ -72,8 +72,10 @@ type Log struct {
 
 // Limits bound what the gateway takes on.
 type Limits struct {
-	Viewers         int           // at a time, of all streams together; default 1000
-	ShutdownTimeout time.Duration // for a clean stop; default 10s
+	Viewers           int           // at a time, of all streams together; default 1000
+	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
+	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
+	ShutdownTimeout   time.Duration // for a clean stop; default 10s
 }
 
 // Flag overrides a key from the command line. It is stronger than a variable.
@@ -107,6 +109,8 @@ var gatewaySchema = &schema{
 		{path: "log.gst", kind: ofText, def: `""`, example: "v4l2*:5,x264enc:4", meaning: "GStreamer's own messages, in the syntax of GST_DEBUG; empty: none"},
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
+		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
+		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	},
 	later: map[string]string{
@@ -172,6 +176,8 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	g.Log.GST = readDebug(log)
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
+	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
+	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err

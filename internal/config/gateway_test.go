@@ -14,7 +14,7 @@ import (
 
 var gatewayDefaults = Gateway{
 	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "none"}, Log: Log{Level: "info", Format: "text"},
-	Limits: Limits{Viewers: 1000, ShutdownTimeout: 10 * time.Second},
+	Limits: Limits{Viewers: 1000, SocketsPerAddress: 500, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
 }
 
 func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
@@ -107,7 +107,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 			PublicAddresses: []string{"203.0.113.7", "2001:db8::7"}, RelayOnly: true, Lite: true, Interfaces: []string{"eth0", "wlan0"}, UDPPort: 9001,
 		},
 		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
-		Limits: Limits{Viewers: 5, ShutdownTimeout: 3 * time.Second},
+		Limits: Limits{Viewers: 5, SocketsPerAddress: 20, JoinsPerAddress: 0, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -125,14 +125,14 @@ ice:
   interfaces: [eth0, wlan0]
   udp_port: 9001
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
-limits: {viewers: 5, shutdown_timeout: 3s}
+limits: {viewers: 5, sockets_per_address: 20, joins_per_address: 0, shutdown_timeout: 3s}
 `
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
-		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
+		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten
 	for _, k := range gatewaySchema.keys {

@@ -69,6 +69,7 @@ type session struct {
 	room   string
 	server *Server
 	client client
+	out    *outbox // the client, over a WebSocket; else nil
 	codecs *codecs
 	trace  string
 	log    *slog.Logger
@@ -93,6 +94,7 @@ type session struct {
 	kinds     []media.Kind // that the client receives; nil: any
 	fixed     bool         // the client made the offer: codecs and tracks stay
 	offered   bool         // an offer waits for its answer
+	answered  string       // the last answer that was taken
 	gathering bool         // the gateway's candidates aren't all found yet
 	started   bool         // ICE has begun to connect
 	connected bool         // at least once
@@ -102,6 +104,7 @@ type session struct {
 	reported  bool         // the client told its time to first frame
 	whep      resource     // over WHEP
 	network   transport
+	parked    *time.Timer // until the client must be back; nil: its socket is there
 }
 
 // switches are the renditions that the viewer has begun to send and that the session
@@ -129,7 +132,7 @@ func (s *switches) take() map[string]string {
 }
 
 // join begins a session for a client that asked for one over a WebSocket.
-func (s *Server) join(ctx context.Context, m request, c client) (*session, error) {
+func (s *Server) join(ctx context.Context, m request, c *socket) (*session, error) {
 	if m.Version != protocolVersion {
 		return nil, refuse(unsupportedVersion, "version %d is not spoken here; version %d is", m.Version, protocolVersion)
 	}
@@ -137,7 +140,9 @@ func (s *Server) join(ctx context.Context, m request, c client) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	x := s.newSession(ctx, overWebSocket, m.RoomID, c)
+	out := &outbox{log: c.log, socket: c}
+	x := s.newSession(ctx, overWebSocket, m.RoomID, out)
+	x.out = out
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
 	x.single = x.add(st)
 	x.single.ask(m)
@@ -228,6 +233,8 @@ func (x *session) step(ctx context.Context) error {
 			return ending(err)
 		}
 		return x.reopen(ctx)
+	case <-x.expired():
+		return errGone
 	case <-x.changed:
 		return x.follow(ctx)
 	case c := <-x.candidates:
@@ -292,16 +299,22 @@ func ending(err error) error {
 
 // greet tells the client that it is in.
 func (x *session) greet() {
+	x.client.send(x.welcome(x.request))
+	x.request = ""
+}
+
+// welcome is what a client is told who comes, or comes back.
+func (x *session) welcome(requestID string) *joinedMessage {
 	m := &joinedMessage{
-		header: x.header("joined", x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
+		header: x.header("joined", requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
 		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE),
+		ResumeWithin: int(x.server.timing.resume / time.Second),
 	}
 	if w := x.single; w != nil {
 		w.told = stateOf(w.stream.Info())
 		m.Stream = &w.told
 	}
-	x.client.send(m)
-	x.request = ""
+	return m
 }
 
 // follow brings the session up to date with the streams that have changed.
@@ -319,18 +332,24 @@ func (x *session) follow(ctx context.Context) error {
 	return nil
 }
 
-// receive acts on a client's message. The error is for the client. ctx bounds
-// the wait, not the work.
-func (x *session) receive(ctx context.Context, m request) error {
+// receive acts on a client's message, which came by a socket. The error is for the
+// client. ctx bounds the wait, not the work.
+func (x *session) receive(ctx context.Context, c *socket, m request) error {
 	switch {
 	case m.Target != "":
+		x.out.count(c)
 		return refuse(badState, "target is reserved: nothing is relayed yet")
 	case m.RoomID != "" && m.RoomID != x.room && m.Type != "join":
+		x.out.count(c)
 		return refuse(badState, "this session is in room %q", x.room)
 	case m.Session != "" && m.Session != x.id:
+		x.out.count(c)
 		return refuse(badState, "session is another's, or over")
 	}
 	_, err := call(ctx, x, func(ctx context.Context) (none, error) {
+		if !x.out.count(c) {
+			return none{}, errGone
+		}
 		return none{}, x.act(ctx, m)
 	})
 	var left departure

@@ -14,6 +14,7 @@ package signal
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -52,6 +53,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
+	resume    time.Duration // that a session waits for a client that has lost its socket; 0: not at all
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -64,12 +66,14 @@ type Server struct {
 	timing  timing
 	rooms   func(room, stream string) (Stream, bool) // finds a stream of a room
 
+	addresses *addresses
+
 	handlers sync.WaitGroup // sockets and sessions
 
 	mu       sync.Mutex // guards below; held to look up and to enter only
 	closing  bool
 	sockets  map[*socket]struct{}
-	sessions map[string]*session // by id
+	sessions map[[sha256.Size]byte]*session // by secretKey
 }
 
 // New makes a server. [Server.Close] ends it.
@@ -89,9 +93,11 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
+			resume:    30 * time.Second,
 		},
-		sockets:  make(map[*socket]struct{}),
-		sessions: make(map[string]*session),
+		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
+		sockets:   make(map[*socket]struct{}),
+		sessions:  make(map[[sha256.Size]byte]*session),
 	}
 	s.rooms = s.ownRoom
 	return s
@@ -144,6 +150,8 @@ func (s *Server) enterSocket(c *socket) error {
 		return errShuttingDown
 	case len(s.sockets) >= s.conf.Limits.Viewers+unjoined:
 		return refuse(tooManyViewers, "%d sockets are open, which is the limit", len(s.sockets))
+	case !s.addresses.enter(c.address, s.conf.Limits.SocketsPerAddress):
+		return refuse(tooManyViewers, "%d sockets are open from one address, which is the limit", s.conf.Limits.SocketsPerAddress)
 	}
 	s.sockets[c] = struct{}{}
 	s.handlers.Add(1)
@@ -154,6 +162,7 @@ func (s *Server) leaveSocket(c *socket) {
 	s.mu.Lock()
 	delete(s.sockets, c)
 	s.mu.Unlock()
+	s.addresses.leave(c.address)
 	s.handlers.Done()
 }
 
@@ -167,7 +176,7 @@ func (s *Server) enterSession(x *session) error {
 	case len(s.sessions) >= s.conf.Limits.Viewers:
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
-	s.sessions[x.id] = x
+	s.sessions[secretKey(x.id)] = x
 	s.handlers.Add(1)
 	return nil
 }
@@ -176,13 +185,7 @@ func (s *Server) enterSession(x *session) error {
 func (s *Server) forget(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, x.id)
-}
-
-func (s *Server) session(id string) *session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions[id]
+	delete(s.sessions, secretKey(x.id))
 }
 
 // ownRoom finds a stream where every stream is its own room.

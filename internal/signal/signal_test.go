@@ -567,6 +567,12 @@ func (p *peer) negotiate(c *conversation, offer map[string]any) {
 	}
 	answered = true
 	mu.Unlock()
+	p.candidates(c)
+}
+
+// candidates takes the gateway's candidates.
+func (p *peer) candidates(c *conversation) {
+	p.t.Helper()
 	for {
 		m := c.hear("ice-candidate")
 		if m["candidate"] == nil {
