@@ -147,7 +147,11 @@ func TestThoseWhoTakePartSeeWhoComesAndGoes(t *testing.T) {
 	viewer.say(map[string]any{"type": "leave"})
 	viewer.hear("left")
 	host.about("participant-left", v["userId"])
-	publisher.conn.Close()
+	publisher.conn.NetConn().Close() // it may come back
+	if f := host.about("participant-changed", p["userId"]); f["absent"] != true {
+		t.Errorf("the host sees %v", f)
+	}
+	host.say(map[string]any{"type": "remove", "target": p["userId"]})
 	if f := host.about("participant-left", p["userId"]); f["name"] != "PUBLISHER" {
 		t.Errorf("the host sees %v", f)
 	}
