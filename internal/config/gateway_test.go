@@ -13,7 +13,7 @@ import (
 )
 
 var gatewayDefaults = Gateway{
-	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", State: "state/", Auth: Auth{Mode: "none"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
+	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
 	Limits: Limits{Viewers: 1000, ShutdownTimeout: 10 * time.Second},
 }
 
@@ -95,9 +95,20 @@ func load(t *testing.T, text string, environ []string, flags ...Flag) (*Gateway,
 	return g, err
 }
 
+var goodPassword = Password{
+	Memory: 65536, Time: 3, Threads: 4, Salt: []byte("saltsaltsaltsalt"), Hash: []byte("hashhashhashhashhashhashhashhash"),
+}
+
 func TestGatewayReadsEveryKey(t *testing.T) {
 	want := &Gateway{
-		Listen: "[::]:9000", Pipelines: "/etc/gateway/pipelines", Encoders: "mine.yaml", State: "/var/lib/gateway", Auth: Auth{Mode: "none", AllowOpen: true},
+		Listen: "[::]:9000", Pipelines: "/etc/gateway/pipelines", Encoders: "mine.yaml", State: "/var/lib/gateway",
+		Auth: Auth{
+			Mode: "jwt", AllowOpen: true, Keys: []string{"a.pem", "b.key"}, JWKS: "https://login.example.org/jwks.json", Issuer: "https://login.example.org", Audience: "gateway",
+			Users: map[string]User{
+				"anna": {Password: goodPassword, Role: "host", Rooms: []string{"lobby", "hall-*"}, Streams: []string{"front-*"}},
+				"bob":  {Password: goodPassword, Role: "viewer", Rooms: []string{"*"}},
+			},
+		},
 		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
 		HTTPS: HTTPS{
 			SelfSigned: true, Names: []string{"camera.lan", "192.0.2.7"}, ClientCA: "machines.pem", Redirect: ":80", PublicPort: 443, HSTS: time.Hour,
@@ -118,7 +129,20 @@ listen: "[::]:9000"
 pipelines: /etc/gateway/pipelines
 encoders: mine.yaml
 state: /var/lib/gateway
-auth: {mode: none, allow_open: true}
+auth:
+  mode: jwt
+  allow_open: true
+  keys: [a.pem, b.key]
+  jwks: https://login.example.org/jwks.json
+  issuer: https://login.example.org
+  audience: gateway
+  users:
+    anna:
+      password: $argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g
+      role: host
+      rooms: [lobby, hall-*]
+      streams: front-*
+    bob: {password: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
 http: {allowed_origins: ["https://Example.org", "*"]}
 https:
   cert: ""
@@ -143,8 +167,10 @@ log: {level: debug, format: json, gst: "v4l2*:5,3"}
 limits: {viewers: 5, shutdown_timeout: 3s}
 `
 	environ := []string{
-		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_AUTH_MODE=none", "GATEWAY_AUTH_ALLOW_OPEN=true",
-		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *", "GATEWAY_STATE=/var/lib/gateway",
+		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
+		"GATEWAY_AUTH_KEYS=a.pem, b.key", "GATEWAY_AUTH_JWKS=https://login.example.org/jwks.json", "GATEWAY_AUTH_ISSUER=https://login.example.org", "GATEWAY_AUTH_AUDIENCE=gateway",
+		`GATEWAY_AUTH_USERS={"anna": {"password": "` + goodPassword.String() + `", "role": "host", "rooms": ["lobby", "hall-*"], "streams": "front-*"}, "bob": {"password": "` + goodPassword.String() + `"}}`,
+		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		"GATEWAY_HTTPS_CERT=", "GATEWAY_HTTPS_KEY=", "GATEWAY_HTTPS_SELF_SIGNED=true", "GATEWAY_HTTPS_NAMES=camera.lan,192.0.2.7", "GATEWAY_HTTPS_ACME_DOMAINS=cam.example.org,b.example.org",
 		"GATEWAY_HTTPS_ACME_EMAIL=a@example.org", "GATEWAY_HTTPS_ACME_DIRECTORY=https://ca.lan/dir", "GATEWAY_HTTPS_ACME_ROOTS=root.pem", "GATEWAY_HTTPS_CLIENT_CA=machines.pem",
 		"GATEWAY_HTTPS_REDIRECT=:80", "GATEWAY_HTTPS_PUBLIC_PORT=443", "GATEWAY_HTTPS_HSTS=1h",
@@ -164,6 +190,25 @@ limits: {viewers: 5, shutdown_timeout: 3s}
 	}{"file": {file, nil}, "variables": {"", environ}, "variables over a file": {"listen: 127.0.0.1:1\nauth:\nice: {udp_port: 7, servers: [\"stun:a\"]}", environ}} {
 		if g, err := load(t, c.file, c.environ); err != nil || !reflect.DeepEqual(g, want) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", name, g, err, want)
+		}
+	}
+}
+
+func TestStateIsKeptWhereTheEnvironmentSays(t *testing.T) {
+	for _, c := range []struct {
+		environ []string
+		file    string
+		want    string
+	}{
+		{nil, "", ""},
+		{[]string{"HOME=/home/a"}, "", "/home/a/.local/state/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=/s"}, "", "/s/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=relative"}, "", "/home/a/.local/state/gateway"},
+		{[]string{"HOME=/home/a", "XDG_STATE_HOME=/s", "STATE_DIRECTORY=/var/lib/gateway:/var/lib/b"}, "", "/var/lib/gateway"},
+		{[]string{"STATE_DIRECTORY=/var/lib/gateway"}, "state: mine", "mine"},
+	} {
+		if g, err := load(t, c.file, c.environ); err != nil || g.State != c.want {
+			t.Errorf("%q: %+v, %v, want %q", c.environ, g, err, c.want)
 		}
 	}
 }
@@ -189,25 +234,39 @@ func TestBadGatewayConfigIsExplained(t *testing.T) {
 		environ    []string
 		want       string
 	}{
-		{"open", "listen: 0.0.0.0:8080", nil,
-			`gateway.yaml:1:9: listen: 0.0.0.0:8080 can be reached from other machines, and nobody is asked who they are (auth.mode: none); listen on 127.0.0.1, or set auth.allow_open: true if everyone on that network may watch`},
-		{"open by an empty host", `listen: ":8080"`, nil, `gateway.yaml:1:9: listen: :8080 can be reached`},
-		{"open by name", "listen: box.local:8080", nil, `gateway.yaml:1:9: listen: box.local:8080 can be reached`},
-		{"open by a mapped address", `listen: "[::ffff:10.0.0.1]:8080"`, nil, `can be reached`},
-		{"open by a variable", "", []string{"GATEWAY_LISTEN=0.0.0.0:80"}, `environment variable GATEWAY_LISTEN: listen: 0.0.0.0:80 can be reached`},
+		{"open", "listen: 0.0.0.0:8080\nauth: {mode: none}", nil,
+			`gateway.yaml:1:9: listen: 0.0.0.0:8080 can be reached from other machines, and nobody is asked who they are (auth.mode: none); set auth.mode: token, listen on 127.0.0.1, or set auth.allow_open: true if everyone on that network may do everything`},
+		{"open by an empty host", "listen: ':8080'\nauth: {mode: none}", nil, `gateway.yaml:1:9: listen: :8080 can be reached`},
+		{"open by name", "listen: box.local:8080\nauth: {mode: none}", nil, `gateway.yaml:1:9: listen: box.local:8080 can be reached`},
+		{"open by a mapped address", "listen: '[::ffff:10.0.0.1]:8080'\nauth: {mode: none}", nil, `can be reached`},
+		{"open by a variable", "auth: {mode: none}", []string{"GATEWAY_LISTEN=0.0.0.0:80"}, `environment variable GATEWAY_LISTEN: listen: 0.0.0.0:80 can be reached`},
 		{"port alone", "listen: 8080", nil, `gateway.yaml:1:9: listen: "8080" is not an address with a port; write host:port`},
 		{"port out of range", "listen: localhost:80808", nil, `there is no port 80808`},
 		{"all at once", "listn: a\nauth: {mode: tokn}\nlog: {level: loud, gst: 'a b'}\nlimits: {viewers: 0, shutdown_timeout: 1h}\nhttp: {allowed_origins: [example.org]}", nil,
 			`gateway.yaml:1:1: listn: unknown key; did you mean listen?
-gateway.yaml:2:14: auth.mode: "tokn" is not one of none, token, jwt; did you mean token?
+gateway.yaml:2:14: auth.mode: "tokn" is not one of token, jwt, none; did you mean token?
 gateway.yaml:3:14: log.level: "loud" is not one of debug, info, warn, error; use debug, info, warn or error
 gateway.yaml:3:25: log.gst: "a b" is not in the syntax of GST_DEBUG; write a level such as 3, or categories such as v4l2*:5,x264enc:4
 gateway.yaml:4:19: limits.viewers: 0 is out of range; allowed are 1 to 100000 viewers
 gateway.yaml:4:40: limits.shutdown_timeout: 1h is out of range; allowed are 1s to 5m
 gateway.yaml:5:26: http.allowed_origins: "example.org" is not an origin; write scheme and host, such as https://example.org, without a path`},
-		{"later", "tls: {}\nauth: {mode: jwt}", nil,
-			`gateway.yaml:1:1: tls: not supported yet; remove it; HTTPS is configured under https
-gateway.yaml:2:14: auth.mode: jwt is not supported yet; use none, on loopback or behind a proxy that authenticates`},
+		{"later", "tls: {}", nil,
+			`gateway.yaml:1:1: tls: not supported yet; remove it; HTTPS is configured under https`},
+		{"keys of others", "auth: {keys: a.pem}", nil, `auth.mode: auth.keys and auth.jwks are for tokens of others, which mode token doesn't take; set auth.mode: jwt`},
+		{"no keys", "auth: {mode: jwt}", nil, `gateway.yaml:1:14: auth.mode: there is no key for tokens of others; name key files under auth.keys`},
+		{"key set for all", "auth: {mode: jwt, jwks: 'https://a/b'}", nil, `gateway.yaml:1:25: auth.jwks: its issuer signs tokens for others too`},
+		{"key set on the way", "auth: {mode: jwt, audience: a, jwks: 'http://a/b'}", nil, `auth.jwks: "http://a/b" is not the URL of a key set; write one that begins with https://`},
+		{"users of nobody", "auth: {mode: none, users: {a: {password: '" + goodPassword.String() + "'}}}", nil, `auth.users: nobody is asked for a password (auth.mode: none)`},
+		{"users", "auth:\n  users:\n    a b: {}\n    c: {}\n    d: {password: hunter2, role: boss, rom: x}\n    e: {password: '" + goodPassword.String() + "', rooms: ['[']}\n    e: {}\n    f: x", nil,
+			`gateway.yaml:3:5: auth.users: "a b" is no name of a user; use letters, digits, and . _ @ + -, at most 64
+gateway.yaml:4:8: auth.users.c.password: it is missing; make one with: gateway token -hash
+gateway.yaml:5:19: auth.users.d.password: it is not an Argon2id hash of sensible cost; make one with: gateway token -hash
+gateway.yaml:5:34: auth.users.d.role: "boss" is not one of viewer, publisher, host, admin; use viewer, publisher, host or admin
+gateway.yaml:5:40: auth.users.d.rom: unknown key; known here: password, role, rooms, streams
+gateway.yaml:6:128: auth.users.e.rooms: "[" is no pattern of names; write a name, or a pattern such as front-*
+gateway.yaml:7:5: auth.users.e: the user is there already; remove one of them
+gateway.yaml:8:8: auth.users.f: expected keys and values, found the text "x"; indent its keys below it`},
+		{"cheap password", "auth: {users: {a: {password: '$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA'}}}", nil, `auth.users.a.password: it is not an Argon2id hash of sensible cost`},
 		{"servers", "ice:\n  servers:\n    - http://a\n    - turn:a\n    - {urls: turn:a, username: u, pasword: p}\n    - {username: u}\n    - stun:a?transport=udp\n    - stun:a:99999", nil,
 			`gateway.yaml:3:7: ice.servers[0]: "http://a" is not the URL of a STUN or TURN server; write one such as stun:stun.example.org:3478 or turn:turn.example.org:3478?transport=udp
 gateway.yaml:4:7: ice.servers[1]: a TURN server needs username and credential; write it as {urls: turn:a, username: …, credential: …}

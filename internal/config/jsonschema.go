@@ -59,7 +59,7 @@ func (s *schema) value(k *key) object {
 		v = object{"anyOf": []object{url, {"type": "array", "maxItems": 16, "items": object{"anyOf": []object{url, serverSchema.object("")}}}}}
 	}
 	v["description"] = k.describe()
-	if k.example != "" && k.kind != ofPairs && k.kind != ofSections && k.kind != ofTexts {
+	if k.example != "" && k.kind != ofPairs && k.kind != ofNamed && k.kind != ofSections && k.kind != ofTexts {
 		v["examples"] = []any{k.jsonValue(k.example)}
 	}
 	if k.def != "" && k.kind != ofSections && k.kind != ofTexts {
@@ -133,6 +133,8 @@ func (s *schema) plain(k *key) object {
 		return object{"anyOf": []object{{"type": "string", "pattern": durationPattern}, {"const": 0}}}
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
+	case ofNamed:
+		return object{"type": "object", "additionalProperties": userSchema.object("")}
 	case ofPairs:
 		return object{"type": "object", "additionalProperties": object{"type": []string{"string", "number", "boolean"}}}
 	}

@@ -25,6 +25,7 @@ const (
 	ofDuration                  // Go's spelling: 10s, 500ms
 	ofTexts                     // a list of strings
 	ofPairs                     // any keys with values
+	ofNamed                     // any names, each with keys of another schema
 )
 
 // key is one key that a kind of file may hold. The tables of keys are what the
