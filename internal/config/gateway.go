@@ -95,7 +95,8 @@ var gatewaySchema = &schema{
 		{path: "auth.jwks", kind: ofText, def: `""`, example: "https://login.example.org/jwks.json", meaning: "URL of the set of public keys by which others sign tokens; empty: none"},
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
-		{path: "auth.users", kind: ofNamed, meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.users", kind: ofNamed, of: userSchema, meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.machines", kind: ofNamed, of: machineSchema, meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -163,10 +164,14 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	}
 	g.Encoders = m.text("encoders", "", 4096)
 	g.State = cmp.Or(m.text("state", "", 4096), stateDir(environ))
-	g.Auth = readAuth(section("auth"))
+	auth := section("auth")
+	g.Auth = readAuth(auth)
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
 	g.HTTPS = readHTTPS(section("https"), g.Listen)
+	if len(g.Auth.Machines) > 0 && g.HTTPS.ClientCA == "" {
+		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
+	}
 	readICE(section("ice"), &g.ICE)
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
@@ -246,8 +251,9 @@ var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, 
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{
-	"ice.servers": `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
-	"auth.users":  `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+	"ice.servers":   `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
+	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+	"auth.machines": `{"camera-7.lan": {"role": "publisher", "rooms": ["hall"]}}`,
 }
 
 // override sets a key of the tree to the text of a variable or flag. Findings

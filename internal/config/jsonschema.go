@@ -134,7 +134,7 @@ func (s *schema) plain(k *key) object {
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
 	case ofNamed:
-		return object{"type": "object", "additionalProperties": userSchema.object("")}
+		return object{"type": "object", "additionalProperties": k.of.object("")}
 	case ofPairs:
 		return object{"type": "object", "additionalProperties": object{"type": []string{"string", "number", "boolean"}}}
 	}

@@ -40,8 +40,9 @@ type key struct {
 	least, most float64 // bounds of a number, in bit/s, s, or its unit; both 0: none
 	words       []string
 	example     string
-	meaning     string // for the documentation and editors, in Markdown
-	each        bool   // a key of video that a rendition may have too
+	meaning     string  // for the documentation and editors, in Markdown
+	of          *schema // of each entry of ofNamed
+	each        bool    // a key of video that a rendition may have too
 }
 
 // schema is what a kind of file may hold.
