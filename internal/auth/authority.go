@@ -55,10 +55,8 @@ type Authority struct {
 	admin   string // the admin's token
 	state   store
 	users   map[string]config.User
-
-	machines map[string]config.Machine // by a name in their certificates
-
-	others  *others // nil: tokens of others aren't taken
+	known   map[string]config.Machine // by a name in their certificates
+	others  *others                   // nil: tokens of others aren't taken
 	log     *slog.Logger
 	now     func() time.Time
 	logins  *throttle
@@ -69,7 +67,7 @@ type Authority struct {
 // the admin's token where they aren't there yet. The error names the file and a
 // remedy.
 func New(o Options) (*Authority, error) {
-	a := &Authority{log: cmp.Or(o.Logger, slog.Default()), now: o.Now, users: o.Config.Users, machines: o.Config.Machines}
+	a := &Authority{log: cmp.Or(o.Logger, slog.Default()), now: o.Now, users: o.Config.Users, known: o.Config.Machines}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -159,7 +157,7 @@ func (a *Authority) FromRequest(r *http.Request) (*Grant, error) {
 	}
 	token, err := TokenOf(r)
 	if errors.Is(err, ErrNoToken) {
-		return machineGrant(a.machines, r.TLS)
+		return machineGrant(a.known, r.TLS)
 	}
 	if err != nil {
 		return nil, err
