@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"adapt":   {"media"},
 	"stream":  {"media", "config", "adapt"},
 	"rtc":     {"media", "config", "adapt", "github.com/pion"},
-	"room":    {"media", "config", "stream", "rtc"},
+	"room":    {"media", "config", "auth", "stream"},
 	"https":   {"config"},
 	"auth":    {"config", "github.com/golang-jwt/jwt"},
 	"signal":  {"media", "config", "adapt", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},

@@ -190,12 +190,14 @@ func TokenOf(r *http.Request) (string, error) {
 // Issue makes a token that grants what g says for ttl, at most ten years, and
 // not beyond g.Expires.
 func (a *Authority) Issue(g *Grant, ttl time.Duration) (token string, err error) {
+	if err := g.check(); err != nil {
+		return "", err
+	}
 	expires, err := a.expiry(g, ttl, maxTTL)
 	if err != nil {
 		return "", err
 	}
-	c := claimsOf(g)
-	return a.own.sign(typeToken, c, a.now(), expires)
+	return a.own.sign(typeToken, claimsOf(g), a.now(), expires)
 }
 
 // Share makes a link's token: whoever redeems it first gets what g says for
@@ -224,8 +226,8 @@ func (a *Authority) Share(maker, g *Grant, ttl, lasting time.Duration) (token st
 // expiry is the end of what begins now and lasts for ttl, but for no longer than
 // what it comes from.
 func (a *Authority) expiry(from *Grant, ttl, most time.Duration) (time.Time, error) {
-	if ttl <= 0 || ttl > most {
-		return time.Time{}, fmt.Errorf("a duration of %v isn't between 1 s and %v", ttl, most)
+	if ttl < time.Second || ttl > most {
+		return time.Time{}, fmt.Errorf("a duration of %v is not between 1s and %v", ttl, most)
 	}
 	if a.open {
 		return time.Time{}, errors.New("there are no tokens: auth.mode is none")

@@ -142,6 +142,24 @@ func covered(patterns []string, p string) bool {
 	return slices.Contains(patterns, p) || slices.Contains(patterns, "*") || !strings.ContainsAny(p, `*?[\`) && matchAny(patterns, p)
 }
 
+// Literal is the pattern that matches one name alone.
+func Literal(name string) string {
+	return literal.Replace(name)
+}
+
+var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
+
+// Actions is what the grant allows where it reaches, the harmless first; never nil.
+func (g *Grant) Actions() []Action {
+	may := []Action{}
+	for _, a := range Actions {
+		if g != nil && slices.Contains(g.actions(), a) {
+			may = append(may, a)
+		}
+	}
+	return may
+}
+
 func (g *Grant) actions() []Action {
 	if g.Can != nil {
 		return g.Can

@@ -35,6 +35,8 @@ type Gateway struct {
 	HTTP      HTTP
 	HTTPS     HTTPS
 	ICE       ICE
+	Rooms     []Room // rooms of several streams, in the file's order; default none
+	Room      Room   // what a room has that isn't listed, or doesn't say otherwise
 	Log       Log
 	Limits    Limits
 }
@@ -71,6 +73,7 @@ type Log struct {
 // Limits bound what the gateway takes on.
 type Limits struct {
 	Viewers         int           // at a time, of all streams together; default 1000
+	Rooms           int           // that were made on join, at a time; default 100
 	ShutdownTimeout time.Duration // for a clean stop; default 10s
 }
 
@@ -95,8 +98,8 @@ var gatewaySchema = &schema{
 		{path: "auth.jwks", kind: ofText, def: `""`, example: "https://login.example.org/jwks.json", meaning: "URL of the set of public keys by which others sign tokens; empty: none"},
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
-		{path: "auth.users", kind: ofNamed, of: userSchema, meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
-		{path: "auth.machines", kind: ofNamed, of: machineSchema, meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
+		{path: "auth.users", kind: ofNamed, of: userSchema, def: "{}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.machines", kind: ofNamed, of: machineSchema, def: "{}", meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -107,16 +110,21 @@ var gatewaySchema = &schema{
 		{path: "ice.lite", kind: ofFlag, def: "false", meaning: "connect viewers that reach the gateway without help by ICE-lite, which takes less memory and CPU; not with relay_only"},
 		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
 		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
+		{path: "rooms", kind: ofNamed, of: roomSchema, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
+		{path: "room", kind: ofSection, meaning: "what a room has that isn't listed under rooms, or doesn't say otherwise"},
+		{path: "room.max_participants", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
+		{path: "room.empty_timeout", kind: ofDuration, def: "5m", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, meaning: "how long a room that was made on join stays when all have left, or it was closed"},
+		{path: "room.departure_timeout", kind: ofDuration, def: "30s", unit: "0s to 10m", least: 0, most: 600, meaning: "how long a participant whose connection was lost keeps the place"},
 		{path: "log", kind: ofSection, meaning: "what is logged, and how"},
 		{path: "log.level", kind: ofWord, def: "info", words: []string{"debug", "info", "warn", "error"}, meaning: "the least severe that is logged"},
 		{path: "log.format", kind: ofWord, def: "text", words: []string{"text", "json"}, meaning: "for people or for programs"},
 		{path: "log.gst", kind: ofText, def: `""`, example: "v4l2*:5,x264enc:4", meaning: "GStreamer's own messages, in the syntax of GST_DEBUG; empty: none"},
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
+		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
-		"rooms":     "remove it; every stream is its own room",
 		"tls":       "remove it; HTTPS is configured under https",
 		"turn":      "remove it; name a TURN server under ice.servers",
 		"isolation": "remove it; pipelines run in the gateway's process",
@@ -173,12 +181,15 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
 	}
 	readICE(section("ice"), &g.ICE)
+	g.Room = readRoom(section("room"), Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second})
+	g.Rooms = readRooms(m, g.Room)
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
 	g.Log.Format = log.one("format", "text")
 	g.Log.GST = readDebug(log)
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
+	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err
@@ -252,8 +263,9 @@ var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{
 	"ice.servers":   `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
-	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+	"rooms":         `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
 	"auth.machines": `{"camera-7.lan": {"role": "publisher", "rooms": ["hall"]}}`,
+	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
 }
 
 // override sets a key of the tree to the text of a variable or flag. Findings

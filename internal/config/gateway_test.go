@@ -14,7 +14,8 @@ import (
 
 var gatewayDefaults = Gateway{
 	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
-	Limits: Limits{Viewers: 1000, ShutdownTimeout: 10 * time.Second},
+	Room:   Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second},
+	Limits: Limits{Viewers: 1000, Rooms: 100, ShutdownTimeout: 10 * time.Second},
 }
 
 func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
@@ -55,7 +56,7 @@ func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
 			full := joinPath(path, k.Value)
-			if v.Kind == yaml.MappingNode {
+			if v.Kind == yaml.MappingNode && len(v.Content) > 0 {
 				got = append(got, full+"=")
 				walk(v, full, explained)
 				continue
@@ -64,7 +65,9 @@ func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
 				t.Errorf("%s has no sentence", full)
 			}
 			def := v.Value
-			if v.Kind == yaml.SequenceNode {
+			if v.Kind == yaml.MappingNode {
+				def = "{}"
+			} else if v.Kind == yaml.SequenceNode {
 				def = "[]"
 			} else if def == "" {
 				def = `""`
@@ -122,8 +125,13 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 			},
 			PublicAddresses: []string{"203.0.113.7", "2001:db8::7"}, RelayOnly: true, Lite: true, Interfaces: []string{"eth0", "wlan0"}, UDPPort: 9001,
 		},
+		Rooms: []Room{
+			{Name: "lobby", Title: "The lobby", Streams: []string{"door", "yard"}, MaxParticipants: 50, EmptyTimeout: time.Hour, DepartureTimeout: time.Minute},
+			{Name: "4th-floor", Streams: []string{"door"}, MaxParticipants: 20, DepartureTimeout: 10 * time.Second},
+		},
+		Room:   Room{MaxParticipants: 20, EmptyTimeout: time.Minute, DepartureTimeout: 10 * time.Second},
 		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
-		Limits: Limits{Viewers: 5, ShutdownTimeout: 3 * time.Second},
+		Limits: Limits{Viewers: 5, Rooms: 7, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -165,8 +173,12 @@ ice:
   lite: true
   interfaces: [eth0, wlan0]
   udp_port: 9001
+rooms:
+  lobby: {title: The lobby, streams: [door, yard], max_participants: 50, empty_timeout: 1h, departure_timeout: 1m}
+  4th-floor: {streams: door}
+room: {max_participants: 20, empty_timeout: 1m, departure_timeout: 10s}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
-limits: {viewers: 5, shutdown_timeout: 3s}
+limits: {viewers: 5, rooms: 7, shutdown_timeout: 3s}
 `
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
@@ -179,6 +191,8 @@ limits: {viewers: 5, shutdown_timeout: 3s}
 		"GATEWAY_HTTPS_REDIRECT=:80", "GATEWAY_HTTPS_PUBLIC_PORT=443", "GATEWAY_HTTPS_HSTS=1h",
 		`GATEWAY_ICE_SERVERS=["stun:stun.example.org", {"urls": ["turn:192.0.2.1:3478?transport=udp", "turns:[2001:db8::1]:5349"], "username": "u", "credential": "c"}]`,
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
+		`GATEWAY_ROOMS={"lobby": {"title": "The lobby", "streams": ["door", "yard"], "max_participants": 50, "empty_timeout": "1h", "departure_timeout": "1m"}, "4th-floor": {"streams": "door"}}`,
+		"GATEWAY_ROOM_MAX_PARTICIPANTS=20", "GATEWAY_ROOM_EMPTY_TIMEOUT=1m", "GATEWAY_ROOM_DEPARTURE_TIMEOUT=10s", "GATEWAY_LIMITS_ROOMS=7",
 		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten
@@ -280,6 +294,19 @@ gateway.yaml:5:35: ice.servers[2].pasword: unknown key; known here: urls, userna
 gateway.yaml:6:7: ice.servers[3].urls: it is missing; write urls: stun:stun.example.org:3478
 gateway.yaml:7:7: ice.servers[4]: a STUN URL has no transport; remove "?transport=udp"
 gateway.yaml:8:7: ice.servers[5]: "stun:a:99999" has no valid port`},
+		{"rooms", "rooms:\n  a b: {}\n  lobby: {title: 'a\tb', streams: [door, door, ../x], max_participant: 3}\n  yard: {empty_timeout: 1w, streams: {}}\n  hall: []\n  lobby: {}\nroom: {departure_timeout: 1h}", nil,
+			`gateway.yaml:2:3: rooms: "a b" can't be a room's name; use letters, digits, - and _, at most 64, beginning with a letter or digit
+gateway.yaml:3:18: rooms.lobby.title: it holds a control character; write it on one line
+gateway.yaml:3:41: rooms.lobby.streams: "door" is listed twice; remove one of them
+gateway.yaml:3:47: rooms.lobby.streams: "../x" can't be a stream's name; write the name of a pipeline file without .yaml
+gateway.yaml:3:54: rooms.lobby.max_participant: unknown key; did you mean max_participants?
+gateway.yaml:4:25: rooms.yard.empty_timeout: expected a duration, found the text "1w"; write a number with its unit, such as 10s, 500ms or 2m
+gateway.yaml:4:38: rooms.yard.streams: expected a list of texts, found keys and values; write it as [one, two]
+gateway.yaml:5:9: rooms.hall: expected keys and values, found a list; indent its keys below it
+gateway.yaml:6:3: rooms.lobby: the room was already given in line 3; remove one of them
+gateway.yaml:7:27: room.departure_timeout: 1h is out of range; allowed are 0s to 10m`},
+		{"rooms as a list", "rooms: [lobby]", nil, `gateway.yaml:1:8: rooms: expected rooms by their names, found a list; write it as {lobby: {title: Lobby, streams: [door, yard]}}`},
+		{"rooms that are no YAML", "", []string{"GATEWAY_ROOMS=[{"}, `environment variable GATEWAY_ROOMS: rooms: not JSON or YAML; write {"lobby"`},
 		{"relay without a relay", "ice: {relay_only: true, public_addresses: [example.org], interfaces: ['a/b']}", nil, `"example.org" is not an IP address`},
 		{"relay without a relay", "ice: {relay_only: true}", nil, `gateway.yaml:1:19: ice.relay_only: there is no TURN server to relay by`},
 		{"half a pair", "https: {cert: a.pem}", nil, `gateway.yaml:1:15: https.cert: https.key is missing; name both files`},

@@ -62,7 +62,7 @@ func (s *schema) value(k *key) object {
 	if k.example != "" && k.kind != ofPairs && k.kind != ofNamed && k.kind != ofSections && k.kind != ofTexts {
 		v["examples"] = []any{k.jsonValue(k.example)}
 	}
-	if k.def != "" && k.kind != ofSections && k.kind != ofTexts {
+	if k.def != "" && k.kind != ofNamed && k.kind != ofSections && k.kind != ofTexts {
 		v["default"] = k.jsonValue(k.def)
 	}
 	return v
@@ -134,7 +134,11 @@ func (s *schema) plain(k *key) object {
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
 	case ofNamed:
-		return object{"type": "object", "additionalProperties": k.of.object("")}
+		v := object{"type": "object", "additionalProperties": k.of.object("")}
+		if k.path == "rooms" {
+			v["maxProperties"], v["propertyNames"] = maxRooms, object{"pattern": streamName.String()}
+		}
+		return v
 	case ofPairs:
 		return object{"type": "object", "additionalProperties": object{"type": []string{"string", "number", "boolean"}}}
 	}

@@ -41,7 +41,7 @@ type key struct {
 	words       []string
 	example     string
 	meaning     string  // for the documentation and editors, in Markdown
-	of          *schema // of each entry of ofNamed
+	of          *schema // of each section of an ofNamed
 	each        bool    // a key of video that a rendition may have too
 }
 

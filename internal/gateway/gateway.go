@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/gst"
 	"gateway/internal/https"
@@ -43,6 +44,7 @@ type Gateway struct {
 	server   *http.Server
 	registry *prometheus.Registry
 	engine   *rtc.Engine
+	auth     *auth.Authority
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
@@ -56,6 +58,9 @@ func New(o Options) (*Gateway, error) {
 	gst.Debug(g.log, g.conf.Log.GST)
 
 	var err error
+	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
+		return nil, err
+	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
 		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
 	}
@@ -103,6 +108,23 @@ func New(o Options) (*Gateway, error) {
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	return g, nil
+}
+
+// Invitation is what is put behind [Gateway.URL] to come in as the admin: the
+// page's path, with the token in the fragment, which browsers send to nobody.
+func (g *Gateway) Invitation() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return "/#token=" + g.auth.AdminToken()
+}
+
+// AdminTokenFile is where the admin's token is kept; "" where there is none.
+func (g *Gateway) AdminTokenFile() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return g.auth.AdminTokenFile()
 }
 
 // Addr is the address that HTTP listens on.
