@@ -106,7 +106,7 @@ func TestHealthcheckSpeaksHTTPS(t *testing.T) {
 
 func TestACertificateThatIsMissingIsSaid(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "gateway.yaml")
-	write(t, conf, "https: {cert: /nowhere/cert.pem, key: /nowhere/key.pem}\n")
+	write(t, conf, "state: "+t.TempDir()+"\nhttps: {cert: /nowhere/cert.pem, key: /nowhere/key.pem}\n")
 	settings, err := Load(conf, t.TempDir(), "127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
