@@ -96,7 +96,7 @@ func New(o Options) (*Gateway, error) {
 	g.streams.load()
 	g.registry.MustRegister(collector{g.streams}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
-		Streams: g.streams, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
+		Streams: g.streams, Authority: g.auth, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
 	})
 	g.server = &http.Server{
 		Handler:           g.routes(),
