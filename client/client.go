@@ -36,9 +36,10 @@ import (
 // Options are what a client is made with. The zero Options will do where nobody is
 // asked who they are.
 type Options struct {
-	Token string      // of the gateway, or of those that it trusts; "": none
-	Name  string      // shown to others in the room
-	TLS   *tls.Config // for https: roots, a machine's certificate; nil: the system's roots
+	Token  string      // of the gateway, or of those that it trusts; "": none
+	Name   string      // shown to others in the room
+	Create bool        // make the room that is joined if it isn't there, where the token allows it
+	TLS    *tls.Config // for https: roots, a machine's certificate; nil: the system's roots
 
 	// Codecs are the MIME types that can be received, best first, such as
 	// "video/VP8"; none: whatever API takes.
@@ -161,6 +162,9 @@ func (c *Client) Join(ctx context.Context, room string) (*Joined, error) {
 	m := map[string]any{"type": "join", "roomId": room, "version": 1}
 	if c.options.Name != "" {
 		m["name"] = c.options.Name
+	}
+	if c.options.Create {
+		m["create"] = true
 	}
 	if len(c.options.Codecs) > 0 {
 		m["codecs"] = byKind(c.options.Codecs)

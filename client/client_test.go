@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -40,7 +41,10 @@ func start(t *testing.T, lines string, pipelines map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "gateway.yaml")
-	check(t, os.WriteFile(conf, []byte("limits: {shutdown_timeout: 8s}\nstate: "+dir+"\n"+lines), 0o600))
+	if !strings.Contains(lines, "state:") {
+		lines += "state: " + dir + "\n"
+	}
+	check(t, os.WriteFile(conf, []byte("limits: {shutdown_timeout: 8s}\n"+lines), 0o600))
 	check(t, os.Mkdir(filepath.Join(dir, "pipelines"), 0o700))
 	for name, text := range pipelines {
 		check(t, os.WriteFile(filepath.Join(dir, "pipelines", name+".yaml"), []byte(text), 0o600))
@@ -178,20 +182,97 @@ func TestRefusalsCarryTheirCode(t *testing.T) {
 	}
 }
 
-func TestClientComesWithTokenOverHTTPS(t *testing.T) {
+// heard waits for an event of a type.
+func heard(ctx context.Context, t *testing.T, events <-chan client.Event, kind string) client.Event {
+	t.Helper()
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				t.Fatalf("no %s before the end", kind)
+			}
+			if e.Type == kind {
+				return e
+			}
+		case <-ctx.Done():
+			t.Fatalf("no %s", kind)
+		}
+	}
+}
+
+func TestClientsHearOfEachOther(t *testing.T) {
 	ctx := patience(t)
-	address := start(t, "https: {self_signed: true}\n", map[string]string{"picture": picture})
+	address := start(t, open, nil)
+	a := dial(ctx, t, address, client.Options{Name: "Anna", Create: true})
+	inA, err := a.Join(ctx, "meeting")
+	check(t, err)
+	if inA.Room.ID != "meeting" || inA.Role != "admin" || len(inA.Can) == 0 || inA.ResumeWithin == 0 {
+		t.Errorf("joined %+v", inA)
+	}
+	heardA := a.Events()
+	b, err := client.Dial(ctx, address, client.Options{Name: "Bob"})
+	check(t, err)
+	inB, err := b.Join(ctx, "meeting")
+	check(t, err)
+	heardB := b.Events()
+	if e := heard(ctx, t, heardA, "participant-joined"); e.Participant == nil || e.Participant.Name != "Bob" || e.Participant.UserID != inB.UserID {
+		t.Errorf("%s", e.Raw)
+	}
+	if len(inB.Participants) == 0 {
+		t.Error("nobody is there")
+	}
+	check(t, a.Relay(ctx, inB.UserID, map[string]int{"n": 7}))
+	if e := heard(ctx, t, heardB, "message"); string(e.Data) != `{"n":7}` || e.UserID != inA.UserID || e.Target != inB.UserID {
+		t.Errorf("%s", e.Raw)
+	}
+	check(t, b.Relay(ctx, "", "to all"))
+	if e := heard(ctx, t, heardA, "message"); string(e.Data) != `"to all"` {
+		t.Errorf("%s", e.Raw)
+	}
 	var refused *client.Error
-	if _, err := client.Dial(ctx, address, client.Options{}); err == nil || errors.As(err, &refused) {
-		t.Errorf("a certificate that nobody vouches for was taken: %v", err)
+	if err := a.Relay(ctx, "nobody", 1); !errors.As(err, &refused) || refused.Code != "unknown-target" || refused.Fatal {
+		t.Errorf("to nobody: %v", err)
 	}
-	trusting := &tls.Config{InsecureSkipVerify: true}
-	c, err := client.Dial(ctx, address, client.Options{TLS: trusting, Token: "nonsense"})
-	if err == nil {
-		_, err = c.Join(ctx, "picture")
-		c.Close()
+	check(t, a.Moderate(ctx, "remove", map[string]any{"target": inB.UserID}))
+	heard(ctx, t, heardA, "participant-left")
+	<-b.Done()
+	var left *client.Left
+	if err := b.Close(); !errors.As(err, &left) || left.Reason != "removed" {
+		t.Errorf("who was removed is told %v", err)
 	}
-	if !errors.As(err, &refused) || refused.Code != "unauthorized" {
-		t.Errorf("a token that isn't one: %v", err)
+	for range heardB { // it is closed
 	}
+}
+
+func TestClientComesWithATokenOverHTTPS(t *testing.T) {
+	ctx := patience(t)
+	dir := t.TempDir()
+	address := start(t, "https: {self_signed: true}\nstate: "+dir+"\n", map[string]string{"picture": picture})
+	if _, err := client.Dial(ctx, address, client.Options{}); err == nil {
+		t.Error("a certificate that nobody vouches for was taken")
+	}
+	pem, err := os.ReadFile(filepath.Join(dir, "self-signed.pem"))
+	check(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	trusting := &tls.Config{RootCAs: roots}
+	for _, token := range []string{"", "nonsense"} {
+		c, err := client.Dial(ctx, address, client.Options{TLS: trusting, Token: token})
+		if err == nil {
+			_, err = c.Join(ctx, "picture")
+			c.Close()
+		}
+		var refused *client.Error
+		if !errors.As(err, &refused) || refused.Code != "unauthorized" {
+			t.Errorf("token %q: %v", token, err)
+		}
+	}
+	token, err := os.ReadFile(filepath.Join(dir, "admin-token"))
+	check(t, err)
+	c := dial(ctx, t, address, client.Options{TLS: trusting, Token: strings.TrimSpace(string(token))})
+	_, err = c.Join(ctx, "picture")
+	check(t, err)
+	w, err := c.Watch(ctx, "picture", "")
+	check(t, err)
+	plays(ctx, t, tracks(ctx, t, w, 1)[webrtc.RTPCodecTypeVideo], webrtc.MimeTypeVP8)
 }

@@ -31,7 +31,7 @@ type Joined struct {
 
 // Room is a meeting point.
 type Room struct {
-	RoomID string `json:"roomId"`
+	ID     string `json:"roomId"`
 	Title  string `json:"title"`
 	State  string `json:"state"` // idle, active or closed
 	Locked bool   `json:"locked"`
