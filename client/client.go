@@ -98,8 +98,11 @@ type Client struct {
 	mu       sync.Mutex // guards below; never held across I/O
 	socket   *websocket.Conn
 	joined   *Joined
-	seen     int64 // seq of the last message
-	requests map[string]chan answer
+	seen     int64    // seq of the last message
+	sent     [][]byte // the last messages that were sent, without joins and pings
+	count    int      // of all that were
+	atOnce   string   // the stream that is watched without having been asked for; "": none
+	requests map[string]pending
 	last     int // request
 	events   chan Event
 	leaving  bool
@@ -107,6 +110,12 @@ type Client struct {
 	plan     map[string]place // what m-lines of the receiving connection carry, by mid
 	receiver *webrtc.PeerConnection
 	sender   *publisher
+}
+
+// pending is a request that waits for its answer.
+type pending struct {
+	answer chan answer // takes one without blocking; whoever answers takes it out of the map
+	order  bool        // a pong is the answer
 }
 
 // answer is what came for a request.
@@ -136,7 +145,7 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 		options: o, address: scheme + "://" + u.Host + "/ws",
 		dialer:   websocket.Dialer{TLSClientConfig: o.TLS, NetDialContext: o.DialContext, HandshakeTimeout: 20 * time.Second},
 		done:     make(chan struct{}),
-		requests: make(map[string]chan answer), watches: make(map[string]*Watch), plan: make(map[string]place),
+		requests: make(map[string]pending), watches: make(map[string]*Watch), plan: make(map[string]place),
 	}
 	if c.socket, err = c.open(ctx); err != nil {
 		return nil, err
@@ -286,7 +295,7 @@ func (c *Client) end(why error) {
 	defer c.mu.Unlock()
 	c.socket.Close()
 	for id, waiting := range c.requests {
-		waiting <- answer{err: context.Cause(c.ctx)}
+		waiting.answer <- answer{err: context.Cause(c.ctx)}
 		delete(c.requests, id)
 	}
 	for _, w := range c.watches {
@@ -301,7 +310,7 @@ func (c *Client) request(ctx context.Context, m map[string]any) (message, error)
 
 // ask sends messages under one requestId and waits for the first answer.
 func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, error) {
-	waiting := make(chan answer, 1) // whoever answers takes it out of the map
+	waiting := pending{make(chan answer, 1), len(messages) > 1}
 	c.mu.Lock()
 	if err := context.Cause(c.ctx); err != nil {
 		c.mu.Unlock()
@@ -319,7 +328,7 @@ func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, 
 		}
 	}
 	select {
-	case a := <-waiting:
+	case a := <-waiting.answer:
 		return a.message, a.err
 	case <-ctx.Done():
 		return message{}, ctx.Err()
@@ -339,18 +348,34 @@ func (c *Client) order(ctx context.Context, m map[string]any) error {
 	return err
 }
 
-// send writes a message. One that the network has lost is not sent again: the
-// socket's end is noticed by the reader.
+// maxSent is how many messages are kept to be sent again.
+const maxSent = 256
+
+// send writes a message. One that the network has lost is sent again on the next
+// socket, see resume; the caller doesn't hear of it.
 func (c *Client) send(m map[string]any) error {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	socket := c.socket
-	c.mu.Unlock()
 	c.write.Lock()
 	defer c.write.Unlock()
+	c.mu.Lock()
+	socket, resumable := c.socket, c.joined != nil && c.joined.ResumeWithin > 0
+	if resumable && m["type"] != "ping" && m["type"] != "leave" {
+		c.count++
+		if c.sent = append(c.sent, data); len(c.sent) > maxSent {
+			c.sent = c.sent[1:]
+		}
+	}
+	c.mu.Unlock()
+	if err := write(socket, data); err != nil && !resumable {
+		return err
+	}
+	return nil
+}
+
+func write(socket *websocket.Conn, data []byte) error {
 	socket.SetWriteDeadline(time.Now().Add(10 * time.Second))
 	return socket.WriteMessage(websocket.TextMessage, data)
 }

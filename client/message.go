@@ -95,6 +95,7 @@ type message struct {
 	Fatal      bool                     `json:"fatal"`
 	Reason     string                   `json:"reason"`
 	Resumed    bool                     `json:"resumed"`
+	Received   int                      `json:"received"`
 	Connection string                   `json:"connection"`
 	SDP        string                   `json:"sdp"`
 	Tracks     []place                  `json:"tracks"`

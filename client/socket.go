@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -130,22 +131,54 @@ func (c *Client) resume() error {
 	}
 }
 
+// takeUp resumes on a new socket, and sends again what was lost with the old one.
 func (c *Client) takeUp(ctx context.Context, joined *Joined) error {
 	socket, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
+	c.write.Lock() // nothing is sent between the join and what was lost
+	defer c.write.Unlock()
 	c.mu.Lock()
+	seen := c.seen
+	c.mu.Unlock()
+	join, err := json.Marshal(map[string]any{"type": "join", "roomId": joined.RoomID, "version": 1, "resume": joined.Session, "seq": seen})
+	if err != nil {
+		return err
+	}
+	if err := write(socket, join); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	defer stop()
+	var m message
+	if err := socket.ReadJSON(&m); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	if m.Type != "joined" || !m.Resumed {
+		return errors.Join(m.refusal(), socket.Close())
+	}
+	c.mu.Lock()
+	lost := slices.Clone(c.sent[len(c.sent)-min(max(c.count-m.Received, 0), len(c.sent)):])
+	for id, waiting := range c.requests {
+		if waiting.order {
+			lost = append(lost, fmt.Appendf(nil, `{"type":"ping","requestId":%q}`, id))
+		}
+	}
+	c.mu.Unlock()
+	for _, data := range lost {
+		if err := write(socket, data); err != nil {
+			return errors.Join(err, socket.Close())
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := context.Cause(c.ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	c.socket.Close()
 	c.socket = socket
-	seen := c.seen
-	ended := c.ctx.Err() != nil
-	c.mu.Unlock()
-	if ended {
-		socket.Close()
-		return context.Cause(c.ctx)
-	}
-	return c.send(map[string]any{"type": "join", "roomId": joined.RoomID, "version": 1, "resume": joined.Session, "seq": seen})
+	return nil
 }
 
 // take acts on a message. An error ends the session, or the socket.
@@ -158,13 +191,19 @@ func (c *Client) take(m message) error {
 		}
 		c.seen = m.Seq
 	}
-	waiting := c.requests[m.RequestID]
+	waiting, asked := c.requests[m.RequestID]
 	if m.RequestID != "" {
 		delete(c.requests, m.RequestID)
 	}
-	if m.Type == "joined" && !m.Resumed || m.Type == "moved" {
+	if m.Type == "joined" || m.Type == "moved" {
 		if j, err := m.joined(); err == nil {
-			c.joined = j
+			if m.Type == "moved" && c.joined != nil {
+				j.Session, j.ICEServers, j.ICEPolicy = c.joined.Session, c.joined.ICEServers, c.joined.ICEPolicy
+			}
+			c.joined, c.atOnce = j, ""
+			if j.Stream != nil {
+				c.atOnce = j.Stream.Name
+			}
 		}
 	}
 	c.mu.Unlock()
@@ -186,13 +225,13 @@ func (c *Client) take(m message) error {
 	case "unwatched":
 		c.unwatched(m)
 	}
-	if waiting != nil {
-		waiting <- answer{m, fault}
+	if asked {
+		waiting.answer <- answer{m, fault}
 	}
 	if fault != nil && (m.Type == "left" || m.Fatal) {
 		return fault
 	}
-	return c.publishEvent(m, waiting != nil)
+	return c.publishEvent(m, asked)
 }
 
 // publishEvent hands a message to who listens, if it is one for them.

@@ -42,9 +42,16 @@ type Packet struct {
 }
 
 // Watch has a stream of the room sent, in a rendition, "" for what the gateway finds
-// best. To watch what is watched already changes the rendition. It returns when the
-// gateway has agreed; the tracks come after that.
+// best. To watch what is watched already changes the rendition; in the room of a
+// pipeline its stream is watched from the start. It returns when the gateway has
+// agreed; the tracks come after that.
 func (c *Client) Watch(ctx context.Context, stream, rendition string) (*Watch, error) {
+	c.mu.Lock()
+	if stream == c.atOnce && stream != "" && rendition == "" {
+		defer c.mu.Unlock()
+		return c.watch(stream), nil
+	}
+	c.mu.Unlock()
 	m := map[string]any{"type": "watch", "stream": stream}
 	if rendition != "" {
 		m["rendition"] = rendition
@@ -121,6 +128,9 @@ func (c *Client) unwatched(m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stream := m.streamOf()
+	if stream == c.atOnce {
+		c.atOnce = ""
+	}
 	if w := c.watches[stream]; w != nil {
 		w.finish(why)
 		delete(c.watches, stream)
@@ -179,6 +189,11 @@ func (c *Client) receiving() (*webrtc.PeerConnection, error) {
 		return nil, err
 	}
 	peer.OnICECandidate(c.trickle)
+	peer.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		if s == webrtc.ICEConnectionStateDisconnected || s == webrtc.ICEConnectionStateFailed {
+			c.send(map[string]any{"type": "restart-ice"}) // the network has changed, perhaps
+		}
+	})
 	peer.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 		c.mu.Lock()
 		ended := c.ctx.Err() != nil
