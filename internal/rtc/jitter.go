@@ -9,7 +9,8 @@ const (
 	jitterWindow = 1024 // packets that may be held, a power of two: 0.5 s of 20 Mbit/s
 
 	depthMin      = 20 * time.Millisecond
-	depthMax      = 500 * time.Millisecond // a viewer would rather have the next keyframe
+	depthRepair   = 100 * time.Millisecond // a keyframe takes longer than that
+	depthMax      = 500 * time.Millisecond // a viewer would rather have a keyframe
 	depthSoundMax = 120 * time.Millisecond // its decoder conceals what is missing
 	reorderMin    = 5 * time.Millisecond   // before the first NACK: less than that is a network card's batch
 	reorderMax    = 60 * time.Millisecond
@@ -39,8 +40,8 @@ type arrival struct {
 // A missing packet that is only late is known by how late others were (reorder):
 // after that a NACK asks for it, again each time that the answer should have been
 // there, as long as one can still arrive in time. How long it is waited for is the
-// depth: the time for the repair to be asked for three times, where a try takes a
-// round trip and four times the jitter (as RFC 6298 §2 reckons a timeout). Jitter is
+// depth: the time for the repair to be asked for three times at least, where a try takes
+// a round trip and four times the jitter (as RFC 6298 §2 reckons a timeout). Jitter is
 // RFC 3550's (§6.4.1, appendix A.8), but of frames: the packets of one frame share a
 // timestamp and are paced out by the sender, which isn't the network's doing.
 type jitterBuffer struct {
@@ -281,7 +282,7 @@ func (j *jitterBuffer) depth(now time.Duration) time.Duration {
 	if !j.repairs {
 		return min(max(2*j.reorder(now)+4*j.jitter, depthMin), depthSoundMax)
 	}
-	return min(max(j.wait(now)+askTimes*j.try(), depthMin), depthMax)
+	return min(max(j.wait(now)+askTimes*j.try(), depthRepair), depthMax)
 }
 
 // pop hands over the packet that is next, if it is here or its turn has come after

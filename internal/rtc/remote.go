@@ -33,6 +33,7 @@ type section struct {
 	mid      string
 	usable   bool // audio or video, not rejected, on the one transport
 	receives bool
+	own      bool // what it sends is received without pion (see Publisher)
 	codecs   []peerFormat
 
 	// of header extensions that fit a one-byte header (RFC 8285 §4.2), 0: none
