@@ -18,8 +18,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/gst"
+	"gateway/internal/https"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
@@ -38,9 +40,11 @@ type Gateway struct {
 	log      *slog.Logger
 	version  string
 	listener net.Listener
+	https    *https.Server // nil: HTTP
 	server   *http.Server
 	registry *prometheus.Registry
 	engine   *rtc.Engine
+	auth     *auth.Authority
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
@@ -54,18 +58,26 @@ func New(o Options) (*Gateway, error) {
 	gst.Debug(g.log, g.conf.Log.GST)
 
 	var err error
+	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
+		return nil, err
+	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
 		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	if err := g.startHTTPS(); err != nil {
+		g.listener.Close()
+		return nil, err
+	}
 	port := g.conf.ICE.UDPPort
 	if port == 0 {
 		port = g.listener.Addr().(*net.TCPAddr).Port
 	}
 	g.engine, err = rtc.New(rtc.Options{UDPPort: port, ICE: g.conf.ICE, Logger: g.log, Registerer: g.registry})
 	if err != nil {
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
@@ -73,6 +85,7 @@ func New(o Options) (*Gateway, error) {
 	table, err := config.LoadEncoders(g.conf.Encoders)
 	if err != nil {
 		g.engine.Close()
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
@@ -97,6 +110,23 @@ func New(o Options) (*Gateway, error) {
 	return g, nil
 }
 
+// Invitation is what is put behind [Gateway.URL] to come in as the admin: the
+// page's path, with the token in the fragment, which browsers send to nobody.
+func (g *Gateway) Invitation() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return "/#token=" + g.auth.AdminToken()
+}
+
+// AdminTokenFile is where the admin's token is kept; "" where there is none.
+func (g *Gateway) AdminTokenFile() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return g.auth.AdminTokenFile()
+}
+
 // Addr is the address that HTTP listens on.
 func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 
@@ -104,9 +134,9 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 // told, all within the configured time. It returns the fault that ended it, if any.
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
-	go func() { served <- g.server.Serve(g.listener) }()
+	go func() { served <- g.server.Serve(g.accepted()) }()
 	g.ready.Store(true)
-	g.log.Info("gateway serves", "address", "http://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
+	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
 	select {
 	case err := <-served:
@@ -119,8 +149,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 }
 
 // Reload brings the streams in line with the files of the pipelines folder now,
-// those included that were refused before. It blocks until that is decided.
-func (g *Gateway) Reload() { g.streams.reload(true) }
+// those included that were refused before, and reads the certificate's files. It
+// blocks until that is decided.
+func (g *Gateway) Reload() {
+	if g.https != nil {
+		g.https.Reload()
+	}
+	g.streams.reload(true)
+}
 
 // Close ends everything, in the configured time at most.
 func (g *Gateway) Close() error {
@@ -155,6 +191,7 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = g.server.Close()
 	}
+	err = errors.Join(err, g.stopHTTPS())
 	if e := g.listener.Close(); e != nil && !errors.Is(e, net.ErrClosed) { // where Serve was never called
 		err = errors.Join(err, e)
 	}

@@ -49,19 +49,22 @@ type request struct {
 	Height       int
 	Visible      bool
 	Audible      *bool
+	View         *view
 	On           bool
 }
 
 // requests lists what a client may say: for each type the fields that it must
 // and may have, beside those of common.
 var requests = map[string]struct{ must, may []string }{
-	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition"}},
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition", "view"}},
+	"watch":         {must: []string{"stream"}, may: []string{"rendition", "view"}},
+	"unwatch":       {must: []string{"stream"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
 	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
 	"restart-ice":   {},
-	"select":        {must: []string{"rendition"}},
-	"report":        {may: []string{"firstFrameMs", "frames"}},
-	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible"}},
+	"select":        {must: []string{"rendition"}, may: []string{"stream"}},
+	"report":        {may: []string{"firstFrameMs", "frames", "stream"}},
+	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible", "stream"}},
 	"observe":       {must: []string{"on"}},
 	"ping":          {},
 	"leave":         {},
@@ -90,6 +93,7 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"height":    func(r *request, v json.RawMessage) error { return pixels(&r.Height, v) },
 	"visible":   func(r *request, v json.RawMessage) error { return boolean(&r.Visible, v) },
 	"audible":   func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
+	"view":      func(r *request, v json.RawMessage) (err error) { r.View, err = readView(v); return err },
 	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
 		r.FirstFrameMs = new(float64)
@@ -268,6 +272,39 @@ func readCandidate(v json.RawMessage) (*rtc.Candidate, error) {
 	return c, nil
 }
 
+// readView reads how a page shows a stream: the fields of a view message.
+func readView(v json.RawMessage) (*view, error) {
+	object, err := readObject(v)
+	if err != nil {
+		return nil, err
+	}
+	shown := &view{audible: true}
+	for _, name := range []string{"width", "height", "visible"} {
+		if _, ok := object[name]; !ok {
+			return nil, fmt.Errorf("%s is missing", name)
+		}
+	}
+	for name, v := range object {
+		var err error
+		switch name {
+		case "width":
+			err = pixels(&shown.width, v)
+		case "height":
+			err = pixels(&shown.height, v)
+		case "visible":
+			err = boolean(&shown.visible, v)
+		case "audible":
+			err = boolean(&shown.audible, v)
+		default:
+			err = errors.New("unknown")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%.64s: %w", name, err)
+		}
+	}
+	return shown, nil
+}
+
 // message is one of the gateway's own messages.
 type message interface {
 	envelope() *header
@@ -286,18 +323,27 @@ func (h *header) envelope() *header { return h }
 
 type joinedMessage struct {
 	header
-	Session    string      `json:"session"`
-	TraceID    string      `json:"traceId"`
-	Version    int         `json:"version"`
-	ICEServers []iceServer `json:"iceServers"`
-	ICEPolicy  string      `json:"iceTransportPolicy"` // RTCIceTransportPolicy
-	Stream     streamState `json:"stream"`
+	Session    string       `json:"session"`
+	TraceID    string       `json:"traceId"`
+	Version    int          `json:"version"`
+	ICEServers []iceServer  `json:"iceServers"`
+	ICEPolicy  string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
+	Stream     *streamState `json:"stream,omitempty"`   // that is watched at once
 }
 
+// offerMessage is an offer, and what its m-lines carry.
 type offerMessage struct {
 	header
-	Session string `json:"session"`
-	SDP     string `json:"sdp"`
+	Session string       `json:"session"`
+	SDP     string       `json:"sdp"`
+	Tracks  []trackPlace `json:"tracks"`
+}
+
+// trackPlace is the m-line of a watched stream's track.
+type trackPlace struct {
+	Mid    string     `json:"mid"`
+	Stream string     `json:"stream"`
+	Kind   media.Kind `json:"kind"`
 }
 
 type candidateMessage struct {
@@ -313,8 +359,18 @@ type streamMessage struct {
 
 type renditionMessage struct {
 	header
+	Stream    string `json:"stream"`
 	Rendition string `json:"rendition"` // what is sent now; "" before anything is
 	Selected  string `json:"selected"`
+}
+
+// streamNameMessage is watching, or unwatched with the reason if the client didn't
+// ask for it.
+type streamNameMessage struct {
+	header
+	Stream  string `json:"stream"`
+	Reason  string `json:"reason,omitempty"` // a departure or a code
+	Message string `json:"message,omitempty"`
 }
 
 type pongMessage struct{ header }

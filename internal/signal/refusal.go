@@ -25,6 +25,7 @@ const (
 	unsupportedVersion code = "unsupported-version"
 	codecUnsupported   code = "codec-unsupported"
 	tooManyViewers     code = "too-many-viewers"
+	tooManyStreams     code = "too-many-streams"
 	rateLimited        code = "rate-limited"
 	messageTooLarge    code = "message-too-large"
 	timedOut           code = "timeout"
@@ -56,6 +57,7 @@ var codes = map[code]struct {
 	unsupportedVersion: {true, websocket.ClosePolicyViolation, http.StatusBadRequest},
 	codecUnsupported:   {true, websocket.ClosePolicyViolation, http.StatusNotAcceptable},
 	tooManyViewers:     {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	tooManyStreams:     {false, websocket.ClosePolicyViolation, http.StatusConflict},
 	rateLimited:        {true, websocket.ClosePolicyViolation, http.StatusTooManyRequests},
 	messageTooLarge:    {true, websocket.CloseMessageTooBig, http.StatusRequestEntityTooLarge},
 	timedOut:           {true, websocket.ClosePolicyViolation, http.StatusRequestTimeout},
@@ -108,6 +110,7 @@ func refusalOf(err error) *refusal {
 		{rtc.ErrBadSDP, badSDP},
 		{rtc.ErrBadCandidate, badCandidate},
 		{rtc.ErrNoCodec, codecUnsupported},
+		{rtc.ErrTooManyTracks, tooManyStreams},
 		{rtc.ErrNotReceiving, notReceiving},
 		{rtc.ErrBadState, badState},
 		{rtc.ErrNeedsFullICE, badState},

@@ -1,8 +1,8 @@
 // Package signal is the conversation with those who watch: the WebSocket
 // protocol and WHEP, both as docs/protocol.md has them.
 //
-// It hides who speaks how. A session (session.go) is one participant who watches
-// one stream; it is the same whether a browser talks to it over a WebSocket
+// It hides who speaks how. A session (session.go) is one participant, who watches
+// streams (watch.go) on one PeerConnection; it is the same whether a browser talks to it over a WebSocket
 // (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
 // is decoded strictly (message.go, sdp.go) before anything acts on it, and what
 // is refused is refused with a code (refusal.go).
@@ -62,6 +62,7 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
+	rooms   func(room, stream string) (Stream, bool) // finds a stream of a room
 
 	handlers sync.WaitGroup // sockets and sessions
 
@@ -73,7 +74,7 @@ type Server struct {
 
 // New makes a server. [Server.Close] ends it.
 func New(o Options) *Server {
-	return &Server{
+	s := &Server{
 		streams: o.Streams,
 		rtc:     o.RTC,
 		conf:    o.Config,
@@ -92,6 +93,8 @@ func New(o Options) *Server {
 		sockets:  make(map[*socket]struct{}),
 		sessions: make(map[string]*session),
 	}
+	s.rooms = s.ownRoom
+	return s
 }
 
 // Close tells every client that the gateway stops, ends all sessions and
@@ -182,6 +185,21 @@ func (s *Server) session(id string) *session {
 	return s.sessions[id]
 }
 
+// ownRoom finds a stream where every stream is its own room.
+func (s *Server) ownRoom(room, name string) (Stream, bool) {
+	st, ok := s.streams.Stream(name)
+	return st, ok && name == room
+}
+
+// find is rooms with a refusal.
+func (s *Server) find(room, name string) (Stream, error) {
+	st, ok := s.rooms(room, name)
+	if !ok {
+		return nil, refuse(notFound, "no room %.128q with a stream %.128q", room, name)
+	}
+	return st, nil
+}
+
 // checkOrigin refuses a browser's request that comes from a page of another
 // origin, unless the operator listed it. While access is open to whoever reaches
 // the port, this is what keeps a foreign page in the operator's own browser from
@@ -197,8 +215,8 @@ func (s *Server) checkOrigin(r *http.Request) error {
 				return nil
 			}
 		}
-		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
-			return nil
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
+			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
 		}
 	}
 	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))

@@ -375,7 +375,8 @@ type peer struct {
 	pc      *webrtc.PeerConnection
 	started chan struct{} // ICE has begun
 	packets map[webrtc.RTPCodecType]chan struct{}
-	reads   func(webrtc.RTPCodecType, *rtp.Packet) // called with each packet; set before the first offer
+	reads   func(webrtc.RTPCodecType, *rtp.Packet)                 // called with each packet; set before the first offer
+	from    func(mid string, t *webrtc.TrackRemote, p *rtp.Packet) // likewise
 }
 
 func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
@@ -415,6 +416,9 @@ func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
 			}
 			if p.reads != nil {
 				p.reads(track.Kind(), packet)
+			}
+			if p.from != nil {
+				p.from(receiver.RTPTransceiver().Mid(), track, packet)
 			}
 			poke(p.packets[track.Kind()])
 		}

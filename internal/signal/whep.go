@@ -77,9 +77,9 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name stri
 		w.Header().Set("Allow", allow)
 		return refuse(methodNotAllowed, "a viewer comes by POST")
 	}
-	st, ok := s.streams.Stream(name)
-	if !ok {
-		return refuse(notFound, "no stream %.128q", name)
+	st, err := s.find(name, name)
+	if err != nil {
+		return err
 	}
 	if !isType(r, sdpType) {
 		w.Header().Set("Accept-Post", sdpType)
@@ -93,7 +93,7 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name stri
 }
 
 // watch begins a session for an offer and answers it.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream, offer string) error {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, st Stream, offer string) error {
 	if !strings.HasPrefix(offer, "v=0") {
 		return refuse(badSDP, "the offer is not SDP")
 	}
@@ -105,7 +105,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream
 		return err
 	}
 	rendition := cmp.Or(r.URL.Query().Get("rendition"), auto)
-	x := s.newSession(r.Context(), overWHEP, st, nobody{})
+	x := s.newSession(r.Context(), overWHEP, st.Name(), nobody{})
+	x.single = x.add(st)
 	x.whep = resource{offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
 	if err := x.start(r.Context()); err != nil {
@@ -138,7 +139,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st *stream.Stream
 // accept answers a client's offer (WHEP), with the tracks of the kinds and codecs
 // that it receives, of video the rendition that it asks for.
 func (x *session) accept(ctx context.Context, offer string, receives map[media.Kind][]media.Codec, rendition string) (string, error) {
-	tracks, err := x.stream.Tracks(ctx) // known: doesn't wait
+	w := x.single
+	tracks, err := w.stream.Tracks(ctx) // known: doesn't wait
 	if err != nil {
 		return "", err
 	}
@@ -150,11 +152,11 @@ func (x *session) accept(ctx context.Context, offer string, receives map[media.K
 	if err := x.selectable(tracks, rendition); err != nil {
 		return "", err
 	}
-	x.selected = rendition
+	w.selected = rendition
 	if err := x.newViewer(); err != nil {
 		return "", err
 	}
-	if _, err := x.arrange(tracks); err != nil {
+	if _, err := w.arrange(tracks); err != nil {
 		return "", err
 	}
 	answer, err := x.viewer.Answer(ctx, offer)
@@ -163,7 +165,7 @@ func (x *session) accept(ctx context.Context, offer string, receives map[media.K
 	}
 	x.fixed = true
 	x.kinds, x.codecs = nil, &codecs{video: []media.Codec{}, audio: []media.Codec{}}
-	for kind, l := range x.legs { // nothing else can be sent from now on
+	for kind, l := range w.legs { // nothing else can be sent from now on
 		x.kinds = append(x.kinds, kind)
 		x.codecs.video = append(x.codecs.video, l.track.Codec)
 		x.codecs.audio = append(x.codecs.audio, l.track.Codec)
@@ -173,7 +175,7 @@ func (x *session) accept(ctx context.Context, offer string, receives map[media.K
 
 // awaitTracks waits a moment for the tracks of a stream that has just come. One
 // that is absent is refused with its reason.
-func (s *Server) awaitTracks(ctx context.Context, st *stream.Stream) error {
+func (s *Server) awaitTracks(ctx context.Context, st Stream) error {
 	if i := st.Info(); i.State == stream.Absent {
 		return refuse(streamAbsent, "%s", i.Reason)
 	}
@@ -197,7 +199,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, name, id 
 		return nil
 	}
 	x := s.session(id)
-	if x == nil || x.kind != overWHEP || x.stream.Name() != name {
+	if x == nil || x.kind != overWHEP || x.room != name {
 		return refuse(notFound, "no such session")
 	}
 	switch r.Method {
