@@ -164,7 +164,7 @@ func (r *Rooms) command(id string, grant *auth.Grant, a auth.Action, f func(*roo
 	one := r.find(id)
 	switch {
 	case one == nil || !anything(grant, id):
-		return fmt.Errorf("%w: %q", ErrNotFound, id)
+		return fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	case !grant.May(a, id, ""):
 		return fmt.Errorf("%w: it takes %s in %q", ErrForbidden, a, id)
 	}

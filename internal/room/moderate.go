@@ -88,6 +88,8 @@ func (p *Participant) Move(target, id string) error {
 		switch {
 		case id == from.id:
 			return fmt.Errorf("%w: %s is in %q", ErrForbidden, target, id)
+		case to.deaf:
+			return fmt.Errorf("%w: %s can't be moved", ErrForbidden, target)
 		case !p.own.May(auth.Moderate, id, ""):
 			return fmt.Errorf("%w: it takes moderate in %.64q too", ErrForbidden, id)
 		}

@@ -17,7 +17,8 @@ type Joining struct {
 	Name  string      // to be shown; "": the grant's
 	Grant *auth.Grant // what it allows in the room is what the participant may do there
 	Role  auth.Role   // less than the grant's, for who wants no more, such as a page that only watches; "": all that is granted
-	Sink  Sink        // nil: can't be told anything
+	Sink  Sink        // nil: nothing is told
+	Deaf  bool        // has no ear for others' messages, nor can be moved, such as a WHEP client
 }
 
 // Participant is somebody in a room. Methods may be called from any goroutine and
@@ -27,6 +28,7 @@ type Participant struct {
 	id    string
 	own   *auth.Grant // as it was authenticated
 	sink  Sink
+	deaf  bool
 
 	// below: guarded by Rooms.mu
 	room   *room // nil: has left
@@ -59,14 +61,14 @@ func (r *Rooms) Join(id string, j Joining) (*Participant, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !anything(j.Grant, id) { // before anything is told of the room
-		return nil, fmt.Errorf("%w: nothing is granted in %q", ErrForbidden, id)
+		return nil, fmt.Errorf("%w: nothing is granted in %.64q", ErrForbidden, id)
 	}
 	one, err := r.findOrMake(id, j.Grant)
 	if err != nil {
 		return nil, err
 	}
 	p := &Participant{
-		rooms: r, id: j.ID, own: j.Grant, sink: j.Sink, name: cmp.Or(j.Name, j.Grant.Name),
+		rooms: r, id: j.ID, own: j.Grant, sink: j.Sink, deaf: j.Deaf, name: cmp.Or(j.Name, j.Grant.Name),
 		grant: lesser(j.Grant, j.Role, id), asked: j.Role, mutes: make(map[media.Kind]mute),
 	}
 	if err := one.admits(p.id, p.grant); err != nil {
@@ -316,7 +318,7 @@ func (p *Participant) Relay(target string, message any) error {
 		switch {
 		case to == nil:
 			return fmt.Errorf("%w: %.64q", ErrUnknownTarget, target)
-		case to.sink == nil || !to.sees():
+		case to.deaf || !to.sees():
 			return fmt.Errorf("%w: %s takes no messages", ErrForbidden, target)
 		}
 		to.hear(e)

@@ -30,7 +30,7 @@ import (
 
 // What is refused, and why; errors wrap these with words for people.
 var (
-	ErrNotFound      = errors.New("no such room")
+	ErrNotFound      = errors.New("there is no such room or stream")
 	ErrForbidden     = errors.New("not allowed")
 	ErrClosed        = errors.New("the room is closed")
 	ErrLocked        = errors.New("the room is locked")
@@ -181,7 +181,7 @@ func (r *Rooms) findOrMake(id string, grant *auth.Grant) (*room, error) {
 		return one, nil
 	}
 	if !grant.Create || !ValidName(id) {
-		return nil, fmt.Errorf("%w: %q", ErrNotFound, id)
+		return nil, fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	}
 	n := 0
 	for _, other := range r.rooms {
@@ -303,13 +303,34 @@ func (r *Rooms) Room(id string, grant *auth.Grant) (Summary, []Profile, error) {
 	defer r.mu.Unlock()
 	one := r.find(id)
 	if one == nil || !anything(grant, id) {
-		return Summary{}, nil, fmt.Errorf("%w: %q", ErrNotFound, id)
+		return Summary{}, nil, fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	}
 	var people []Profile
 	if seesPeople(grant, id) {
 		people = one.profiles()
 	}
 	return one.summary(grant), people, nil
+}
+
+// Offer finds a stream of a room that a grant lets watch, for who isn't there.
+// Errors: ErrForbidden, ErrNotFound, ErrClosed.
+func (r *Rooms) Offer(id, name string, grant *auth.Grant) (Offer, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !grant.May(auth.Watch, id, name) {
+		return Offer{}, fmt.Errorf("%w: it takes watch of %.64q in %.64q", ErrForbidden, name, id)
+	}
+	one := r.find(id)
+	if one == nil {
+		return Offer{}, fmt.Errorf("%w: %.64q", ErrNotFound, id)
+	}
+	if one.state == Closed {
+		return Offer{}, fmt.Errorf("%w: %q", ErrClosed, id)
+	}
+	if o, ok := one.offer(name); ok {
+		return o, nil
+	}
+	return Offer{}, fmt.Errorf("%w: no stream %.64q in room %q", ErrNotFound, name, id)
 }
 
 // anything tells whether a grant allows anything in a room.

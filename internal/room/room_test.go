@@ -507,7 +507,7 @@ func TestMessagesReachTheirTarget(t *testing.T) {
 	bob := enter(t, r, "lobby", "bob", granted(auth.Host))
 	eve := enter(t, r, "lobby", "eve", granted(auth.Viewer))
 	out := enter(t, r, "yard", "out", granted(auth.Publisher))
-	if _, err := r.Join("lobby", Joining{ID: "mute", Grant: granted(auth.Publisher)}); err != nil {
+	if _, err := r.Join("lobby", Joining{ID: "mute", Grant: granted(auth.Publisher), Deaf: true}); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range []*guest{ann, bob, eve, out} {

@@ -23,7 +23,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -33,9 +35,43 @@ type Streams interface {
 	Stream(name string) (*stream.Stream, bool)
 }
 
+// Pipelines are streams as rooms know them.
+type Pipelines struct {
+	Streams
+	List func() []string // names them; nil: nobody asks
+}
+
+// Stream implements room.Pipelines.
+func (p Pipelines) Stream(name string) (room.Stream, bool) {
+	s, ok := p.Streams.Stream(name)
+	return s, ok
+}
+
+// Names implements room.Pipelines.
+func (p Pipelines) Names() []string {
+	if p.List == nil {
+		return nil
+	}
+	return p.List()
+}
+
+// Authority tells what tokens grant; it is [auth.Authority].
+type Authority interface {
+	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
+	FromRequest(*http.Request) (*auth.Grant, error)
+}
+
+// everybody is an authority that lets everybody do everything.
+type everybody struct{}
+
+func (everybody) Authenticate(context.Context, string) (*auth.Grant, error) { return auth.Open(), nil }
+func (everybody) FromRequest(*http.Request) (*auth.Grant, error)            { return auth.Open(), nil }
+
 // Options are what a server is made of.
 type Options struct {
 	Streams    Streams
+	Rooms      *room.Rooms // nil: each stream is a room of its name, and others may be made
+	Authority  Authority   // nil: everybody may do everything
 	RTC        *rtc.Engine
 	Config     *config.Gateway
 	Logger     *slog.Logger          // nil: slog.Default
@@ -62,7 +98,8 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
-	rooms   func(room, stream string) (Stream, bool) // finds a stream of a room
+	rooms   *room.Rooms
+	auth    Authority
 
 	handlers sync.WaitGroup // sockets and sessions
 
@@ -76,6 +113,8 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		streams: o.Streams,
+		rooms:   o.Rooms,
+		auth:    o.Authority,
 		rtc:     o.RTC,
 		conf:    o.Config,
 		log:     cmp.Or(o.Logger, slog.Default()),
@@ -93,7 +132,14 @@ func New(o Options) *Server {
 		sockets:  make(map[*socket]struct{}),
 		sessions: make(map[string]*session),
 	}
-	s.rooms = s.ownRoom
+	if s.rooms == nil {
+		s.rooms = room.New(room.Options{
+			Default: o.Config.Room, Made: o.Config.Limits.Rooms, Pipelines: Pipelines{o.Streams, nil}, Logger: s.log,
+		})
+	}
+	if s.auth == nil {
+		s.auth = everybody{}
+	}
 	return s
 }
 
@@ -183,21 +229,6 @@ func (s *Server) session(id string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sessions[id]
-}
-
-// ownRoom finds a stream where every stream is its own room.
-func (s *Server) ownRoom(room, name string) (Stream, bool) {
-	st, ok := s.streams.Stream(name)
-	return st, ok && name == room
-}
-
-// find is rooms with a refusal.
-func (s *Server) find(room, name string) (Stream, error) {
-	st, ok := s.rooms(room, name)
-	if !ok {
-		return nil, refuse(notFound, "no room %.128q with a stream %.128q", room, name)
-	}
-	return st, nil
 }
 
 // checkOrigin refuses a browser's request that comes from a page of another

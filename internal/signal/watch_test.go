@@ -38,6 +38,7 @@ type tiles struct {
 	*peer
 	packets chan tilePacket
 	at      map[string]string // places of the last offer
+	playing map[string]string // renditions by stream, as a test has noted them
 }
 
 type tilePacket struct {
@@ -46,8 +47,8 @@ type tilePacket struct {
 	size  int
 }
 
-func newTiles(t *testing.T) *tiles {
-	p := &tiles{peer: newPeer(t), packets: make(chan tilePacket, 10_000)}
+func newTiles(t *testing.T, options ...any) *tiles {
+	p := &tiles{peer: newPeer(t, options...), playing: map[string]string{}, packets: make(chan tilePacket, 10_000)}
 	p.from = func(mid string, track *webrtc.TrackRemote, packet *rtp.Packet) {
 		select {
 		case p.packets <- tilePacket{mid, track.Codec().MimeType, len(packet.Payload)}:
