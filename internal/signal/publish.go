@@ -426,7 +426,7 @@ func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream str
 		publishes: name + "/" + stream, owner: grant.Subject,
 	}
 	etag := x.whep.etag
-	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Publisher}, stream); err != nil {
+	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Publisher, Create: true}, request{}); err != nil {
 		return err
 	}
 	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
