@@ -98,7 +98,7 @@ var gatewaySchema = &schema{
 		{path: "auth.jwks", kind: ofText, def: `""`, example: "https://login.example.org/jwks.json", meaning: "URL of the set of public keys by which others sign tokens; empty: none"},
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
-		{path: "auth.users", kind: ofNamed, of: userSchema, def: "{}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -109,7 +109,7 @@ var gatewaySchema = &schema{
 		{path: "ice.lite", kind: ofFlag, def: "false", meaning: "connect viewers that reach the gateway without help by ICE-lite, which takes less memory and CPU; not with relay_only"},
 		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
 		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
-		{path: "rooms", kind: ofNamed, of: roomSchema, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
+		{path: "rooms", kind: ofNamed, of: roomSchema, names: streamName, most: maxRooms, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
 		{path: "room", kind: ofSection, meaning: "what a room has that isn't listed under rooms, or doesn't say otherwise"},
 		{path: "room.max_participants", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
 		{path: "room.empty_timeout", kind: ofDuration, def: "5m", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, meaning: "how long a room that was made on join stays when all have left, or it was closed"},

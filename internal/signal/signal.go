@@ -61,17 +61,19 @@ type Authority interface {
 	FromRequest(*http.Request) (*auth.Grant, error)
 }
 
-// everybody is an authority that lets everybody do everything.
-type everybody struct{}
+// strangers is an authority to which everybody is one.
+type strangers struct{}
 
-func (everybody) Authenticate(context.Context, string) (*auth.Grant, error) { return auth.Open(), nil }
-func (everybody) FromRequest(*http.Request) (*auth.Grant, error)            { return auth.Open(), nil }
+func (strangers) Authenticate(context.Context, string) (*auth.Grant, error) {
+	return nil, auth.ErrNoToken
+}
+func (strangers) FromRequest(*http.Request) (*auth.Grant, error) { return nil, auth.ErrNoToken }
 
 // Options are what a server is made of.
 type Options struct {
 	Streams    Streams
 	Rooms      *room.Rooms // nil: each stream is a room of its name, and others may be made
-	Authority  Authority   // nil: everybody may do everything
+	Authority  Authority   // nil: nobody is admitted
 	RTC        *rtc.Engine
 	Config     *config.Gateway
 	Logger     *slog.Logger          // nil: slog.Default
@@ -138,7 +140,7 @@ func New(o Options) *Server {
 		})
 	}
 	if s.auth == nil {
-		s.auth = everybody{}
+		s.auth = strangers{}
 	}
 	return s
 }

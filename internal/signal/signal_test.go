@@ -71,7 +71,7 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	}
 	t.Cleanup(func() { engine.Close() })
 
-	g.Server = New(Options{Streams: g, RTC: engine, Config: conf, Logger: log, Registerer: g.metrics})
+	g.Server = New(Options{Streams: g, Authority: everybody{}, RTC: engine, Config: conf, Logger: log, Registerer: g.metrics})
 	for _, f := range change {
 		f(conf, &g.timing)
 	}
