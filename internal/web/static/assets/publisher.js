@@ -10,6 +10,9 @@ const answerWithin = 15_000;
 /** How long ICE may be "disconnected" before it is restarted. */
 const restartAfter = 3_000;
 
+/** How long the gateway may take to follow what was muted here. */
+const settleWithin = 1_500;
+
 /** From how many pixels of width on a camera is sent in several sizes. */
 const simulcastFrom = 640;
 
@@ -131,6 +134,9 @@ export class Publisher extends EventTarget {
   #asked = '';
   /** Candidates that came before the answer. @type {(RTCIceCandidateInit|undefined)[]} */
   #early = [];
+  /** The kinds of which the gateway was told that all is muted here, and when it was told something last. @type {Set<string>} */
+  #told = new Set();
+  #toldAt = { audio: -Infinity, video: -Infinity };
   #restartTimer = 0;
 
   /** @param {import('./room.js').Room} room */
@@ -145,6 +151,16 @@ export class Publisher extends EventTarget {
   /** What is published. @returns {Source[]} */
   get sources() {
     return [...this.#published.values()].map(({ source }) => source);
+  }
+
+  /**
+   * Whether the gateway was told that all of a kind is muted here, or was until just now: what it says of that kind is its answer. What it
+   * mutes otherwise, a host has muted.
+   *
+   * @param {'audio'|'video'} kind
+   */
+  told(kind) {
+    return this.#told.has(kind) || performance.now() - this.#toldAt[kind] < settleWithin;
   }
 
   /** The connection, or null while nothing is published. */
@@ -269,7 +285,23 @@ export class Publisher extends EventTarget {
     });
   }
 
+  /** Tells the others, by the gateway, of which kinds all is muted. */
+  #tell() {
+    if (!this.#room.session) return;
+    for (const kind of ['audio', 'video']) {
+      const sent = this.sources.filter(({ media }) => media.getTracks().some((track) => track.kind === kind));
+      const muted = sent.length > 0 && sent.every((source) => source.muted[kind]);
+      if (muted === this.#told.has(kind)) continue;
+      this.#toldAt[kind] = performance.now();
+      setTimeout(() => this.dispatchEvent(new Event('change')), settleWithin);
+      if (muted) this.#told.add(kind);
+      else this.#told.delete(kind);
+      this.#room.mute(this.#room.self.userId, kind, muted);
+    }
+  }
+
   #changed() {
+    this.#tell();
     this.dispatchEvent(new Event('change'));
   }
 
@@ -298,6 +330,8 @@ export class Publisher extends EventTarget {
   /** A session begins, or goes on. */
   #follow({ resumed }) {
     if (!resumed) {
+      this.#told.clear();
+      this.#tell();
       this.#drop();
       for (const { source } of this.#published.values()) source.stream = '';
       if (this.#published.size) this.#negotiate();
@@ -337,8 +371,9 @@ export class Publisher extends EventTarget {
   async #offer() {
     if (!this.#room.session || !this.#published.size) return; // joined says when
     const pc = (this.#pc ??= this.#connect());
-    for (const entry of this.#published.values()) {
-      if (!entry.transceivers.length) entry.transceivers = entry.source.media.getTracks().map((track) => add(pc, track, entry.source));
+    for (const { source, transceivers } of this.#published.values()) {
+      const sent = new Set(transceivers.map(({ sender }) => sender.track));
+      for (const track of source.media.getTracks()) if (!sent.has(track)) transceivers.push(add(pc, track, source));
     }
     await pc.setLocalDescription();
     if (pc !== this.#pc) return;

@@ -101,6 +101,8 @@ export class Receiver extends EventTarget {
   #steps = Promise.resolve();
   /** Counts sessions: a step of an older one does nothing. */
   #epoch = 0;
+  /** Which stream each m-line carries, as the last offer says; an m-line may change its stream. @type {Map<string, string>} */
+  #streams = new Map();
 
   /**
    * @param {import('./signaling.js').Signaling} signaling
@@ -126,9 +128,8 @@ export class Receiver extends EventTarget {
   get incoming() {
     const pc = this.#pc;
     if (!pc) return [];
-    const streams = new Map(mediaSections(pc.remoteDescription?.sdp).map(({ mid, stream }) => [mid, stream]));
-    return pc.getTransceivers().filter((t) => !t.stopped && /recv/.test(t.currentDirection ?? t.direction))
-      .map((t) => ({ track: t.receiver.track, mid: t.mid, stream: streams.get(t.mid) ?? '' }));
+    return pc.getTransceivers().filter((t) => !t.stopped && /recv/.test(t.currentDirection ?? t.direction) && this.#streams.has(t.mid))
+      .map((t) => ({ track: t.receiver.track, mid: t.mid, stream: this.#streams.get(t.mid) }));
   }
 
   /** Makes the connection of the next session. */
@@ -166,9 +167,17 @@ export class Receiver extends EventTarget {
     else if (!this.connected) this.#expect('no-path');
   }
 
-  /** Answers an offer. @param {string} sdp */
-  offer(sdp) {
-    this.#step((pc) => this.#answer(pc, sdp));
+  /**
+   * Answers an offer.
+   *
+   * @param {string} sdp
+   * @param {{ mid: string, stream: string }[]} [tracks] what its m-lines carry; otherwise their msid says it
+   */
+  offer(sdp, tracks) {
+    this.#step((pc) => {
+      this.#streams = new Map((tracks ?? mediaSections(sdp)).map(({ mid, stream }) => [mid, stream]));
+      return this.#answer(pc, sdp);
+    });
   }
 
   /** Takes a candidate of the gateway. @param {RTCIceCandidateInit?} candidate null: there are no more */
@@ -187,6 +196,7 @@ export class Receiver extends EventTarget {
     this.#epoch++;
     this.#session = '';
     this.#restarting = false;
+    this.#streams.clear();
     this.rest();
     const pc = this.#pc;
     this.#pc = null;
@@ -238,9 +248,13 @@ export class Receiver extends EventTarget {
       this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
     }
     this.dispatchEvent(new Event('tracks'));
-    if (pc.connectionState === 'connected' && pc.iceConnectionState !== 'disconnected') clearTimeout(this.#connectTimer);
+    if (this.connected && pc.iceConnectionState !== 'disconnected') {
+      clearTimeout(this.#connectTimer); // a restart while all is well need not be seen in the state
+      this.#restarting = false;
+    }
     const answers = mediaSections(pc.localDescription.sdp);
-    const refused = mediaSections(sdp).filter((offered, i) => !offered.refused && answers[i]?.refused);
+    const refused = mediaSections(sdp).filter((offered, i) => !offered.refused && answers[i]?.refused)
+      .map((section) => ({ ...section, stream: this.#streams.get(section.mid) ?? section.stream }));
     if (refused.length) this.dispatchEvent(new CustomEvent('refused', { detail: refused }));
   }
 
@@ -273,7 +287,7 @@ export class Receiver extends EventTarget {
   #restart() {
     if (!this.#signaling.send('restart-ice')) return;
     this.#restarting = true;
-    this.dispatchEvent(new Event('interrupted'));
+    if (!this.connected) this.dispatchEvent(new Event('interrupted'));
     this.#expect('connection-lost');
   }
 }

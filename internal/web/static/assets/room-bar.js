@@ -48,8 +48,6 @@ function label(b, text, title = text) {
 export class Bar extends EventTarget {
   #room;
   #publisher;
-  /** What a host has muted. @type {Set<string>} */
-  #forced = new Set();
   /** What is being switched on. @type {Set<string>} */
   #busy = new Set();
 
@@ -90,7 +88,11 @@ export class Bar extends EventTarget {
       this.#say('This can’t be sent', detail.message);
     });
     for (const type of ['joined', 'participants', 'room', 'state']) room.addEventListener(type, () => this.render());
-    room.addEventListener('muted', ({ detail }) => this.#force(detail));
+    room.addEventListener('muted', ({ detail: { kind, on } }) => {
+      if (publisher.told(kind)) return;
+      const what = kind === 'audio' ? 'microphone' : 'picture';
+      this.#say(on ? `A host has muted your ${what}` : `Your ${what} isn’t muted any more`);
+    });
     this.render();
   }
 
@@ -106,7 +108,7 @@ export class Bar extends EventTarget {
     const source = this.#source;
     for (const [b, kind, name] of [[this.microphone, 'audio', 'microphone'], [this.camera, 'video', 'camera']]) {
       const on = Boolean(source && !source.muted[kind] && source.media.getTracks().some((track) => track.kind === kind));
-      const forced = this.#forced.has(kind);
+      const forced = this.#forced(kind);
       b.hidden = !may;
       b.disabled = this.#busy.has(kind);
       b.classList.toggle('on', on && !forced);
@@ -161,7 +163,7 @@ export class Bar extends EventTarget {
   /** Switches the camera's picture or sound. @param {'audio'|'video'} kind */
   async #turn(kind) {
     const source = this.#source;
-    if (this.#forced.has(kind)) {
+    if (this.#forced(kind)) {
       this.#say(kind === 'audio' ? 'A host has muted your microphone' : 'A host has stopped your picture', 'Only a host can lift that.');
       return;
     }
@@ -185,14 +187,10 @@ export class Bar extends EventTarget {
     this.#publisher.publish(media, { label: 'screen', title: `${this.#room.self.name || 'Somebody'}’s screen`, kind: 'screen' });
   }
 
-  /** @param {{ kind: 'audio'|'video', on: boolean }} told by the gateway */
-  #force({ kind, on }) {
-    if (on === this.#forced.has(kind)) return;
-    if (on) this.#forced.add(kind);
-    else this.#forced.delete(kind);
-    const what = kind === 'audio' ? 'microphone' : 'picture';
-    this.#say(on ? `A host has muted your ${what}` : `Your ${what} may be had again`, '');
-    this.render();
+  /** Whether a host has muted a kind: the gateway says that it is muted, and it isn't from here. @param {'audio'|'video'} kind */
+  #forced(kind) {
+    const me = this.#room.participants.get(this.#room.self.userId);
+    return Boolean(me?.muted?.includes(kind)) && !this.#publisher.told(kind);
   }
 
   /** Asks which devices to use. */

@@ -82,7 +82,7 @@ function render() {
   entered ||= connected;
   const words = {
     connected: room.room.locked ? 'Connected, the room is locked' : 'Connected',
-    joined: 'Connected',
+    joined: room.room.locked ? 'Connected, the room is locked' : 'Connected',
     connecting: entered ? 'Reconnecting. Your place is kept' : 'Connecting',
     reconnecting: entered ? 'Reconnecting. Your place is kept' : 'Connecting',
     interrupted: 'The network has changed. Looking for another way',

@@ -82,8 +82,8 @@ export function share(room) {
   make.onclick = async () => {
     make.disabled = true;
     try {
-      const made = await api('api/shares', { method: 'POST', body: { room: room.room.roomId, role: role.value, expires: Number(life.value) } });
-      out.value = new URL(made.url, root).href;
+      const made = await api('api/shares', { method: 'POST', body: { room: room.room.roomId, role: role.value, expiresIn: Number(life.value) } });
+      out.value = new URL(made.path.replace(/^\//, ''), root).href;
       setText(note, `It lets one person in, once, within ${life.selectedOptions[0].text}. Whoever has it can use it.`);
       await taken();
     } catch (err) {

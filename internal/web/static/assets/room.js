@@ -284,7 +284,7 @@ export class Room extends EventTarget {
       case 'moved':
         return this.#begin(message);
       case 'offer':
-        return this.#receiver.offer(message.sdp);
+        return this.#receiver.offer(message.sdp, message.tracks);
       case 'ice-candidate':
         return this.#receiver.candidate(message.candidate);
       case 'participant-joined':
@@ -305,9 +305,13 @@ export class Room extends EventTarget {
       case 'room':
         this.#room = { ...this.#room, ...message.room };
         return this.#tell('room');
+      case 'unwatched':
+        return this.#stopped(message);
+      case 'muted':
+        this.#silence(message);
+        return this.#tell('muted', message);
       case 'rendition':
       case 'quality':
-      case 'muted':
       case 'message':
         return this.#tell(message.type, message);
       case 'left':
@@ -349,6 +353,21 @@ export class Room extends EventTarget {
     }
     for (const type of ['room', 'participants', 'streams']) this.#tell(type);
     this.#gather();
+  }
+
+  /** The gateway sends a stream no more: because it was asked to, or because it can't. */
+  #stopped({ stream, requestId, reason = '', message = '' }) {
+    if (requestId) return;
+    this.#watched.delete(stream);
+    if (reason !== 'stream-closed') this.#tell('refused', { stream, code: reason, message: message || reason });
+  }
+
+  /** What this participant sends of a kind isn't passed on, or is again. */
+  #silence({ kind, on }) {
+    const me = this.#participants.get(this.#self.userId);
+    if (!me) return;
+    me.muted = [...(me.muted ?? []).filter((k) => k !== kind), ...(on ? [kind] : [])];
+    this.#tell('participants');
   }
 
   #become({ name, role }) {

@@ -17,7 +17,7 @@ const steadyAfter = 5_000;
 const remembered = 256;
 
 /** The messages that are sent again after a loss, where the gateway may have missed them: each says how things are to be, so twice is as good as once. */
-const repeatable = new Set(['answer', 'ice-candidate', 'offer', 'observe', 'select', 'unpublish', 'unwatch', 'view', 'watch']);
+const repeatable = new Set(['answer', 'ice-candidate', 'mute', 'offer', 'observe', 'select', 'unpublish', 'unwatch', 'view', 'watch']);
 
 /**
  * How long to wait before dialing again: exponential, half of it random so that a crowd doesn't come back at one moment. A page that is

@@ -115,6 +115,11 @@ export class Tile {
     this.#follow();
   }
 
+  /** How many frames were shown. */
+  get frames() {
+    return this.#frames;
+  }
+
   /** Shows media in it. @param {MediaStream} media */
   attach(media) {
     this.#moved = performance.now();

@@ -347,7 +347,7 @@ export class Viewer extends EventTarget {
         break;
       case 'offer':
         if (this.#waited && !this.peerConnection?.remoteDescription) this.#startedAt = performance.now();
-        this.#receiver.offer(message.sdp);
+        this.#receiver.offer(message.sdp, message.tracks);
         break;
       case 'ice-candidate':
         this.#receiver.candidate(message.candidate);
