@@ -70,6 +70,7 @@ type member struct {
 	open          bool
 	again         bool
 	sockets       int
+	heard         int // messages of its
 }
 
 func startHall(t *testing.T) *hall {
@@ -323,6 +324,9 @@ func (h *hall) talk(w http.ResponseWriter, r *http.Request) {
 		}
 		h.mu.Lock()
 		h.received = append(h.received, me.name+" "+m.Type)
+		if m.Type != "ping" {
+			me.heard++
+		}
 		h.mu.Unlock()
 		if !me.hear(m) {
 			return
@@ -376,7 +380,7 @@ func (h *hall) join(conn *websocket.Conn, r *http.Request, m hallMessage) *membe
 	conn.WriteJSON(map[string]any{
 		"type": "joined", "roomId": "hall", "userId": me.id, "session": me.session, "version": 1, "iceServers": []any{}, "role": me.role, "can": can,
 		"room": map[string]any{"roomId": "hall", "title": "The hall", "state": "active", "locked": h.locked}, "streams": streams, "participants": there,
-		"resumeWithin": 30, "resumed": m.Resume != "",
+		"resumeWithin": 30, "resumed": m.Resume != "", "received": me.heard,
 	})
 	if m.Resume != "" {
 		for _, message := range me.sent {

@@ -62,7 +62,7 @@ export class Bar extends EventTarget {
     this.#publisher = publisher;
     this.camera = button('camera', 'camera-off', 'c');
     this.microphone = button('microphone', 'microphone-off', 'm');
-    this.screen = button('screen', 'screen', 's');
+    this.screen = button('share-screen', 'screen', 's');
     this.devices = button('devices', 'devices');
     this.sound = button('sound', 'sound');
     this.people = button('people-button', 'people', 'p');

@@ -16,9 +16,6 @@ const steadyAfter = 5_000;
 /** How many messages are remembered until the gateway is known to have had them. */
 const remembered = 256;
 
-/** The messages that are sent again after a loss, where the gateway may have missed them: each says how things are to be, so twice is as good as once. */
-const repeatable = new Set(['answer', 'ice-candidate', 'mute', 'offer', 'observe', 'select', 'unpublish', 'unwatch', 'view', 'watch']);
-
 /**
  * How long to wait before dialing again: exponential, half of it random so that a crowd doesn't come back at one moment. A page that is
  * seen never waits longer than two seconds, because its viewer is waiting too.
@@ -83,9 +80,11 @@ export class Signaling extends EventTarget {
   #resuming = false;
   /** The number of the gateway's last message in the session. */
   #seq = 0;
-  /** Messages that the gateway may not have had, and up to which of them each ping was sent. @type {{ number: number, message: object }[]} */
+  /** Messages of the session that the gateway may not have had, how many there were, and how many of them when each ping was sent. @type {{ number: number, message: object }[]} */
   #unconfirmed = [];
   #number = 0;
+  /** The page's own beginning (early.js), if the session is its: what it has sent the gateway counts too. @type {{ sent: number }?} */
+  #early = null;
   /** @type {number[]} */
   #pings = [];
   #moved = false;
@@ -136,8 +135,8 @@ export class Signaling extends EventTarget {
   }
 
   /**
-   * Sends a message. While the socket is lost, what says how things are to be is kept for the session that is taken up again; the rest
-   * is dropped.
+   * Sends a message. In a session each comes once: what is sent while the socket is lost, and what was lost with it, the gateway gets when
+   * the session is taken up again. Without one it is dropped.
    *
    * @param {string} type
    * @param {object} [fields]
@@ -145,7 +144,7 @@ export class Signaling extends EventTarget {
    */
   send(type, fields = {}) {
     const message = { type, ...fields };
-    const kept = this.#session !== null && repeatable.has(type);
+    const kept = this.#session !== null && type !== 'ping';
     if (kept) {
       this.#unconfirmed.push({ number: ++this.#number, message });
       if (this.#unconfirmed.length > remembered) this.#unconfirmed.shift();
@@ -198,6 +197,7 @@ export class Signaling extends EventTarget {
     if (!this.resumable) this.#forget();
     const join = { ...this.#join(), ...(this.#session ? { resume: this.#session.secret, seq: this.#seq } : {}) };
     const early = begun(this.#url, join);
+    if (!this.#session) this.#early = early ? globalThis.gatewayEarly : null;
     let socket;
     try {
       socket = early?.socket ?? new WebSocket(this.#url);
@@ -240,7 +240,11 @@ export class Signaling extends EventTarget {
   }
 
   #hear(message) {
-    if (message.type === 'pong') return this.#confirm();
+    // what was sent before the ping that is answered has come too: a socket keeps the order
+    if (message.type === 'pong') {
+      this.#moved = false;
+      return this.#confirm(this.#pings.shift() ?? 0);
+    }
     if (message.type === 'joined') this.#begin(message);
     else if (message.seq) {
       if (message.seq <= this.#seq) return; // sent again, but it had come
@@ -252,15 +256,16 @@ export class Signaling extends EventTarget {
     if (message.type === 'joined') this.#moved = false;
   }
 
-  #begin({ session, resumed, resumeWithin, seq }) {
+  #begin({ session, resumed, received = 0, resumeWithin }) {
     this.#session = resumeWithin ? { secret: session, within: resumeWithin * 1_000 } : null;
     this.#lostAt = 0;
     this.#resuming = false;
     if (!resumed) {
-      this.#seq = seq ?? 0;
+      this.#seq = this.#number = 0;
       this.#unconfirmed = [];
       return;
     }
+    this.#confirm(received - (this.#early?.sent ?? 0));
     for (const { message } of this.#unconfirmed) this.#socket?.send(JSON.stringify(message));
   }
 
@@ -270,11 +275,9 @@ export class Signaling extends EventTarget {
     if (!this.#deadline) this.#expect(within);
   }
 
-  /** What was sent before the ping that is answered has come too: a socket keeps the order. */
-  #confirm() {
-    const until = this.#pings.shift() ?? 0;
-    this.#unconfirmed = this.#unconfirmed.filter(({ number }) => number > until);
-    this.#moved = false;
+  /** The gateway has had so many messages of the session. @param {number} count */
+  #confirm(count) {
+    this.#unconfirmed = this.#unconfirmed.filter(({ number }) => number > count);
   }
 
   /** A socket that says nothing for so long is dead, whatever its readyState says. */
