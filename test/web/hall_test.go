@@ -114,6 +114,10 @@ func startHall(t *testing.T) *hall {
 		fmt.Fprint(w, `{}`)
 	}
 	mux.HandleFunc("POST /api/session", post)
+	mux.HandleFunc("GET /api/session", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"subject": "ann", "name": "Ann", "role": "host", "can": ["watch", "publish"], "create": true}`)
+	})
 	mux.HandleFunc("POST /api/shares", post)
 	mux.Handle("/", web.Handler())
 	h.server = httptest.NewServer(mux)

@@ -60,9 +60,12 @@ export function share(room) {
   const life = element('select', { id: 'share-life' }, ...lasting.map(([seconds, name]) => element('option', { value: String(seconds) }, name)));
   life.value = '86400';
   const make = element('button', { type: 'button', class: 'quiet' }, 'Make a link for somebody');
-  const invite = element('div', { class: 'fields two', hidden: room.self.can.has('moderate') ? null : '' },
+  const invite = element('div', { class: 'fields two', hidden: '' },
     element('label', { for: role.id }, element('span', {}, 'May'), role), element('label', { for: life.id }, element('span', {}, 'Within'), life), make);
-  if (room.self.can.has('moderate')) invite.removeAttribute('hidden');
+  api('api/session').then(({ open }) => {
+    invite.hidden = open || !room.self.can.has('moderate');
+    if (open) setText(note, 'Whoever reaches this gateway comes in by it.');
+  }, () => {});
   const dialog = element('dialog', { class: 'sheet share', 'aria-labelledby': 'share-title' },
     element('h2', { id: 'share-title' }, 'Share this room'),
     element('label', { for: out.id, class: 'spoken' }, 'Address of the room'), element('div', { class: 'copy' }, out, copy), note, invite, close);
