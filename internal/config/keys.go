@@ -25,6 +25,7 @@ const (
 	ofDuration                  // Go's spelling: 10s, 500ms
 	ofTexts                     // a list of strings
 	ofPairs                     // any keys with values
+	ofNamed                     // any names, each with keys of another schema
 )
 
 // key is one key that a kind of file may hold. The tables of keys are what the
@@ -39,8 +40,9 @@ type key struct {
 	least, most float64 // bounds of a number, in bit/s, s, or its unit; both 0: none
 	words       []string
 	example     string
-	meaning     string // for the documentation and editors, in Markdown
-	each        bool   // a key of video that a rendition may have too
+	meaning     string  // for the documentation and editors, in Markdown
+	of          *schema // of each section of an ofNamed
+	each        bool    // a key of video that a rendition may have too
 }
 
 // schema is what a kind of file may hold.

@@ -45,7 +45,7 @@ func startIn(t *testing.T, dir string) (url string) {
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")
-	if err := os.WriteFile(conf, []byte("limits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	settings, err := Load(conf, dir, "127.0.0.1:0", nil)
@@ -200,7 +200,7 @@ func TestPortInUseIsSaid(t *testing.T) {
 	if _, err := Load(filepath.Join(t.TempDir(), "none"), t.TempDir(), l.Addr().String(), nil); err == nil {
 		t.Fatal("a configuration that isn't there was loaded")
 	}
-	settings, err := Load(DefaultConfig, t.TempDir(), l.Addr().String(), nil)
+	settings, err := Load(DefaultConfig, t.TempDir(), l.Addr().String(), []string{"GATEWAY_AUTH_MODE=none"})
 	if err != nil {
 		t.Fatal(err)
 	}

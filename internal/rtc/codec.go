@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gateway/internal/media"
@@ -190,4 +191,30 @@ func names(formats []format) string {
 		}
 	}
 	return strings.Join(all, ", ")
+}
+
+// asksMore tells whether format parameters ask more of a decoder than others of the
+// same profile.
+func asksMore(a, b string) bool {
+	if x, y := level(a), level(b); x != y {
+		return x > y
+	}
+	if len(a) != len(b) {
+		return len(a) > len(b) // stereo=1
+	}
+	return a > b
+}
+
+// level is the level in format parameters, in the codec's own unit; 0 if there is none.
+func level(fmtp string) int {
+	if id := parameter(fmtp, "profile-level-id"); len(id) == 6 { // RFC 6184 §8.1
+		n, _ := strconv.ParseUint(id[4:], 16, 8)
+		return int(n)
+	}
+	for _, key := range []string{"level-idx", "level-id"} { // AV1, H.265
+		if n, err := strconv.Atoi(parameter(fmtp, key)); err == nil {
+			return n
+		}
+	}
+	return 0
 }

@@ -108,13 +108,13 @@ func (t *track) observe(on bool) {
 	}
 }
 
-// Frame tells of the frame that was sent under an RTP timestamp lately, while the
-// viewer was observed. Of each frame it tells once.
-func (v *Viewer) Frame(rtp uint32) (FrameTimes, bool) {
+// Frame tells of the frame of a track that was sent under an RTP timestamp lately,
+// while the viewer was observed. Of each frame it tells once.
+func (v *Viewer) Frame(slot string, rtp uint32) (FrameTimes, bool) {
 	v.sendMu.Lock()
 	defer v.sendMu.Unlock()
 	for _, t := range v.tracks {
-		if t.frames == nil {
+		if t.frames == nil || t.slot != slot {
 			continue
 		}
 		if times, ok := t.frames.take(rtp); ok {

@@ -32,18 +32,18 @@ func TestFramesTellWhenTheyWereSent(t *testing.T) {
 	}
 	send(30*time.Second, src.packets[:3]...)
 	second := w.headers[2].Timestamp
-	if _, ok := v.Frame(second); ok {
+	if _, ok := v.Frame(tr.slot, second); ok {
 		t.Error("a frame is told of that isn't sent yet")
 	}
 	send(31*time.Second, src.packets[3])
 	send(32*time.Second, src.packets[4:]...)
 
-	first, ok := v.Frame(w.headers[0].Timestamp)
+	first, ok := v.Frame(tr.slot, w.headers[0].Timestamp)
 	want := FrameTimes{Capture: time.Second, Packetized: src.packets[0].Buffer.Arrived, First: 30 * time.Second, Sent: 30 * time.Second}
 	if !ok || first != want {
 		t.Errorf("the first frame: %v %+v, want %+v", ok, first, want)
 	}
-	got, ok := v.Frame(second)
+	got, ok := v.Frame(tr.slot, second)
 	want = FrameTimes{
 		Capture: 2 * time.Second, Encoding: 20 * time.Second, Encoded: 21 * time.Second, Packetized: src.packets[4].Buffer.Arrived,
 		First: 30 * time.Second, Sent: 32 * time.Second,
@@ -51,14 +51,14 @@ func TestFramesTellWhenTheyWereSent(t *testing.T) {
 	if !ok || got != want {
 		t.Errorf("the second frame: %v %+v, want %+v", ok, got, want)
 	}
-	if _, ok := v.Frame(second); ok {
+	if _, ok := v.Frame(tr.slot, second); ok {
 		t.Error("a frame is told of twice")
 	}
-	if _, ok := v.Frame(second + 1); ok {
+	if _, ok := v.Frame(tr.slot, second+1); ok {
 		t.Error("a frame is told of that was never sent")
 	}
 	v.Observe(false)
-	if _, ok := v.Frame(w.headers[5].Timestamp); ok || tr.frames != nil {
+	if _, ok := v.Frame(tr.slot, w.headers[5].Timestamp); ok || tr.frames != nil {
 		t.Error("frames are remembered although nobody observes")
 	}
 }

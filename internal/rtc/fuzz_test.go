@@ -41,7 +41,7 @@ func FuzzSetAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		accepted, err := v.checkAnswer(r)
+		accepted, _, err := v.checkAnswer(r)
 		if err != nil {
 			return
 		}

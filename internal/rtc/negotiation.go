@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ type negotiation struct {
 	neg        sync.Mutex  // guards what follows; held for a whole Offer, SetAnswer, Answer
 	unanswered atomic.Bool // an offer waits for its answer
 	offered    []proposal  // the sections of the last offer, in order
+	known      []format    // all that was ever offered: a payload type keeps its meaning (RFC 3264 §8.3.2)
 	answers    bool        // the peer offers (WHEP)
 	described  bool        // a remote description has been applied
 	ufrag      string      // the peer's, of that description
@@ -87,17 +89,32 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 
 // propose gives each track the formats that an offer has of it.
 func (v *Viewer) propose() error {
-	taken := func(pt uint8) bool {
-		return slices.ContainsFunc(v.tracks, func(t *track) bool {
-			return slices.ContainsFunc(t.known, func(f format) bool { return f.pt == pt || f.rtx != 0 && f.rtx == pt })
-		})
-	}
 	for _, t := range v.tracks {
-		if err := t.propose(taken); err != nil {
+		if err := t.propose(); err != nil {
 			return err
 		}
 	}
+	v.unify()
 	return nil
+}
+
+// unify has a payload type say the same on all m-lines, as it must in a bundle (RFC
+// 9143 §10.1.2): where streams differ in what doesn't tell formats apart, such as the
+// level, the one that asks for most.
+func (v *Viewer) unify() {
+	most := map[uint8]string{}
+	for _, t := range v.tracks {
+		for _, f := range t.offer {
+			if fmtp, ok := most[f.pt]; !ok || asksMore(f.fmtp, fmtp) {
+				most[f.pt] = f.fmtp
+			}
+		}
+	}
+	for _, t := range v.tracks {
+		for i, f := range t.offer {
+			t.offer[i].fmtp = most[f.pt]
+		}
+	}
 }
 
 func (v *Viewer) offer(restartICE bool) (string, error) {
@@ -115,7 +132,8 @@ func (v *Viewer) offer(restartICE bool) (string, error) {
 // SetAnswer takes the answer to the last Offer. After an error the offer stays
 // open: another answer may follow. A DeclinedError alone says that the answer was
 // taken, without a format that Replace or SetFmtp wanted: the track goes on as it
-// was, and the source that Replace was given is closed.
+// was, and the source that Replace was given is closed; or without some picture at
+// all, which has ended.
 func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	v.neg.Lock()
 	defer v.neg.Unlock()
@@ -129,26 +147,31 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	if err != nil {
 		return v.failed(fmt.Errorf("answer: %w", err))
 	}
-	accepted, err := v.checkAnswer(r)
+	accepted, misfits, err := v.checkAnswer(r)
 	if err != nil {
 		return v.failed(fmt.Errorf("answer: %w", err))
 	}
+	var declined DeclinedError
 	for i, o := range v.offered {
 		switch t := o.track; {
 		case accepted[i] != nil:
 		case o.inactive || t.inactive:
 			t.accepted = nil
 		default:
+			if slices.Contains(misfits, t) {
+				declined.Refused = append(declined.Refused, t.slot)
+				declined.add(fmt.Sprintf("track %q in %s", t.slot, names(o.formats)))
+			}
 			v.decline(t, !r.sections[i].usable)
 		}
 	}
-	var declined DeclinedError
 	for i, o := range v.offered {
 		if accepted[i] == nil {
 			continue
 		}
 		if text := o.track.agree(o.formats, accepted[i]); text != "" {
-			declined.Slots, declined.text = append(declined.Slots, o.track.slot), strings.TrimPrefix(declined.text+", "+text, ", ")
+			declined.Slots = append(declined.Slots, o.track.slot)
+			declined.add(text)
 		}
 	}
 	v.describe(r)
@@ -165,20 +188,23 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 }
 
 // checkAnswer compares an answer with the offer. It returns, for each section,
-// the formats that may be sent, none where the peer declined.
-func (v *Viewer) checkAnswer(r *remote) ([][]format, error) {
+// the formats that may be sent, none where the peer declined, and the pictures that
+// it declined for want of a codec: of the first answer none are borne, if no picture
+// is taken.
+func (v *Viewer) checkAnswer(r *remote) (accepted [][]format, misfits []*track, err error) {
 	if len(r.sections) != len(v.offered) {
-		return nil, badSDP("it has %d m-lines, the offer has %d", len(r.sections), len(v.offered))
+		return nil, nil, badSDP("it has %d m-lines, the offer has %d", len(r.sections), len(v.offered))
 	}
 	if r.setup == "actpass" {
-		return nil, badSDP("setup must not be actpass in an answer")
+		return nil, nil, badSDP("setup must not be actpass in an answer")
 	}
-	accepted := make([][]format, len(v.offered))
+	accepted = make([][]format, len(v.offered))
+	seen := false // some picture is taken
 	some := !slices.ContainsFunc(v.offered, func(o proposal) bool { return !o.inactive })
 	for i, o := range v.offered {
 		t, s := o.track, r.sections[i]
 		if s.mid != t.mid || s.kind() != t.kind {
-			return nil, badSDP("m-line %d is %s %q, the offer has %s %q", i, s.media, s.mid, t.kind, t.mid)
+			return nil, nil, badSDP("m-line %d is %s %q, the offer has %s %q", i, s.media, s.mid, t.kind, t.mid)
 		}
 		if s.usable && !s.receives || o.inactive {
 			continue
@@ -186,16 +212,21 @@ func (v *Viewer) checkAnswer(r *remote) ([][]format, error) {
 		formats := answered(o.formats, s)
 		if !s.usable || len(formats) == 0 {
 			if t.kind == media.Video {
-				return nil, fmt.Errorf("%w: peer doesn't take %s of track %q", ErrNoCodec, names(o.formats), t.slot)
+				misfits = append(misfits, t)
+				err = cmp.Or(err, fmt.Errorf("%w: peer doesn't take %s of track %q", ErrNoCodec, names(o.formats), t.slot))
 			}
 			continue
 		}
 		accepted[i], some = formats, true
+		seen = seen || t.kind == media.Video
 	}
-	if !some {
-		return nil, ErrNotReceiving
+	switch {
+	case !v.described && err != nil && !seen:
+		return nil, nil, err
+	case !v.described && !some:
+		return nil, nil, ErrNotReceiving
 	}
-	return accepted, nil
+	return accepted, misfits, nil
 }
 
 // answered is what an answer leaves of the formats that were offered.

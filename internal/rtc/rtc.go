@@ -18,6 +18,7 @@ package rtc
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"gateway/internal/adapt"
@@ -38,6 +39,8 @@ var (
 	// ErrDeclined is an answer that was taken but leaves out a format that the
 	// offer was about: what was sent before goes on. It comes as a DeclinedError.
 	ErrDeclined = errors.New("peer doesn't take the new format")
+	// ErrTooManyTracks is a track too many for one viewer.
+	ErrTooManyTracks = errors.New("too many tracks")
 	// ErrBadCandidate is an ICE candidate that can't be read, or one too many.
 	ErrBadCandidate = errors.New("candidate is not acceptable")
 	// ErrBadState is a call that doesn't fit now: an answer without an offer, a
@@ -59,11 +62,14 @@ var (
 	errUseless = errors.New("candidate can't be used here")
 )
 
-// DeclinedError is ErrDeclined with the tracks that go on as they were.
+// DeclinedError is ErrDeclined with the tracks that it is about.
 type DeclinedError struct {
-	Slots []string
-	text  string
+	Slots   []string // they go on as they were
+	Refused []string // they have ended: the peer decodes nothing of what they were offered in
+	text    string
 }
+
+func (e *DeclinedError) add(text string) { e.text = strings.TrimPrefix(e.text+", "+text, ", ") }
 
 // Error implements error.
 func (e *DeclinedError) Error() string { return ErrDeclined.Error() + ": " + e.text }

@@ -58,7 +58,6 @@ type track struct {
 	// Guarded by the viewer's negotiation lock; the names are changed with sendMu held too.
 	slot, streamID string
 	mid            string
-	known          []format // all that was ever offered: a payload type keeps its meaning (RFC 3264 §8.3.2)
 	offer          []format // what the last offer lists, best first
 	accepted       []format // what the peer has accepted of it; none while the m-line is inactive
 	inactive       bool     // nothing is to be sent: removed, or declined by the peer

@@ -42,7 +42,7 @@ func (v *Viewer) addTrack(slot string, spec media.Track, streamID string, src So
 		}
 	}
 	if t == nil && len(v.tracks) == maxTracksViewer {
-		return fmt.Errorf("track %q: a viewer takes %d tracks at most", slot, maxTracksViewer)
+		return fmt.Errorf("track %q: %w: %d m-lines are all that there are", slot, ErrTooManyTracks, maxTracksViewer)
 	}
 	v.sendMu.Lock()
 	defer v.sendMu.Unlock()
@@ -143,7 +143,7 @@ func (v *Viewer) Remove(slot string) error {
 		return err
 	}
 	t.inactive = true
-	if t.mid == "" { // no peer knows of it
+	if t.mid == "" && t.offer == nil { // no peer knows of it
 		v.sendMu.Lock()
 		v.tracks = slices.DeleteFunc(slices.Clone(v.tracks), func(o *track) bool { return o == t })
 		v.sendMu.Unlock()
@@ -244,7 +244,7 @@ func (v *Viewer) join(t *track) error {
 // propose lists what an offer has of a track: the format of its latest encoding,
 // then what is sent now and what else the peer has accepted, so that a way back
 // needs no offer, and a peer that doesn't take the new one can go on.
-func (t *track) propose(taken func(uint8) bool) error {
+func (t *track) propose() error {
 	t.viewer.sendMu.Lock()
 	want, cur := t.latest(), t.cur
 	var spec media.Track
@@ -258,8 +258,8 @@ func (t *track) propose(taken func(uint8) bool) error {
 	front, ok := best(t.accepted, spec)
 	if !ok {
 		var err error
-		if front, err = t.assign(spec, taken); err != nil {
-			return err
+		if front, err = t.viewer.assign(spec); err != nil {
+			return fmt.Errorf("track %q: %w", t.slot, err)
 		}
 	}
 	front.fmtp = answerFmtp(spec, front)
@@ -277,19 +277,32 @@ func (t *track) propose(taken func(uint8) bool) error {
 	return nil
 }
 
-// assign finds the payload types of a description that the peer hasn't accepted.
-func (t *track) assign(spec media.Track, taken func(uint8) bool) (format, error) {
-	for _, f := range t.known {
+// assign finds the payload types of a description that the peer hasn't accepted on its
+// m-line: those that it has on another one, so that they last for any number of tracks.
+func (v *Viewer) assign(spec media.Track) (format, error) {
+	for _, f := range v.known {
 		if f.codec == spec.Codec && sameProfile(spec, f) {
 			return f, nil
 		}
 	}
-	f, err := offerFormat(spec, taken)
+	f, err := offerFormat(spec, func(pt uint8) bool {
+		return slices.ContainsFunc(v.known, func(f format) bool { return f.pt == pt || f.rtx != 0 && f.rtx == pt })
+	})
 	if err != nil {
-		return format{}, fmt.Errorf("track %q: %w", t.slot, err)
+		return format{}, err
 	}
-	t.known = append(t.known, f)
+	v.known = append(v.known, f)
 	return f, nil
+}
+
+// Mid is the m-line of a track that is offered or agreed upon; "" if none is.
+func (v *Viewer) Mid(slot string) string {
+	v.neg.Lock()
+	defer v.neg.Unlock()
+	if t := v.bySlot(slot); t != nil && !t.inactive {
+		return t.mid
+	}
+	return ""
 }
 
 // agree takes the formats that the peer has accepted, of those that it was offered.
@@ -326,7 +339,7 @@ func (t *track) settle(offered, accepted []format) (begun, given *encoding, decl
 	t.viewer.sendMu.Lock()
 	defer t.viewer.sendMu.Unlock()
 	want := t.latest()
-	if want == nil {
+	if want == nil || t.named != (msid{}) && t.named != *t.msid.Load() { // it was offered as another
 		return nil, nil, ""
 	}
 	if c := t.cur; c != nil && c != want { // its headers may change

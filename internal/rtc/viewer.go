@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ const (
 	gatherTimeout   = 3 * time.Second
 	maxCandidates   = 100 // of one negotiation
 	maxWriteErrors  = 100 // in a row
-	maxTracksViewer = 16
+	maxTracksViewer = 64  // sound and picture of 32 streams
 )
 
 // ViewerOptions are what a viewer is made of.
@@ -44,6 +45,10 @@ type ViewerOptions struct {
 	// goroutines that read the network and serve other viewers: it must not block,
 	// nor call the viewer.
 	OnEstimate func(adapt.Estimate)
+	// Succeeds is the viewer whose place this one takes at the same PeerConnection of
+	// the peer: its offers have the same m-lines, without tracks until AddTrack, and
+	// payload types keep their meaning. Nil: none.
+	Succeeds *Viewer
 	// ConnectTimeout bounds every negotiation, from Offer or Answer until the
 	// peer has answered and is connected. 30 s if zero.
 	ConnectTimeout time.Duration
@@ -109,7 +114,26 @@ func newViewer(e *Engine, s *shard, o ViewerOptions) *Viewer {
 	if e.relayOnly {
 		v.relays = &relays{}
 	}
+	if o.Succeeds != nil {
+		v.inherit(o.Succeeds)
+		v.o.Succeeds = nil
+	}
 	return v
+}
+
+// inherit gives a new viewer the m-lines of another.
+func (v *Viewer) inherit(old *Viewer) {
+	old.neg.Lock()
+	defer old.neg.Unlock()
+	v.known = slices.Clone(old.known)
+	for _, o := range old.tracks {
+		if o.mid == "" {
+			continue // no peer knows of it
+		}
+		t := newTrack(v, o.slot, o.kind, o.streamID)
+		t.inactive, t.rejected, t.offer = true, o.rejected, o.offer
+		v.tracks = append(v.tracks, t)
+	}
 }
 
 // wake gives the viewer a turn on its shard.

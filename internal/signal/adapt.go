@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync/atomic"
@@ -16,29 +17,44 @@ const (
 	tellQuality   = time.Second // between two quality messages to who observes
 	audioOverhead = 16_000      // bit/s that headers add to a sound
 	wantMargin    = 1.3         // of the best bitrate that a viewer has use for: what must be carried to get it
+	keepMargin    = 1.1         // of the least bitrate of a picture: what it is left with beside larger ones
+	unknownLeast  = 300_000     // bit/s, of a rendition whose bitrate isn't known
+	unknownMost   = 2_500_000
 )
 
-// adaptation is what a session knows of its viewer's network and page, and what it
-// does about it. Touched by run's goroutine only, but for newest.
-type adaptation struct {
-	policy   adapt.Viewer
-	screen   adapt.Screen
-	audible  bool // the page plays the sound
+// transport is what a session knows of its viewer's network. Touched by run's
+// goroutine only, but for newest.
+type transport struct {
 	newest   atomic.Pointer[adapt.Estimate]
 	stir     chan struct{} // newest has changed
 	estimate adapt.Estimate
-	choice   string // rendition that the policy chose; "" before it has
-	paused   bool   // nothing is sent of the picture
-	muted    bool   // nor of the sound
+	observed *time.Ticker // while the client observes
+	sent     uint64       // rtc.Stats.Wire at the last quality message
+	sentAt   time.Time
+	rate     int // bit/s that were sent until then
+}
 
-	decisions []decision   // the last ones
-	observed  *time.Ticker // while the client observes
-	heardOf   string       // track of whose encoder's decisions it has heard
-	heard     int          // and of how many
-	told      int          // of decisions, those that it was told
-	sent      uint64       // rtc.Stats.Wire at the last quality message
-	sentAt    time.Time
-	rate      int // bit/s that were sent until then
+// adaptation is what is known of how the client's page shows a stream, and what is
+// done about that and the network.
+type adaptation struct {
+	policy  adapt.Viewer
+	screen  adapt.Screen
+	audible bool   // the page plays the sound
+	share   int    // bit/s of the network that the picture has; 0: unknown
+	choice  string // rendition that the policy chose; "" before it has
+	paused  bool   // nothing is sent of the picture
+	muted   bool   // nor of the sound
+
+	decisions []decision // the last ones
+	heardOf   string     // track of whose encoder's decisions it has heard
+	heard     int        // and of how many
+	passedOn  int        // of decisions, those that the client was told
+}
+
+// view is how a client's page shows a stream.
+type view struct {
+	width, height    int // device pixels
+	visible, audible bool
 }
 
 // decision is one that was made for a viewer, or for the encoder that it shares.
@@ -52,6 +68,7 @@ type decision struct {
 
 type qualityMessage struct {
 	header
+	Stream string `json:"stream"`
 	quality
 }
 
@@ -59,8 +76,9 @@ type qualityMessage struct {
 type quality struct {
 	At        int64      `json:"at"`                  // Unix milliseconds
 	Estimate  int        `json:"estimate,omitempty"`  // bit/s that the network carries
+	Share     int        `json:"share,omitempty"`     // bit/s of it that this picture has
 	Target    int        `json:"target,omitempty"`    // bit/s of the rendition's encoder
-	Sent      int        `json:"sent"`                // bit/s lately, with all that is sent again
+	Sent      int        `json:"sent"`                // bit/s lately, of all streams, with all that is sent again
 	Rendition string     `json:"rendition"`           // "": none
 	Width     int        `json:"width,omitempty"`     // pixels
 	Height    int        `json:"height,omitempty"`    // pixels
@@ -74,34 +92,28 @@ type quality struct {
 
 // onEstimate is the viewer's OnEstimate.
 func (x *session) onEstimate(e adapt.Estimate) {
-	x.adapt.newest.Store(&e)
-	poke(x.adapt.stir)
+	x.network.newest.Store(&e)
+	poke(x.network.stir)
 }
 
 // ticks is the time to tell who observes.
-func (a *adaptation) ticks() <-chan time.Time {
-	if a.observed == nil {
+func (t *transport) ticks() <-chan time.Time {
+	if t.observed == nil {
 		return nil
 	}
-	return a.observed.C
+	return t.observed.C
 }
 
 // learned follows a new estimate of what the viewer's network carries.
 func (x *session) learned(ctx context.Context) error {
-	a := &x.adapt
-	if e := a.newest.Load(); e != nil {
-		a.estimate = *e
+	if e := x.network.newest.Load(); e != nil {
+		x.network.estimate = *e
 		m := x.server.metrics
-		m.estimate.WithLabelValues(x.stream.Name()).Observe(float64(e.Bps))
-		m.queue.WithLabelValues(x.stream.Name()).Observe(e.Queue.Seconds())
+		for _, w := range x.watches {
+			m.estimate.WithLabelValues(w.stream.Name()).Observe(float64(e.Bps))
+			m.queue.WithLabelValues(w.stream.Name()).Observe(e.Queue.Seconds())
+		}
 	}
-	return x.adjust(ctx)
-}
-
-// view takes note of how the client's page shows the picture.
-func (x *session) view(ctx context.Context, m request) error {
-	x.adapt.screen = adapt.Screen{Width: m.Width, Height: m.Height, Hidden: !m.Visible}
-	x.adapt.audible = m.Audible == nil || *m.Audible
 	return x.adjust(ctx)
 }
 
@@ -111,108 +123,209 @@ func (x *session) observe(on bool) {
 	if x.viewer != nil {
 		x.viewer.Observe(on)
 	}
-	a := &x.adapt
+	n := &x.network
 	switch {
-	case !on && a.observed != nil:
-		a.observed.Stop()
-		a.observed = nil
-	case on && a.observed == nil:
-		a.observed = time.NewTicker(tellQuality)
-		a.told = 0
+	case !on && n.observed != nil:
+		n.observed.Stop()
+		n.observed = nil
+	case on && n.observed == nil:
+		n.observed = time.NewTicker(tellQuality)
+		for _, w := range x.watches {
+			w.passedOn = 0
+		}
 		x.tellQuality()
 	}
 }
 
 // adjust gives the viewer what fits now: its network, its page and its wish.
 func (x *session) adjust(ctx context.Context) error {
-	if x.viewer == nil || !x.connected || x.legs[media.Video] == nil {
+	if x.viewer == nil || !x.connected {
 		return nil
 	}
-	tracks, err := x.tracks(ctx)
+	x.divide()
+	for _, w := range slices.Clone(x.watches) {
+		if err := w.adjust(ctx); err != nil {
+			if err := x.lose(ctx, w, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// adjust is session.adjust for one of the streams.
+func (w *watch) adjust(ctx context.Context) error {
+	if w.legs[media.Video] == nil {
+		return nil
+	}
+	tracks, err := w.tracks(ctx)
 	if err != nil {
 		return err
 	}
-	if !x.decide(tracks) {
+	if !w.decide(tracks) {
 		return nil
 	}
-	return x.rearrange(ctx, tracks)
+	return w.rearrange(ctx, tracks)
+}
+
+// divide shares what the viewer's network carries among all that it watches: sound
+// first, then what is largest on screen.
+func (x *session) divide() {
+	var claims []adapt.Claim
+	pictures, wanted := 0, 0
+	for _, w := range x.watches {
+		c := w.claim()
+		if c.Pixels > 0 {
+			pictures++
+		}
+		sound := w.soundClaim()
+		claims = append(claims, c, adapt.Claim{Audio: true, Most: sound})
+		wanted += c.Most + sound
+	}
+	if x.viewer != nil {
+		x.viewer.Want(wanted)
+	}
+	if pictures == 1 { // what is carried beyond its wants is known too
+		for i := range claims {
+			if claims[i].Pixels > 0 {
+				claims[i].Most = adapt.MaxBps
+			}
+		}
+	}
+	carried := x.network.estimate.Media()
+	shares := adapt.Divide(carried, claims)
+	for i, w := range x.watches {
+		w.share = shares[2*i]
+		if carried > 0 {
+			w.share = max(w.share, 1) // 0 is unknown
+		}
+		if l := w.legs[media.Video]; l != nil && l.sub != nil {
+			l.sub.Carry(w.share)
+		}
+	}
+}
+
+// claim is what the watch's picture claims of the network: nothing while it isn't seen.
+func (w *watch) claim() adapt.Claim {
+	if w.screen.Hidden || w.legs[media.Video] == nil && !w.fresh {
+		return adapt.Claim{}
+	}
+	tracks, err := w.tracks(context.Background()) // known or not: doesn't wait
+	if err != nil {
+		return adapt.Claim{}
+	}
+	list := w.choices(tracks)
+	if len(list) == 0 {
+		return adapt.Claim{}
+	}
+	best, least := list[0], list[len(list)-1]
+	if i := slices.IndexFunc(list, func(t media.Track) bool { return t.Name == w.wished(list) }); i >= 0 {
+		best = list[i]
+	}
+	if w.selected == best.Name {
+		least = best
+	}
+	c := adapt.Claim{
+		Pixels: w.screen.Width * w.screen.Height,
+		Least:  int(keepMargin * float64(cmp.Or(least.Bps, unknownLeast))),
+		Most:   int(wantMargin * float64(cmp.Or(max(best.Bps, best.MaxBps), unknownMost))),
+	}
+	if c.Pixels == 0 {
+		c.Pixels = max(best.Width*best.Height, 1) // nobody has said
+	}
+	return c
+}
+
+// wished is the rendition that the viewer gets if its network carries it.
+func (w *watch) wished(list []media.Track) string {
+	if w.selected != auto {
+		return w.selected
+	}
+	return adapt.Covering(sizes(list), w.screen)
 }
 
 // decide asks the policy, and tells whether something changes. There is a picture.
-func (x *session) decide(tracks []media.Track) bool {
-	a := &x.adapt
+func (w *watch) decide(tracks []media.Track) bool {
 	was := ""
-	if !a.paused {
-		was = x.legs[media.Video].track.Name
+	if !w.paused {
+		was = w.legs[media.Video].track.Name
 	}
-	s := adapt.Situation{Renditions: x.renditions(tracks), Playing: was, Carries: x.share(), Screen: a.screen}
-	if x.selected != auto {
-		s.Pinned = x.selected
+	s := adapt.Situation{Renditions: w.renditions(tracks), Playing: was, Carries: w.share, Screen: w.screen}
+	if w.selected != auto {
+		s.Pinned = w.selected
 	}
-	x.viewer.Want(x.wants(tracks, s))
-	c := a.policy.Step(media.Now(), s)
-	muted := a.screen.Hidden && !a.audible
-	if c.Rendition == was && a.paused == (c.Rendition == "") && muted == a.muted {
+	c := w.policy.Step(media.Now(), s)
+	muted := w.screen.Hidden && !w.audible
+	if c.Rendition == was && w.paused == (c.Rendition == "") && muted == w.muted {
 		return false
 	}
-	a.muted = muted
+	w.muted = muted
 	switch paused := c.Rendition == ""; {
-	case paused && !a.paused:
-		x.decided(decision{What: "pause", From: was, Reason: c.Reason})
-	case !paused && a.paused:
-		x.decided(decision{What: "resume", To: c.Rendition, Reason: "the page is seen again"})
+	case paused && !w.paused:
+		w.decided(decision{What: "pause", From: was, Reason: c.Reason})
+	case !paused && w.paused:
+		w.decided(decision{What: "resume", To: c.Rendition, Reason: "the page is seen again"})
 	case c.Rendition != was:
-		x.decided(decision{What: "rendition", From: was, To: c.Rendition, Reason: c.Reason})
+		w.decided(decision{What: "rendition", From: was, To: c.Rendition, Reason: c.Reason})
 	}
-	a.choice, a.paused = c.Rendition, c.Rendition == ""
+	w.choice, w.paused = c.Rendition, c.Rendition == ""
 	return true
 }
 
+// firstChoice is the rendition that a picture begins with, by what is known of the
+// page and of its share of the network; "" where nothing is.
+func (w *watch) firstChoice(tracks []media.Track) string {
+	if w.screen == (adapt.Screen{}) && w.share == 0 {
+		return ""
+	}
+	s := adapt.Situation{Renditions: w.renditions(tracks), Carries: w.share, Screen: w.screen}
+	if s.Screen.Hidden { // the client is offered something all the same
+		s.Screen = adapt.Screen{Width: 1, Height: 1}
+	}
+	return new(adapt.Viewer).Step(media.Now(), s).Rendition
+}
+
 // decided notes a decision for the viewer.
-func (x *session) decided(d decision) {
+func (w *watch) decided(d decision) {
 	d.At = time.Now().UnixMilli()
-	x.server.metrics.decisions.WithLabelValues(d.What).Inc()
-	x.log.Info("viewer adapts", "what", d.What, "from", d.From, "to", d.To, "reason", d.Reason)
-	x.remember(d)
+	w.session.server.metrics.decisions.WithLabelValues(d.What).Inc()
+	w.log.Info("viewer adapts", "what", d.What, "from", d.From, "to", d.To, "reason", d.Reason)
+	w.remember(d)
 }
 
 // encoderDecided notes what was decided lately for the encoder whose picture the viewer gets.
-func (x *session) encoderDecided(info stream.Info) {
-	a := &x.adapt
+func (w *watch) encoderDecided(info stream.Info) {
 	for _, t := range info.Tracks {
-		if t.Kind != media.Video || t.Name != x.playing || t.Adaptation == nil {
+		if t.Kind != media.Video || t.Name != w.playing || t.Adaptation == nil {
 			continue
 		}
-		if a.heardOf != t.Name || t.Adaptation.Made < a.heard { // what was before is none of this viewer's; or it is counted anew
-			a.heardOf, a.heard = t.Name, t.Adaptation.Made
+		if w.heardOf != t.Name || t.Adaptation.Made < w.heard { // what was before is none of this viewer's; or it is counted anew
+			w.heardOf, w.heard = t.Name, t.Adaptation.Made
 		}
-		fresh := min(t.Adaptation.Made-a.heard, len(t.Adaptation.Decisions))
-		a.heard = t.Adaptation.Made
+		fresh := min(t.Adaptation.Made-w.heard, len(t.Adaptation.Decisions))
+		w.heard = t.Adaptation.Made
 		for _, d := range t.Adaptation.Decisions[len(t.Adaptation.Decisions)-fresh:] {
-			x.remember(decision(d))
+			w.remember(decision(d))
 		}
 	}
 }
 
-func (x *session) remember(d decision) {
-	a := &x.adapt
-	if len(a.decisions) == maxDecisions {
-		a.decisions = slices.Delete(a.decisions, 0, 1)
-		a.told = max(a.told-1, 0)
+func (w *watch) remember(d decision) {
+	if len(w.decisions) == maxDecisions {
+		w.decisions = slices.Delete(w.decisions, 0, 1)
+		w.passedOn = max(w.passedOn-1, 0)
 	}
-	a.decisions = append(a.decisions, d)
-	if a.observed != nil {
-		x.tellQuality()
+	w.decisions = append(w.decisions, d)
+	if w.session.network.observed != nil {
+		w.tellQuality()
 	}
 }
 
-// renditions lists what the client may be given, with the bitrate that each would
-// have with it. Another codec is no choice where there is another rendition in the
-// present one: it takes a negotiation and a new decoder.
-func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
-	var list []adapt.Rendition
-	carries := x.share()
-	l := x.legs[media.Video]
+// choices lists what the client may be given, best first. Another codec is no choice
+// where there is another rendition in the present one: it takes a negotiation and a
+// new decoder.
+func (w *watch) choices(tracks []media.Track) []media.Track {
+	x, l := w.session, w.legs[media.Video]
 	takes := func(t media.Track) bool { return t.Kind == media.Video && x.codecs.takes(t) }
 	kept := func(t media.Track) bool { return l == nil || t.Codec == l.track.Codec }
 	alone := true
@@ -221,83 +334,90 @@ func (x *session) renditions(tracks []media.Track) []adapt.Rendition {
 			alone = false
 		}
 	}
-	for _, t := range tracks {
-		if !takes(t) || !kept(t) && (x.fixed || !alone && t.Name != x.selected) {
-			continue
-		}
-		r := adapt.Rendition{Name: t.Name, Width: t.Width, Height: t.Height}
-		if l != nil && l.sub != nil && l.track.Name == t.Name {
-			r.Bps = l.sub.Carry(carries)
-		} else {
-			r.Bps = x.stream.Target(t.Name, carries)
-		}
-		list = append(list, r)
-	}
-	if !slices.ContainsFunc(list, func(r adapt.Rendition) bool { return r.Width*r.Height == 0 }) {
-		slices.SortStableFunc(list, func(a, b adapt.Rendition) int { return b.Width*b.Height - a.Width*a.Height })
+	list := slices.DeleteFunc(slices.Clone(tracks), func(t media.Track) bool {
+		return !takes(t) || !kept(t) && (x.fixed || !alone && t.Name != w.selected)
+	})
+	if !slices.ContainsFunc(list, func(t media.Track) bool { return t.Width*t.Height == 0 }) {
+		slices.SortStableFunc(list, func(a, b media.Track) int { return b.Width*b.Height - a.Width*a.Height })
 	}
 	return list
 }
 
-// share is what the viewer's network carries of its picture, in bit/s; 0 if unknown.
-func (x *session) share() int {
-	claims := []adapt.Claim{{Pixels: 1, Most: adapt.MaxBps}, {Audio: true, Most: x.soundClaim()}}
-	return adapt.Divide(x.adapt.estimate.Media(), claims)[0]
+// sizes are tracks as renditions whose bitrates don't matter.
+func sizes(list []media.Track) []adapt.Rendition {
+	var renditions []adapt.Rendition
+	for _, t := range list {
+		renditions = append(renditions, adapt.Rendition{Name: t.Name, Width: t.Width, Height: t.Height})
+	}
+	return renditions
 }
 
-// soundClaim is the bit/s that the viewer's sound takes, with headers.
-func (x *session) soundClaim() int {
-	l := x.legs[media.Audio]
-	if l == nil || x.adapt.muted {
+// renditions lists what the client may be given, with the bitrate that each would
+// have with it.
+func (w *watch) renditions(tracks []media.Track) []adapt.Rendition {
+	list := sizes(w.choices(tracks))
+	l := w.legs[media.Video]
+	for i := range list {
+		if r := &list[i]; l != nil && l.sub != nil && l.track.Name == r.Name {
+			r.Bps = l.sub.Carry(w.share)
+		} else {
+			r.Bps = w.stream.Target(r.Name, w.share)
+		}
+	}
+	return list
+}
+
+// soundClaim is the bit/s that the watch's sound takes, with headers.
+func (w *watch) soundClaim() int {
+	l := w.legs[media.Audio]
+	if l == nil || w.muted {
 		return 0
 	}
 	return l.track.Bps + audioOverhead
 }
 
-// wants is how many bit/s the viewer has use for.
-func (x *session) wants(tracks []media.Track, s adapt.Situation) int {
-	sum := x.soundClaim()
-	best := s.Pinned
-	if best == "" && !s.Screen.Hidden {
-		best = adapt.Covering(s.Renditions, s.Screen)
-	}
-	for _, t := range tracks {
-		if t.Kind == media.Video && t.Name == best && !s.Screen.Hidden {
-			sum += int(wantMargin * float64(max(t.Bps, t.MaxBps)))
-		}
-	}
-	return sum
-}
-
-// tellQuality tells who observes.
+// tellQuality tells who observes, of each stream.
 func (x *session) tellQuality() {
-	a := &x.adapt
-	q := x.quality()
-	q.Decisions = append([]decision{}, a.decisions[a.told:]...)
-	a.told = len(a.decisions)
-	x.client.send(&qualityMessage{x.header("quality", ""), q})
+	for _, w := range x.watches {
+		w.tellQuality()
+	}
 }
 
-// quality is what the viewer gets now, without decisions.
-func (x *session) quality() quality {
-	a := &x.adapt
-	q := quality{At: time.Now().UnixMilli(), Rendition: x.playing, Decisions: []decision{}}
+func (w *watch) tellQuality() {
+	x := w.session
+	q := w.quality()
+	q.Decisions = append([]decision{}, w.decisions[w.passedOn:]...)
+	w.passedOn = len(w.decisions)
+	x.client.send(&qualityMessage{x.header("quality", ""), w.stream.Name(), q})
+}
+
+// measure reckons what is sent.
+func (t *transport) measure(wire uint64) {
+	now := time.Now()
+	d := now.Sub(t.sentAt)
+	if !t.sentAt.IsZero() && d <= tellQuality/2 {
+		return
+	}
+	if !t.sentAt.IsZero() {
+		t.rate = int(float64(8*(wire-t.sent)) / d.Seconds())
+	}
+	t.sent, t.sentAt = wire, now
+}
+
+// quality is what the viewer gets of the stream now, without decisions.
+func (w *watch) quality() quality {
+	x := w.session
+	q := quality{At: time.Now().UnixMilli(), Rendition: w.playing, Decisions: []decision{}}
 	if x.viewer == nil {
 		return q
 	}
-	q.Latency = x.ledger.latency(media.Now())
+	q.Latency = w.ledger.latency(media.Now())
 	stats := x.viewer.Stats()
 	q.Estimate, q.Loss = stats.Estimate.Bps, max(stats.Loss, stats.TransportLoss)
 	q.RoundTrip, q.Queue = milliseconds(stats.RTT), milliseconds(stats.Estimate.Queue)
-	now := time.Now()
-	if d := now.Sub(a.sentAt); a.sentAt.IsZero() || d > tellQuality/2 {
-		if !a.sentAt.IsZero() {
-			a.rate = int(float64(8*(stats.Wire-a.sent)) / d.Seconds())
-		}
-		a.sent, a.sentAt = stats.Wire, now
-	}
-	q.Sent = a.rate
-	for _, t := range x.stream.Info().Tracks {
+	x.network.measure(stats.Wire)
+	q.Sent, q.Share = x.network.rate, min(w.share, q.Estimate)
+	for _, t := range w.stream.Info().Tracks {
 		if t.Kind == media.Video && t.Name == q.Rendition {
 			q.Target, q.Width, q.Height, q.FPS = t.Bitrate, t.Width, t.Height, t.FPS
 			if t.Adaptation != nil {
@@ -309,15 +429,15 @@ func (x *session) quality() quality {
 }
 
 // pause ends what is sent of a kind until it is sent again.
-func (x *session) pause(kind media.Kind) error {
-	l := x.legs[kind]
+func (w *watch) pause(kind media.Kind) error {
+	l := w.legs[kind]
 	if l == nil || l.sub == nil || l.declined {
 		return nil
 	}
 	l.sub = nil
 	if kind == media.Video {
-		x.playing = ""
-		x.tell("")
+		w.playing = ""
+		w.tell("")
 	}
-	return x.viewer.Pause(slot(kind))
+	return w.session.viewer.Pause(w.slot(kind))
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"gateway/internal/auth"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -25,14 +27,23 @@ const (
 	unsupportedVersion code = "unsupported-version"
 	codecUnsupported   code = "codec-unsupported"
 	tooManyViewers     code = "too-many-viewers"
+	tooManyStreams     code = "too-many-streams"
 	rateLimited        code = "rate-limited"
 	messageTooLarge    code = "message-too-large"
 	timedOut           code = "timeout"
 	shuttingDown       code = "shutting-down"
 	internal           code = "internal"
+	unauthorized       code = "unauthorized"
+	forbidden          code = "forbidden"
+	tokenExpired       code = "token-expired"
+	roomClosed         code = "room-closed"
+	roomLocked         code = "room-locked"
+	roomFull           code = "room-full"
+	unknownTarget      code = "unknown-target"
+	tooManyRooms       code = "too-many-rooms"
+	nameTaken          code = "name-taken"
 
 	// these are answers over HTTP only
-	forbidden            code = "forbidden"
 	methodNotAllowed     code = "method-not-allowed"
 	unsupportedType      code = "unsupported-media-type"
 	notReceiving         code = "not-receiving"
@@ -56,13 +67,22 @@ var codes = map[code]struct {
 	unsupportedVersion: {true, websocket.ClosePolicyViolation, http.StatusBadRequest},
 	codecUnsupported:   {true, websocket.ClosePolicyViolation, http.StatusNotAcceptable},
 	tooManyViewers:     {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	tooManyStreams:     {false, websocket.ClosePolicyViolation, http.StatusConflict},
 	rateLimited:        {true, websocket.ClosePolicyViolation, http.StatusTooManyRequests},
 	messageTooLarge:    {true, websocket.CloseMessageTooBig, http.StatusRequestEntityTooLarge},
 	timedOut:           {true, websocket.ClosePolicyViolation, http.StatusRequestTimeout},
 	shuttingDown:       {true, websocket.CloseGoingAway, http.StatusServiceUnavailable},
 	internal:           {true, websocket.CloseInternalServerErr, http.StatusInternalServerError},
+	unauthorized:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
+	forbidden:          {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	tokenExpired:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
+	roomClosed:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	roomLocked:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	roomFull:           {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	unknownTarget:      {false, websocket.ClosePolicyViolation, http.StatusNotFound},
+	tooManyRooms:       {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	nameTaken:          {false, websocket.ClosePolicyViolation, http.StatusConflict},
 
-	forbidden:            {true, websocket.ClosePolicyViolation, http.StatusForbidden},
 	methodNotAllowed:     {true, websocket.ClosePolicyViolation, http.StatusMethodNotAllowed},
 	unsupportedType:      {true, websocket.ClosePolicyViolation, http.StatusUnsupportedMediaType},
 	notReceiving:         {true, websocket.ClosePolicyViolation, http.StatusUnprocessableEntity},
@@ -88,6 +108,17 @@ func refuse(c code, format string, args ...any) *refusal {
 	return &refusal{code: c, message: fmt.Sprintf(format, args...), fatal: codes[c].fatal}
 }
 
+// mildly is a refusal after which the conversation goes on, whatever the code
+// means elsewhere; nil of nil.
+func mildly(err error) error {
+	if err == nil {
+		return nil
+	}
+	r := *refusalOf(err)
+	r.fatal = r.fatal && r.code == internal
+	return &r
+}
+
 // Error implements error.
 func (r *refusal) Error() string { return string(r.code) + ": " + r.message }
 
@@ -108,12 +139,23 @@ func refusalOf(err error) *refusal {
 		{rtc.ErrBadSDP, badSDP},
 		{rtc.ErrBadCandidate, badCandidate},
 		{rtc.ErrNoCodec, codecUnsupported},
+		{rtc.ErrTooManyTracks, tooManyStreams},
 		{rtc.ErrNotReceiving, notReceiving},
 		{rtc.ErrBadState, badState},
 		{rtc.ErrNeedsFullICE, badState},
 		{rtc.ErrClosed, badState},
 		{rtc.ErrConnectTimeout, timedOut},
 		{stream.ErrClosed, notFound},
+		{auth.ErrUnauthorized, unauthorized},
+		{room.ErrNotFound, notFound},
+		{room.ErrForbidden, forbidden},
+		{room.ErrClosed, roomClosed},
+		{room.ErrLocked, roomLocked},
+		{room.ErrFull, roomFull},
+		{room.ErrTooMany, tooManyRooms},
+		{room.ErrUnknownTarget, unknownTarget},
+		{room.ErrNameTaken, nameTaken},
+		{room.ErrLeft, badState},
 	} {
 		if errors.Is(err, known.err) {
 			return refuse(known.code, "%.500s", err)

@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -15,58 +16,37 @@ import (
 // has that name.
 const auto = "auto"
 
-// leg is one kind of media on its way to the client: a track of its viewer.
-type leg struct {
-	track    media.Track          // what was asked of the viewer last
-	sub      *stream.Subscription // the viewer's
-	streamID string
-	declined bool // by the client
-}
-
-// slot is the track's name at the client, whichever rendition it carries.
-func slot(k media.Kind) string { return k.String() }
-
-// streamID is the msid stream of a kind: tracks that share one are played in step.
-func (x *session) streamID(k media.Kind) string {
-	if l := x.legs[k]; l != nil && x.fixed {
-		return l.streamID
-	}
-	if k == media.Audio && x.sync == "video-first" {
-		return x.stream.Name() + "-audio"
-	}
-	return x.stream.Name()
-}
-
 // arrange gives the viewer, of the tracks that the stream has now, those that the
 // client can decode and has selected. It tells whether the client must be offered
 // something. A refusal says that nothing fits.
-func (x *session) arrange(tracks []media.Track) (offer bool, err error) {
+func (w *watch) arrange(tracks []media.Track) (offer bool, err error) {
+	x := w.session
 	if x.kinds != nil {
 		tracks = slices.DeleteFunc(slices.Clone(tracks), func(t media.Track) bool { return !slices.Contains(x.kinds, t.Kind) })
 	}
-	wanted := x.selected
+	wanted := w.selected
 	if wanted == auto {
-		wanted = x.adapt.choice
+		wanted = cmp.Or(w.choice, w.firstChoice(tracks))
 	}
 	chosen, err := choose(tracks, x.codecs, wanted)
 	if err != nil {
 		return false, err
 	}
-	if x.selected != auto && !slices.ContainsFunc(chosen, func(t media.Track) bool { return t.Kind == media.Video && t.Name == x.selected }) {
-		x.log.Info("rendition can't be had any more", "rendition", x.selected)
-		x.selected = auto
-		x.tell("")
+	if w.selected != auto && !slices.ContainsFunc(chosen, func(t media.Track) bool { return t.Kind == media.Video && t.Name == w.selected }) {
+		w.log.Info("rendition can't be had any more", "rendition", w.selected)
+		w.selected = auto
+		w.tell("")
 	}
 	for _, kind := range []media.Kind{media.Video, media.Audio} {
 		i := slices.IndexFunc(chosen, func(t media.Track) bool { return t.Kind == kind })
 		var due bool
 		switch {
 		case i < 0:
-			due, err = x.remove(kind)
-		case kind == media.Video && x.adapt.paused, kind == media.Audio && x.adapt.muted:
-			err = x.pause(kind)
+			due, err = w.remove(kind)
+		case kind == media.Video && w.paused, kind == media.Audio && w.muted:
+			err = w.pause(kind)
 		default:
-			due, err = x.send(chosen[i])
+			due, err = w.send(chosen[i])
 		}
 		if err != nil {
 			return false, err
@@ -77,37 +57,37 @@ func (x *session) arrange(tracks []media.Track) (offer bool, err error) {
 }
 
 // remove takes a kind from the viewer.
-func (x *session) remove(kind media.Kind) (offer bool, err error) {
-	if x.legs[kind] == nil {
+func (w *watch) remove(kind media.Kind) (offer bool, err error) {
+	if w.legs[kind] == nil {
 		return false, nil
 	}
-	delete(x.legs, kind)
-	x.log.Info("track is gone", "track", slot(kind))
+	delete(w.legs, kind)
+	w.log.Info("track is gone", "track", w.slot(kind))
 	if kind == media.Video {
-		x.playing = ""
-		x.tell("")
+		w.playing = ""
+		w.tell("")
 	}
-	return true, x.viewer.Remove(slot(kind))
+	return true, w.session.viewer.Remove(w.slot(kind))
 }
 
 // send has the viewer send a track: from the beginning, in the place of another of
 // its kind, or on.
-func (x *session) send(t media.Track) (offer bool, err error) {
-	l := x.legs[t.Kind]
-	id := x.streamID(t.Kind)
+func (w *watch) send(t media.Track) (offer bool, err error) {
+	l := w.legs[t.Kind]
+	id := w.streamID(t.Kind)
 	switch {
-	case l == nil && x.fixed:
+	case l == nil && w.session.fixed:
 		return false, nil // its client has made its offer
 	case l == nil:
-	case l.track.Name == t.Name && l.streamID == id && l.sub != nil && x.stream.Current(l.sub):
+	case l.track.Name == t.Name && l.streamID == id && l.sub != nil && w.stream.Current(l.sub):
 		if l.track.Fmtp != t.Fmtp && !l.declined {
-			x.log.Info("format changed", "track", t.Name, "fmtp", t.Fmtp)
-			offer = x.viewer.SetFmtp(slot(t.Kind), t.Fmtp)
+			w.log.Info("format changed", "track", t.Name, "fmtp", t.Fmtp)
+			offer = w.session.viewer.SetFmtp(w.slot(t.Kind), t.Fmtp)
 		}
 		l.track = t
 		return offer, nil
 	case l.streamID != id: // sync has changed
-		if _, err := x.remove(t.Kind); err != nil {
+		if _, err := w.remove(t.Kind); err != nil {
 			return false, err
 		}
 		l = nil
@@ -115,22 +95,22 @@ func (x *session) send(t media.Track) (offer bool, err error) {
 	if l != nil && l.sub != nil {
 		l.sub.Carry(0) // its encoder needn't mind this viewer any more
 	}
-	sub, err := x.stream.Subscribe(t.Name)
+	sub, err := w.stream.Subscribe(t.Name)
 	if errors.Is(err, stream.ErrClosed) {
 		return false, streamClosed
 	} else if err != nil {
 		return false, nil // it has gone just now: the stream says so at once
 	}
-	if t = sub.Track(); !x.codecs.takes(t) { // or has changed
+	if t = sub.Track(); !w.session.codecs.takes(t) { // or has changed
 		sub.Close()
 		return false, nil
 	}
 	switch {
 	case l == nil:
-		offer, err = true, x.viewer.AddTrack(slot(t.Kind), t, id, sub)
+		offer, err = true, w.session.viewer.AddTrack(w.slot(t.Kind), t, id, sub)
 		l = &leg{streamID: id}
 	default:
-		offer, err = x.viewer.Replace(slot(t.Kind), t, sub)
+		offer, err = w.session.viewer.Replace(w.slot(t.Kind), t, sub)
 		if errors.Is(err, rtc.ErrNotReceiving) {
 			l.declined, err = true, nil
 		}
@@ -139,34 +119,46 @@ func (x *session) send(t media.Track) (offer bool, err error) {
 		return false, err
 	}
 	l.track, l.sub = t, sub
-	x.legs[t.Kind] = l
+	w.legs[t.Kind] = l
 	if t.Kind == media.Video {
-		sub.Carry(x.share())
+		sub.Carry(w.share)
 	}
 	return offer, nil
 }
 
-// rearrange is arrange, and the offer that follows from it. When nothing fits any
-// more, the session ends; where the client made the offer, a new one may do.
-func (x *session) rearrange(ctx context.Context, tracks []media.Track) error {
-	offer, err := x.arrange(tracks)
+// rearrange is arrange, and the offer that follows from it. An error is the session's,
+// or says that the stream can't be watched on: see session.lose.
+func (w *watch) rearrange(ctx context.Context, tracks []media.Track) error {
+	x := w.session
+	offer, err := w.arrange(tracks)
 	if err != nil && x.fixed && (errors.Is(err, rtc.ErrNoCodec) || refusalOf(err).code == codecUnsupported) {
-		return streamChanged
+		return streamChanged // where the client made the offer, a new one may do
 	}
-	if err != nil || !offer {
+	if err != nil {
 		return err
 	}
-	return x.offer(ctx, nextOffer{})
+	if offer {
+		if err := x.offer(ctx, nextOffer{}); err != nil {
+			return err
+		}
+	}
+	if l := w.legs[media.Video]; l != nil && w.fresh && x.kind == overWebSocket {
+		w.playing = l.track.Name
+		w.tell("")
+	}
+	w.fresh = false
+	return nil
 }
 
-// choice acts on a client's select. A refusal leaves all as it was.
-func (x *session) choice(ctx context.Context, name, requestID string) error {
-	if x.viewer == nil { // what there is to select isn't known yet
-		x.selected = name
-		x.tell(requestID)
+// choose acts on a client's select. A refusal leaves all as it was.
+func (w *watch) choose(ctx context.Context, name, requestID string) error {
+	x := w.session
+	if x.viewer == nil || w.fresh { // what there is to select isn't known yet
+		w.selected = name
+		w.tell(requestID)
 		return nil
 	}
-	tracks, err := x.tracks(ctx)
+	tracks, err := w.tracks(ctx)
 	if err != nil {
 		return err
 	}
@@ -175,13 +167,13 @@ func (x *session) choice(ctx context.Context, name, requestID string) error {
 		r.fatal = false
 		return &r
 	}
-	x.log.Info("rendition selected", "rendition", name)
-	x.selected = name
-	x.tell(requestID)
-	if x.connected && x.legs[media.Video] != nil {
-		x.decide(tracks)
+	w.log.Info("rendition selected", "rendition", name)
+	w.selected = name
+	w.tell(requestID)
+	if err := x.adjust(ctx); err != nil {
+		return err
 	}
-	return x.rearrange(ctx, tracks)
+	return w.rearrange(ctx, tracks)
 }
 
 // selectable refuses a rendition that there isn't, or that the client can't decode.
@@ -204,29 +196,9 @@ func (x *session) selectable(tracks []media.Track, name string) error {
 	return refuse(notFound, "the stream has no rendition %.128q, but %s", name, strings.Join(names, ", "))
 }
 
-// declined follows an answer that left out the codec of a track that was to be
-// sent instead of another. The session goes on without that codec, if it can.
-func (x *session) declined(ctx context.Context, d *rtc.DeclinedError) error {
-	for kind, l := range x.legs {
-		if slices.Contains(d.Slots, slot(kind)) {
-			x.codecs.declined = append(x.codecs.declined, l.track.Codec)
-			l.track, l.sub = media.Track{}, nil // what goes on may be of no use any more: begin anew
-		}
-	}
-	tracks, err := x.tracks(ctx)
-	if err != nil {
-		return err
-	}
-	if err := x.rearrange(ctx, tracks); err != nil {
-		return err
-	}
-	r := refuse(codecUnsupported, "%.500s", d)
-	r.fatal = false
-	return r
-}
-
 // tell says which rendition plays and which one is selected; requestID is that of
 // the select which it answers.
-func (x *session) tell(requestID string) {
-	x.client.send(&renditionMessage{x.header("rendition", requestID), x.playing, x.selected})
+func (w *watch) tell(requestID string) {
+	x := w.session
+	x.client.send(&renditionMessage{x.header("rendition", requestID), w.stream.Name(), w.playing, w.selected})
 }

@@ -221,7 +221,9 @@ func TestReloadChangesCodecsOnOneConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the new encoding is subscribed to", func() bool {
-		ok, err := call(context.Background(), x, func(context.Context) (bool, error) { return g.streams["test"].Current(x.legs[media.Video].sub), nil })
+		ok, err := call(context.Background(), x, func(context.Context) (bool, error) {
+			return g.streams["test"].Current(x.watches[0].legs[media.Video].sub), nil
+		})
 		return ok && err == nil
 	})
 	p.receives("VP8")
@@ -381,7 +383,7 @@ func TestWHEPChoosesARendition(t *testing.T) {
 		p.accept(resp.body)
 		p.sees(video)
 		x := g.session(resp.header.Get("Location")[len("/whep/ladder/"):])
-		got, err := call(context.Background(), x, func(context.Context) (string, error) { return x.legs[media.Video].track.Name, nil })
+		got, err := call(context.Background(), x, func(context.Context) (string, error) { return x.watches[0].legs[media.Video].track.Name, nil })
 		if err != nil || got != want {
 			t.Errorf("%q: %q, %v", query, got, err)
 		}
@@ -411,8 +413,8 @@ func TestWHEPViewerStaysWhileItsCodecDoes(t *testing.T) {
 	g.reload(t, "ladder", best, media.Track{Name: "middle", Kind: media.Video, Codec: media.VP8})
 	eventually(t, "the other rendition of that codec is sent, and no audio", func() bool {
 		ok, err := call(context.Background(), x, func(context.Context) (bool, error) {
-			l := x.legs[media.Video]
-			return l != nil && l.track.Name == "middle" && x.legs[media.Audio] == nil && x.playing == "middle", nil
+			l := x.watches[0].legs[media.Video]
+			return l != nil && l.track.Name == "middle" && x.watches[0].legs[media.Audio] == nil && x.watches[0].playing == "middle", nil
 		})
 		if err != nil {
 			t.Fatal(err)

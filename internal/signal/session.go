@@ -7,14 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"gateway/internal/auth"
 	"gateway/internal/media"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
-	"gateway/internal/stream"
 )
+
+// maxWatched is how many streams one session watches at most.
+const maxWatched = 32
 
 // departure is why a session ended that wasn't refused: the reason of `left`.
 type departure string
@@ -51,10 +59,11 @@ const (
 	overWHEP      = "whep"
 )
 
-// session is one participant who watches one stream, from join to left.
+// session is one participant who watches streams of a room on one PeerConnection,
+// from join to left.
 //
 // Its goroutine, run, owns its state. Everything else reaches it by channels:
-// the client's messages as calls, the stream's changes and the viewer's
+// the client's messages as calls, the streams' changes and the viewer's
 // candidates and end as events. So nothing is locked, and nobody is held up but
 // the client who talks.
 type session struct {
@@ -62,7 +71,6 @@ type session struct {
 	user   string // how others may know the participant
 	kind   string // overWebSocket or overWHEP
 	server *Server
-	stream *stream.Stream
 	client client
 	codecs *codecs
 	trace  string
@@ -71,67 +79,86 @@ type session struct {
 
 	cancel     context.CancelCauseFunc
 	calls      chan func(context.Context) error
-	changed    chan struct{} // the stream has changed
+	changed    chan struct{} // a stream has changed
 	candidates chan *rtc.Candidate
 	states     chan rtc.State
-	switched   chan struct{}          // the viewer sends another rendition
-	newest     atomic.Pointer[string] // its name
-	done       chan struct{}          // closed when run has ended
+	switched   chan struct{} // switches has something
+	switches   switches
+	ear        ear
+	place      *room.Participant
+	relayed    *rate.Limiter            // bytes for others
+	names      atomic.Pointer[[]string] // of the streams that are watched, for others
+	done       chan struct{}            // closed when run has ended
 
 	// below: touched only by run's goroutine
+	room      string
 	request   string // id of the client's request that the next joined or left answers
 	viewer    *rtc.Viewer
-	legs      map[media.Kind]*leg // what the viewer was given
-	kinds     []media.Kind        // that the client receives; nil: any
-	fixed     bool                // the client made the offer: codecs and tracks stay
-	selected  string              // a rendition, or auto
-	playing   string              // the rendition that is sent; "" before the first packet
-	told      streamState         // what the client knows of the stream
-	sync      string              // stream.Info's
-	offered   bool                // an offer waits for its answer
-	gathering bool                // the gateway's candidates aren't all found yet
-	started   bool                // ICE has begun to connect
-	connected bool                // at least once
-	fullICE   bool                // the client doesn't connect without
-	next      *nextOffer          // to be made when the last one is settled
-	trickled  int                 // candidates of the client since the last offer
-	reported  bool                // the client told its time to first frame
-	ledger    ledger              // where the time of its frames went
-	whep      resource            // over WHEP
-	adapt     adaptation
+	watches   []*watch     // in the order in which they began
+	single    *watch       // the client has asked for nothing else: the session ends with it
+	numbered  int          // watches so far
+	kinds     []media.Kind // that the client receives; nil: any
+	fixed     bool         // the client made the offer: codecs and tracks stay
+	offered   bool         // an offer waits for its answer
+	gathering bool         // the gateway's candidates aren't all found yet
+	started   bool         // ICE has begun to connect
+	connected bool         // at least once
+	fullICE   bool         // the client doesn't connect without
+	next      *nextOffer   // to be made when the last one is settled
+	trickled  int          // candidates of the client since the last offer
+	reported  bool         // the client told its time to first frame
+	whep      resource     // over WHEP
+	granted   *auth.Grant  // as it was authenticated; what holds is the place's
+	expiry    *time.Timer  // see watchExpiry
+	noticed   bool         // token-expiring was sent
+	network   transport
 }
 
-// nextOffer is an offer that can't be made yet.
-type nextOffer struct {
-	restartICE bool
-	requestID  string
+// switches are the renditions that the viewer has begun to send and that the session
+// hasn't heard of, by slot.
+type switches struct {
+	mu     sync.Mutex // guards newest; held for a moment, on a goroutine that serves others too
+	newest map[string]string
 }
 
-// join begins a session for a client that asked for one over a WebSocket.
-func (s *Server) join(ctx context.Context, m request, c client) (*session, error) {
+func (s *switches) put(slot, rendition string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.newest == nil {
+		s.newest = make(map[string]string)
+	}
+	s.newest[slot] = rendition
+}
+
+func (s *switches) take() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.newest
+	s.newest = nil
+	return all
+}
+
+// join begins a session for a client with a grant that asked for one over a WebSocket.
+func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c client) (*session, error) {
 	if m.Version != protocolVersion {
 		return nil, refuse(unsupportedVersion, "version %d is not spoken here; version %d is", m.Version, protocolVersion)
 	}
-	name := cmp.Or(m.Stream, m.RoomID)
-	st, ok := s.streams.Stream(name)
-	if !ok || name != m.RoomID { // every stream is its own room
-		return nil, refuse(notFound, "no room %q with a stream %q", m.RoomID, name)
-	}
-	x := s.newSession(ctx, overWebSocket, st, c)
-	x.codecs, x.request, x.selected = cmp.Or(m.Codecs, x.codecs), m.RequestID, cmp.Or(m.Rendition, auto)
-	if err := x.start(ctx); err != nil {
+	x := s.newSession(ctx, overWebSocket, m.RoomID, c)
+	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
+	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
+	if err != nil {
 		return nil, err
 	}
 	return x, nil
 }
 
-func (s *Server) newSession(ctx context.Context, kind string, st *stream.Stream, c client) *session {
+func (s *Server) newSession(ctx context.Context, kind, name string, c client) *session {
 	x := &session{
 		id:         rand.Text(), // 128 bits at least
 		user:       strings.ToLower(rand.Text()[:12]),
 		kind:       kind,
+		room:       name,
 		server:     s,
-		stream:     st,
 		client:     c,
 		trace:      TraceID(ctx),
 		began:      time.Now(),
@@ -140,21 +167,28 @@ func (s *Server) newSession(ctx context.Context, kind string, st *stream.Stream,
 		candidates: make(chan *rtc.Candidate, 256),
 		states:     make(chan rtc.State, 64),
 		switched:   make(chan struct{}, 1),
+		ear:        ear{due: make(chan struct{}, 1)},
+		relayed:    rate.NewLimiter(relayRate, relayBurst),
 		codecs:     new(codecs),
-		legs:       make(map[media.Kind]*leg),
-		selected:   auto,
-		adapt:      adaptation{stir: make(chan struct{}, 1), audible: true},
+		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
-	x.log = s.log.With("stream", st.Name(), "viewer", x.user, "trace_id", x.trace)
+	x.log = s.log.With("room", name, "viewer", x.user, "trace_id", x.trace)
+	x.rename()
 	return x
 }
 
-// start admits the session and starts its goroutine, which outlives ctx and ends
-// by end.
-func (x *session) start(ctx context.Context) error {
+// start admits the session, finds it a place in its room and starts its goroutine,
+// which outlives ctx and ends by end.
+func (x *session) start(ctx context.Context, j room.Joining, m request) error {
 	ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := x.server.enterSession(x); err != nil {
+		x.cancel(err)
+		return err
+	}
+	if err := x.settle(j, m); err != nil {
+		x.server.forget(x)
+		x.server.handlers.Done()
 		x.cancel(err)
 		return err
 	}
@@ -177,10 +211,14 @@ func (x *session) run(ctx context.Context) {
 	defer x.server.metrics.sessions.WithLabelValues(x.kind).Dec()
 	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind)
 
-	unwatch := x.stream.Watch(func(stream.Info) { poke(x.changed) })
-	defer unwatch()
-	x.greet()
-	err := x.follow(ctx)
+	for _, w := range x.watches {
+		w.begin()
+	}
+	err := x.learn(ctx) // it is joined, to begin with
+	if err == nil {
+		err = x.follow(ctx)
+	}
+	x.watchExpiry()
 	for err == nil {
 		err = x.step(ctx)
 	}
@@ -209,6 +247,10 @@ func (x *session) step(ctx context.Context) error {
 		return x.reopen(ctx)
 	case <-x.changed:
 		return x.follow(ctx)
+	case <-x.ear.due:
+		return x.learn(ctx)
+	case <-x.expires():
+		return x.expire()
 	case c := <-x.candidates:
 		x.client.send(&candidateMessage{x.header("ice-candidate", ""), x.id, c})
 		if c == nil {
@@ -217,13 +259,17 @@ func (x *session) step(ctx context.Context) error {
 		}
 	case state := <-x.states:
 		return x.enter(ctx, state)
-	case <-x.adapt.stir:
+	case <-x.network.stir:
 		return x.learned(ctx)
-	case <-x.adapt.ticks():
+	case <-x.network.ticks():
 		x.tellQuality()
 	case <-x.switched:
-		x.playing = *x.newest.Load()
-		x.tell("")
+		for slot, name := range x.switches.take() {
+			if w := x.showing(slot); w != nil {
+				w.playing = name
+				w.tell("")
+			}
+		}
 	case do := <-x.calls:
 		var left departure
 		if err := do(ctx); errors.As(err, &left) {
@@ -266,166 +312,42 @@ func ending(err error) error {
 }
 
 // greet tells the client that it is in.
-func (x *session) greet() {
-	info := x.stream.Info()
-	x.told, x.sync = stateOf(info), info.Sync
-	x.client.send(&joinedMessage{
-		header: x.header("joined", x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
-		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), Stream: x.told,
-	})
+func (x *session) greet(s room.Snapshot) {
+	m := x.greeting("joined", s)
+	if w := x.single; w != nil {
+		w.told = stateOf(w.offered, w.stream.Info())
+		m.Stream = &w.told
+	}
+	x.client.send(m)
 	x.request = ""
 }
 
-// follow brings the session up to date with its stream: tells the client what
-// has changed, and offers what hasn't been offered.
+func (x *session) greeting(kind string, s room.Snapshot) *joinedMessage {
+	return &joinedMessage{
+		header: x.header(kind, x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
+		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), placeState: x.describePlace(s),
+	}
+}
+
+// follow brings the session up to date with the streams that have changed.
 func (x *session) follow(ctx context.Context) error {
-	info := x.stream.Info()
-	now := stateOf(info)
-	x.sync = info.Sync
-	x.encoderDecided(info)
-	if !now.equal(x.told) {
-		x.told = now
-		x.client.send(&streamMessage{x.header("stream", ""), now})
-	}
-	if now.State == stream.Closed {
-		return streamClosed
-	}
-	if len(now.Tracks) == 0 {
-		return nil // the source isn't there yet
-	}
-	tracks, err := x.tracks(ctx)
-	if err != nil {
-		return err
-	}
-	switch {
-	case x.viewer != nil:
-		return x.rearrange(ctx, tracks)
-	case x.kind == overWebSocket:
-		return x.open(ctx, tracks)
-	}
-	return nil // WHEP: the client offers
-}
-
-// tracks lists the stream's tracks, which are known: it doesn't wait.
-func (x *session) tracks(ctx context.Context) ([]media.Track, error) {
-	tracks, err := x.stream.Tracks(ctx)
-	if errors.Is(err, stream.ErrClosed) {
-		return nil, streamClosed
-	}
-	return tracks, err
-}
-
-// open makes the viewer and offers it what the client can decode.
-func (x *session) open(ctx context.Context, tracks []media.Track) error {
-	if err := x.newViewer(); err != nil {
-		return err
-	}
-	if err := x.rearrange(ctx, tracks); err != nil {
-		return err
-	}
-	if l := x.legs[media.Video]; l != nil {
-		x.playing = l.track.Name
-		x.tell("")
-	}
-	return nil
-}
-
-// reopen offers full ICE to a client that didn't connect without: a restart of ICE
-// on its PeerConnection, with another viewer here.
-func (x *session) reopen(ctx context.Context) error {
-	x.log.InfoContext(ctx, "viewer is offered full ICE", "reason", x.viewer.Err())
-	tracks, err := x.tracks(ctx)
-	if err != nil {
-		return err
-	}
-	x.fullICE, x.offered, x.started, x.next, x.trickled = true, false, false, nil, 0
-	clear(x.legs)
-	return x.open(ctx, tracks)
-}
-
-// newViewer makes the viewer, without tracks. From then on leave closes it.
-func (x *session) newViewer() (err error) {
-	options := rtc.ViewerOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
-		FullICE: x.fullICE || strings.Contains(x.whep.offer, "a=ice-lite"),
-		OnState: func(s rtc.State) {
-			select {
-			case x.states <- s:
-			default: // the session is at its end
-			}
-		},
-		OnEstimate: x.onEstimate,
-		OnSwitch: func(at string, t media.Track) {
-			if at == slot(media.Video) {
-				x.newest.Store(&t.Name)
-				poke(x.switched)
-			}
-		},
-	}
-	if x.kind == overWebSocket {
-		x.gathering = true // begins with the first offer
-		options.OnCandidate = func(c *rtc.Candidate) {
-			select {
-			case x.candidates <- c:
-			default: // more than any host has
-				x.log.Warn("candidate dropped", "candidate", c)
+	for _, w := range slices.Clone(x.watches) {
+		if !w.stale.Swap(false) {
+			continue
+		}
+		if err := w.follow(ctx); err != nil {
+			if err := x.lose(ctx, w, err); err != nil {
+				return err
 			}
 		}
 	}
-	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
-		return fmt.Errorf("viewer: %w", err)
-	}
-	x.viewer.Observe(x.adapt.observed != nil)
 	return nil
-}
-
-// offer makes an offer and sends it, or keeps it for later: the last one must
-// have been answered. pion's ICE agent can't be restarted while it gathers (a
-// data race), nor between an answer and its start, which comes later on another
-// goroutine and would bring back the answer's credentials.
-func (x *session) offer(ctx context.Context, o nextOffer) error {
-	if x.offered || o.restartICE && (x.gathering || !x.started) {
-		if x.next != nil {
-			o.restartICE = o.restartICE || x.next.restartICE
-			o.requestID = cmp.Or(o.requestID, x.next.requestID)
-		}
-		x.next = &o
-		return nil
-	}
-	sdp, err := x.viewer.Offer(ctx, o.restartICE)
-	if err != nil {
-		return fmt.Errorf("offer: %w", err)
-	}
-	x.offered, x.trickled = true, 0
-	if o.restartICE {
-		x.gathering = true
-	}
-	x.client.send(&offerMessage{x.header("offer", o.requestID), x.id, sdp})
-	return nil
-}
-
-// offerNext makes the offer that was kept, if there is one and there still is
-// something to offer.
-func (x *session) offerNext(ctx context.Context) error {
-	if x.next == nil {
-		return nil
-	}
-	o := *x.next
-	x.next = nil
-	if !o.restartICE && !x.viewer.OfferDue() {
-		return nil
-	}
-	return x.offer(ctx, o)
 }
 
 // receive acts on a client's message. The error is for the client. ctx bounds
 // the wait, not the work.
 func (x *session) receive(ctx context.Context, m request) error {
 	switch {
-	case m.Target != "":
-		return refuse(badState, "target is reserved: nothing is relayed yet")
-	case m.RoomID != "" && m.RoomID != x.stream.Name() && m.Type != "join":
-		return refuse(badState, "this session is in room %q", x.stream.Name())
 	case m.Session != "" && m.Session != x.id:
 		return refuse(badState, "session is another's, or over")
 	}
@@ -441,6 +363,16 @@ func (x *session) receive(ctx context.Context, m request) error {
 
 // act is receive on the session's goroutine.
 func (x *session) act(ctx context.Context, m request) error {
+	switch {
+	case m.RoomID != "" && m.RoomID != x.room && m.Type != "join":
+		return refuse(badState, "this session is in room %q", x.room)
+	case m.Type == "message", m.Target != "" && relays[m.Type]:
+		return x.relay(m)
+	case deeds[m.Type]:
+		return x.deed(m)
+	case m.Target != "":
+		return refuse(badState, "%s has no target", m.Type)
+	}
 	switch m.Type {
 	case "answer":
 		return x.answer(ctx, m.SDP)
@@ -451,15 +383,21 @@ func (x *session) act(ctx context.Context, m request) error {
 			return refuse(badState, "nothing was offered yet")
 		}
 		return x.offer(ctx, nextOffer{restartICE: true, requestID: m.RequestID})
-	case "select":
-		return x.choice(ctx, cmp.Or(m.Rendition, auto), m.RequestID)
+	case "watch":
+		return x.watch(ctx, m)
+	case "unwatch":
+		return x.unwatch(ctx, m)
+	case "select", "view", "report":
+		w, err := x.watching(m.Stream)
+		if err != nil {
+			return err
+		}
+		return w.act(ctx, m)
 	case "observe":
 		x.observe(m.On)
 		return nil
-	case "report":
-		return x.report(m)
-	case "view":
-		return x.view(ctx, m)
+	case "token":
+		return x.renew(ctx, m)
 	case "leave":
 		x.request = m.RequestID
 		return leaves
@@ -467,71 +405,18 @@ func (x *session) act(ctx context.Context, m request) error {
 	return refuse(badState, "%s doesn't fit now", m.Type)
 }
 
-// answer takes the client's answer to the open offer.
-func (x *session) answer(ctx context.Context, sdp string) error {
-	if !x.offered {
-		return refuse(badState, "no offer waits for an answer")
-	}
-	err := x.viewer.SetAnswer(ctx, sdp)
-	var declined *rtc.DeclinedError
-	if err != nil && !errors.As(err, &declined) {
-		return fmt.Errorf("answer: %w", err)
-	}
-	x.offered = false
-	var refused error
-	if declined != nil {
-		if refused = x.declined(ctx, declined); refusalOf(refused).fatal {
-			return refused
-		}
-	}
-	if x.next == nil && !x.offered && x.viewer.OfferDue() {
-		x.next = new(nextOffer)
-	}
-	return cmp.Or(x.offerNext(ctx), refused)
-}
-
-// candidate takes one candidate of the client, nil at the end.
-func (x *session) candidate(c *rtc.Candidate) error {
-	if x.viewer == nil {
-		return refuse(badState, "nothing was offered yet")
-	}
-	if x.trickled++; x.trickled > maxCandidates {
-		return refuse(rateLimited, "more than %d candidates for one negotiation", maxCandidates)
-	}
-	return x.viewer.AddCandidate(c)
-}
-
-// report takes the client's time to its first frame, and what it tells of frames.
-// Those that weren't sent lately, and all while nobody observes, are passed over.
-func (x *session) report(m request) error {
-	if m.FirstFrameMs == nil && m.Frames == nil {
-		return refuse(badMessage, "report: firstFrameMs or frames is missing")
-	}
-	if m.FirstFrameMs != nil {
-		if x.reported {
-			return refuse(badState, "the first frame was reported already")
-		}
-		x.reported = true
-		x.server.metrics.firstFrame.Observe(*m.FirstFrameMs / 1000)
-		x.log.Info("first frame", "after", time.Duration(*m.FirstFrameMs*float64(time.Millisecond)))
-	}
-	if x.viewer == nil || x.adapt.observed == nil || len(m.Frames) == 0 {
-		return nil
-	}
-	now, rtt := media.Now(), x.viewer.Stats().RTT
-	for _, f := range m.Frames {
-		if sent, ok := x.viewer.Frame(f.rtp); ok {
-			x.server.metrics.latency.observe(x.stream.Name(), x.ledger.add(now, sent, f, rtt))
-		}
-	}
-	return nil
-}
-
 // leave tells the client why, releases the viewer and its subscriptions, and
 // notes the end. Its place is free before the client hears of it, so that who
 // comes back at once finds it.
 func (x *session) leave(ctx context.Context, cause error) {
 	x.server.forget(x)
+	x.place.Leave()
+	if x.expiry != nil {
+		x.expiry.Stop()
+	}
+	for _, w := range x.watches {
+		w.cancel()
+	}
 	var left departure
 	var reason string
 	switch {
@@ -601,7 +486,7 @@ func call[T any](ctx context.Context, x *session, f func(context.Context) (T, er
 }
 
 func (x *session) header(kind, requestID string) header {
-	return header{Type: kind, RequestID: requestID, RoomID: x.stream.Name(), UserID: x.user}
+	return header{Type: kind, RequestID: requestID, RoomID: x.room, UserID: x.user}
 }
 
 // poke sets an event that is taken up once, however often it was set.

@@ -1,8 +1,8 @@
 // Package signal is the conversation with those who watch: the WebSocket
 // protocol and WHEP, both as docs/protocol.md has them.
 //
-// It hides who speaks how. A session (session.go) is one participant who watches
-// one stream; it is the same whether a browser talks to it over a WebSocket
+// It hides who speaks how. A session (session.go) is one participant, who watches
+// streams (watch.go) on one PeerConnection; it is the same whether a browser talks to it over a WebSocket
 // (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
 // is decoded strictly (message.go, sdp.go) before anything acts on it, and what
 // is refused is refused with a code (refusal.go).
@@ -23,7 +23,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -33,9 +35,43 @@ type Streams interface {
 	Stream(name string) (*stream.Stream, bool)
 }
 
+// Pipelines are streams as rooms know them.
+type Pipelines struct {
+	Streams
+	List func() []string // names them; nil: nobody asks
+}
+
+// Stream implements room.Pipelines.
+func (p Pipelines) Stream(name string) (room.Stream, bool) {
+	s, ok := p.Streams.Stream(name)
+	return s, ok
+}
+
+// Names implements room.Pipelines.
+func (p Pipelines) Names() []string {
+	if p.List == nil {
+		return nil
+	}
+	return p.List()
+}
+
+// Authority tells what tokens grant; it is [auth.Authority].
+type Authority interface {
+	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
+	FromRequest(*http.Request) (*auth.Grant, error)
+}
+
+// everybody is an authority that lets everybody do everything.
+type everybody struct{}
+
+func (everybody) Authenticate(context.Context, string) (*auth.Grant, error) { return auth.Open(), nil }
+func (everybody) FromRequest(*http.Request) (*auth.Grant, error)            { return auth.Open(), nil }
+
 // Options are what a server is made of.
 type Options struct {
 	Streams    Streams
+	Rooms      *room.Rooms // nil: each stream is a room of its name, and others may be made
+	Authority  Authority   // nil: everybody may do everything
 	RTC        *rtc.Engine
 	Config     *config.Gateway
 	Logger     *slog.Logger          // nil: slog.Default
@@ -62,6 +98,8 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
+	rooms   *room.Rooms
+	auth    Authority
 
 	handlers sync.WaitGroup // sockets and sessions
 
@@ -73,8 +111,10 @@ type Server struct {
 
 // New makes a server. [Server.Close] ends it.
 func New(o Options) *Server {
-	return &Server{
+	s := &Server{
 		streams: o.Streams,
+		rooms:   o.Rooms,
+		auth:    o.Authority,
 		rtc:     o.RTC,
 		conf:    o.Config,
 		log:     cmp.Or(o.Logger, slog.Default()),
@@ -92,6 +132,15 @@ func New(o Options) *Server {
 		sockets:  make(map[*socket]struct{}),
 		sessions: make(map[string]*session),
 	}
+	if s.rooms == nil {
+		s.rooms = room.New(room.Options{
+			Default: o.Config.Room, Made: o.Config.Limits.Rooms, Pipelines: Pipelines{o.Streams, nil}, Logger: s.log,
+		})
+	}
+	if s.auth == nil {
+		s.auth = everybody{}
+	}
+	return s
 }
 
 // Close tells every client that the gateway stops, ends all sessions and
@@ -197,8 +246,8 @@ func (s *Server) checkOrigin(r *http.Request) error {
 				return nil
 			}
 		}
-		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
-			return nil
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
+			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
 		}
 	}
 	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))

@@ -49,8 +49,7 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
 	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}}
 	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
-	log := slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-
+	log := testLogger(t)
 	for name, tracks := range map[string][]media.Track{
 		"test": {{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 30}, {Name: "audio", Kind: media.Audio, Codec: media.Opus}},
 		"h264": {{Name: "video", Kind: media.Video, Codec: media.H264, Fmtp: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"}},
@@ -60,11 +59,9 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 		},
 		"away": {{Name: "video", Kind: media.Video, Codec: media.VP8}},
 	} {
-		src := &source{tracks: tracks, absent: name == "away"}
-		s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true, Sync: "av"}, src, log)
-		g.sources[name], g.streams[name] = src, s
-		t.Cleanup(func() { s.Close() })
+		g.add(t, name, tracks...)
 	}
+	g.sources["away"].absent = true
 	for _, f := range change {
 		f(conf, new(timing))
 	}
@@ -91,6 +88,18 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 		g.http.Close()
 	})
 	return g
+}
+
+func testLogger(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// add makes a stream.
+func (g *gateway) add(t *testing.T, name string, tracks ...media.Track) {
+	src := &source{tracks: tracks}
+	s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true, Sync: "av"}, src, testLogger(t))
+	g.sources[name], g.streams[name] = src, s
+	t.Cleanup(func() { s.Close() })
 }
 
 // reload gives a stream other tracks under its viewers.
@@ -135,8 +144,8 @@ func (g *gateway) count(t *testing.T, name string, labels ...string) float64 {
 	return sum
 }
 
-// source launches pipelines that yield a small frame of each branch every 20 ms,
-// each a keyframe.
+// source launches pipelines that yield a frame of each branch every 20 ms, each a
+// keyframe: of its bitrate, or a small one.
 type source struct {
 	mu     sync.Mutex
 	tracks []media.Track
@@ -219,10 +228,17 @@ func (p *pipeline) Start(_ context.Context, id string, b *config.Branch) error {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			b := media.NewBuffer(100)
+			size := max(track.Bps/8/50, 92)
+			b := media.NewBuffer(size)
 			b.Capture, b.Arrived = media.Now(), media.Now()
 			b.Start, b.End, b.Keyframe = true, true, true
-			b.Append(append([]byte{0x10, 0x00}, make([]byte, 90)...))
+			for left := size; left > 0; left -= 1100 {
+				head := []byte{0x00, 0x00}
+				if left == size {
+					head[0] = 0x10 // the frame's first packet (RFC 7741 §4.2)
+				}
+				b.Append(append(head, make([]byte, max(min(left, 1100)-2, 1))...))
+			}
 			p.sink.Deliver(id, b)
 			select {
 			case <-stop:
@@ -375,10 +391,12 @@ type peer struct {
 	pc      *webrtc.PeerConnection
 	started chan struct{} // ICE has begun
 	packets map[webrtc.RTPCodecType]chan struct{}
-	reads   func(webrtc.RTPCodecType, *rtp.Packet) // called with each packet; set before the first offer
+	reads   func(webrtc.RTPCodecType, *rtp.Packet)                 // called with each packet; set before the first offer
+	from    func(mid string, t *webrtc.TrackRemote, p *rtp.Packet) // likewise
 }
 
-func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
+// newPeer makes one; options are func(*webrtc.API) or func(*webrtc.SettingEngine).
+func newPeer(t *testing.T, options ...any) *peer {
 	t.Helper()
 	var settings webrtc.SettingEngine
 	settings.SetIncludeLoopbackCandidate(true)
@@ -386,8 +404,16 @@ func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
 		t.Fatal(err)
 	}
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
-	options = append(options, webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecsOfBrowsers(t)))
-	pc, err := webrtc.NewAPI(options...).NewPeerConnection(webrtc.Configuration{})
+	api := []func(*webrtc.API){webrtc.WithMediaEngine(codecsOfBrowsers(t))}
+	for _, o := range options {
+		switch o := o.(type) {
+		case func(*webrtc.API):
+			api = append(api, o)
+		case func(*webrtc.SettingEngine):
+			o(&settings)
+		}
+	}
+	pc, err := webrtc.NewAPI(append(api, webrtc.WithSettingEngine(settings))...).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,6 +441,9 @@ func newPeer(t *testing.T, options ...func(*webrtc.API)) *peer {
 			}
 			if p.reads != nil {
 				p.reads(track.Kind(), packet)
+			}
+			if p.from != nil {
+				p.from(receiver.RTPTransceiver().Mid(), track, packet)
 			}
 			poke(p.packets[track.Kind()])
 		}

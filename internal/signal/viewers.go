@@ -29,7 +29,7 @@ func (s *Server) Viewers(ctx context.Context, stream string) []Viewer {
 	s.mu.Lock()
 	var sessions []*session
 	for _, x := range s.sessions {
-		if x.stream.Name() == stream {
+		if slices.Contains(*x.names.Load(), stream) {
 			sessions = append(sessions, x)
 		}
 	}
@@ -40,9 +40,7 @@ func (s *Server) Viewers(ctx context.Context, stream string) []Viewer {
 	var wait sync.WaitGroup
 	for i, x := range sessions {
 		wait.Go(func() {
-			if v, err := call(ctx, x, func(context.Context) (Viewer, error) { return x.describe(), nil }); err == nil {
-				found[i] = &v
-			}
+			found[i], _ = call(ctx, x, func(context.Context) (*Viewer, error) { return x.describe(stream), nil })
 		})
 	}
 	wait.Wait()
@@ -55,10 +53,16 @@ func (s *Server) Viewers(ctx context.Context, stream string) []Viewer {
 	return list
 }
 
-// describe is the session as Viewers tells it, on the session's goroutine.
-func (x *session) describe() Viewer {
-	v := Viewer{User: x.user, Kind: x.kind, Since: x.began.UnixMilli(), State: "new", Selected: x.selected, quality: x.quality()}
-	v.Decisions = append(v.Decisions, x.adapt.decisions...)
+// describe is the session as Viewers tells it, on the session's goroutine; nil if it
+// doesn't watch the stream any more.
+func (x *session) describe(stream string) *Viewer {
+	i := x.index(stream)
+	if i < 0 {
+		return nil
+	}
+	w := x.watches[i]
+	v := &Viewer{User: x.user, Kind: x.kind, Since: x.began.UnixMilli(), State: "new", Selected: w.selected, quality: w.quality()}
+	v.Decisions = append(v.Decisions, w.decisions...)
 	if x.viewer != nil {
 		v.State = x.viewer.Stats().State.String()
 	}

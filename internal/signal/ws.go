@@ -12,6 +12,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
+
+	"gateway/internal/auth"
 )
 
 const (
@@ -87,6 +89,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		out:     make(chan frame, outgoing),
 		done:    make(chan struct{}),
 	}
+	c.opened, c.stranger = s.auth.FromRequest(r)
 	if err := s.enterSocket(c); err != nil {
 		c.refuse("", err)
 		c.write() // returns after the close frame
@@ -110,15 +113,17 @@ type frame struct {
 // socket is one WebSocket: how the messages of a session travel, and the rules
 // of the road. It knows nothing of media.
 type socket struct {
-	server  *Server
-	conn    *websocket.Conn
-	trace   string
-	log     *slog.Logger
-	limiter *rate.Limiter
-	selects *rate.Limiter
-	out     chan frame    // to the writer
-	done    chan struct{} // closed when the reader has ended
-	slow    sync.Once     // to cut it
+	server   *Server
+	conn     *websocket.Conn
+	trace    string
+	log      *slog.Logger
+	limiter  *rate.Limiter
+	selects  *rate.Limiter
+	opened   *auth.Grant   // by the request that opened the socket
+	stranger error         // why there is no such grant
+	out      chan frame    // to the writer
+	done     chan struct{} // closed when the reader has ended
+	slow     sync.Once     // to cut it
 
 	// below: touched only by the reader
 	session *session
@@ -249,12 +254,29 @@ func (c *socket) receive(ctx context.Context, m request, overdue *time.Timer) er
 	case !overdue.Stop():
 		return nil // too late: the refusal is on its way
 	}
-	session, err := c.server.join(ctx, m, c)
+	grant, err := c.grant(ctx, m.Token)
+	if err != nil {
+		return err
+	}
+	session, err := c.server.join(ctx, m, grant, c)
 	if err != nil {
 		return err
 	}
 	c.session = session
 	return nil
+}
+
+// grant is what the client may do: by the token that it joins with, else by what
+// came with the request that opened the socket.
+func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
+	g, err := c.opened, c.stranger
+	if token != "" {
+		g, err = c.server.auth.Authenticate(ctx, token)
+	}
+	if err == nil && g.Expired(time.Now()) {
+		err = auth.ErrExpired
+	}
+	return g, err
 }
 
 // refuse tells the client what was refused. It doesn't block.

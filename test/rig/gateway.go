@@ -3,6 +3,7 @@ package rig
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 type GatewayOptions struct {
 	Pipelines map[string]string // stream name → text of its YAML file
 	Config    string            // text of gateway.yaml; empty: defaults
+	Auth      string            // auth.mode; empty: none
 	Host      string            // host of the listen address; empty: 127.0.0.1
 	Port      int               // 0: a free one
 	Env       []string          // added to the environment; DISPLAY is empty unless named here
@@ -129,7 +131,7 @@ func (g *Gateway) start(ctx context.Context, path string, o GatewayOptions) erro
 	p, err := Start(Command{
 		Path: path, Args: args, Dir: g.Dir, Namespace: o.Namespace, CPUs: o.CPUs, Log: o.Log, Grace: grace,
 		// a registry scan by each gateway would cost seconds: the user's is shared
-		Env: append([]string{"DISPLAY=", "WAYLAND_DISPLAY="}, o.Env...),
+		Env: append([]string{"DISPLAY=", "WAYLAND_DISPLAY=", "GATEWAY_STATE=" + filepath.Join(g.Dir, "state"), "GATEWAY_AUTH_MODE=" + cmp.Or(o.Auth, "none")}, o.Env...),
 	})
 	if err != nil {
 		return err
