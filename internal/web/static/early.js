@@ -9,6 +9,7 @@
   const join = {
     roomId: decodeURIComponent(location.pathname.replace(/\/+$/, '').replace(/^.*\//, '')),
     version: 1,
+    role: 'viewer',
     codecs: { video: types('video'), audio: types('audio') },
     ...(rendition && rendition !== 'auto' ? { rendition } : {}),
   };

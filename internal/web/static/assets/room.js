@@ -31,6 +31,13 @@ const final = new Set(['removed', 'room-closed', 'leave']);
 
 /** @typedef {import('./viewer.js').Stream & { publisher?: string, label?: string }} RoomStream publisher: the userId, of what a participant publishes */
 
+/** A name as long as the protocol takes it: 64 bytes of UTF-8. @param {string} name */
+function shortened(name) {
+  let short = name.trim();
+  while (new TextEncoder().encode(short).length > 64) short = [...short].slice(0, -1).join('');
+  return short;
+}
+
 /**
  * A place in a room, kept over lost sockets and changed networks.
  *
@@ -70,19 +77,20 @@ export class Room extends EventTarget {
    * @param {object} options
    * @param {string} options.url the gateway's WebSocket, such as "wss://box/ws"
    * @param {string} options.room the room's name
-   * @param {string} [options.name] how the others see this participant, at most 64 characters
+   * @param {string} [options.name] how the others see this participant
    * @param {string} [options.token] where no cookie says who it is
    * @param {RTCIceTransportPolicy} [options.iceTransportPolicy] "relay" uses TURN only
    */
   constructor({ url, room, name = '', token, iceTransportPolicy = 'all' }) {
     super();
-    this.#options = { room, name, token };
+    this.#options = { room, name: shortened(name), token };
     this.#room.roomId = room;
     this.#configuration = { iceTransportPolicy };
     const codecs = receivableCodecs();
     this.#signaling = new Signaling(url, () => ({
       roomId: room,
       version: 1,
+      create: true, // if it isn't there, and if that is granted
       codecs,
       ...(this.#options.name ? { name: this.#options.name } : {}),
       ...(this.#options.token ? { token: this.#options.token } : {}),
@@ -109,7 +117,7 @@ export class Room extends EventTarget {
 
   /** How the others are to see this participant, from the next session on. @param {string} name */
   set name(name) {
-    this.#options.name = name.slice(0, 64);
+    this.#options.name = shortened(name);
   }
 
   /** The room: roomId, title, state, locked. */

@@ -152,6 +152,7 @@ export class Viewer extends EventTarget {
       return {
         roomId: room,
         version: 1,
+        role: 'viewer', // it only watches, whatever it may
         codecs: (this.#codecs ??= receivableCodecs()),
         ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
         ...(token ? { token } : {}),
