@@ -145,6 +145,9 @@ export class Publisher extends EventTarget {
     this.#room = room;
     room.addEventListener('publish', (event) => this.#receive(event.detail));
     room.addEventListener('joined', (event) => this.#follow(event.detail));
+    room.addEventListener('participants', () => {
+      if (this.#published.size && room.session && !room.self.can.has('publish')) this.close(); // a host has taken that back
+    });
     room.addEventListener('closed', () => this.close());
   }
 
@@ -338,7 +341,8 @@ export class Publisher extends EventTarget {
       return;
     }
     const state = this.#pc?.connectionState;
-    if (state === 'failed' || state === 'disconnected' || (state && this.#room.moved)) this.#restart();
+    if (state === 'failed' || state === 'closed') this.#renew();
+    else if (state === 'disconnected' || (state && this.#room.moved)) this.#restart();
   }
 
   #connect() {
@@ -349,7 +353,7 @@ export class Publisher extends EventTarget {
     pc.onconnectionstatechange = () => {
       clearTimeout(this.#restartTimer);
       if (pc.connectionState === 'disconnected') this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
-      if (pc.connectionState === 'failed') this.#restart();
+      if (pc.connectionState === 'failed' || pc.connectionState === 'closed') this.#renew();
     };
     return pc;
   }
@@ -357,6 +361,12 @@ export class Publisher extends EventTarget {
   #restart() {
     if (!this.#pc) return;
     this.#pc.restartIce();
+    this.#negotiate();
+  }
+
+  /** Begins anew where nothing is left of the connection. */
+  #renew() {
+    this.#drop();
     this.#negotiate();
   }
 

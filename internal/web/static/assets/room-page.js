@@ -14,7 +14,7 @@ import { confirmed, share } from './room-share.js';
 import { Tile, Tiles } from './tiles.js';
 import { sentence, streamWords, viewerWords } from './words.js';
 
-const name = decodeURIComponent(location.pathname.replace(/\/+$/, '').replace(/^.*\//, ''));
+let name = decodeURIComponent(location.pathname.replace(/\/+$/, '').replace(/^.*\//, ''));
 const options = new URLSearchParams(location.search);
 const part = (id) => document.getElementById(id);
 const toastsFor = 7_000;
@@ -186,8 +186,14 @@ room.addEventListener('media', ({ detail: { stream, media } }) => {
   refused.delete(stream);
   tiles.get(stream)?.attach(media);
 });
-room.addEventListener('joined', ({ detail: { resumed } }) => {
+room.addEventListener('joined', ({ detail: { type, resumed } }) => {
   if (resumed) return;
+  if (type === 'moved') {
+    name = room.room.roomId;
+    history.replaceState(null, '', new URL(`room/${encodeURIComponent(name)}${location.search}`, root));
+    memory.set('gateway.room', name, sessionStorage);
+    toast('A host has moved you', `You are in “${room.room.title || name}” now.`);
+  }
   refused.clear();
   for (const tile of tiles.all) if (!tile.own) tile.attach(room.media(tile.key));
 });
@@ -202,6 +208,9 @@ room.addEventListener('error', ({ detail: { code, message, fatal, requestId } })
   }
   if (requestId || code === 'bad-state') return; // said where it was asked
   toast(code === 'forbidden' ? 'You may not do that' : 'That didn’t work', sentence(message));
+});
+room.addEventListener('expiring', ({ detail: { expires } }) => {
+  toast('Your access ends soon', `At ${new Date(expires).toLocaleTimeString([], { timeStyle: 'short' })} you leave the room, unless you sign in again.`);
 });
 room.addEventListener('closed', () => {
   openPeople(false);

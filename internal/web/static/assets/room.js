@@ -42,10 +42,10 @@ function shortened(name) {
  * A place in a room, kept over lost sockets and changed networks.
  *
  * Events: `state` (detail: ViewerState; "left" with the reason as code is one more state), `joined` (detail: the gateway's message; also
- * when a session is taken up again, then `resumed`), `room`, `participants`, `streams` (what is known of them has changed), `media` (detail:
+ * when a session is taken up again, then `resumed`, and when a host has moved this participant, then its type is `moved`), `room`, `participants`, `streams` (what is known of them has changed), `media` (detail:
  * {stream, media}), `rendition` and `quality` (detail: the gateway's message, with `stream`), `muted` (detail: {kind, on}), `message` (detail:
  * {userId, data, target}), `relay` (detail: an offer, answer or ice-candidate of another participant), `refused` (detail: {stream, code,
- * message}), `error` (detail: {code, message, fatal, requestId, traceId}), `publish` (detail: a message about the publishing connection),
+ * message}), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, fatal, requestId, traceId}), `publish` (detail: a message about the publishing connection),
  * `closed`.
  */
 export class Room extends EventTarget {
@@ -88,7 +88,7 @@ export class Room extends EventTarget {
     this.#configuration = { iceTransportPolicy };
     const codecs = receivableCodecs();
     this.#signaling = new Signaling(url, () => ({
-      roomId: room,
+      roomId: this.#room.roomId, // it may have been moved to another
       version: 1,
       create: true, // if it isn't there, and if that is granted
       codecs,
@@ -182,6 +182,12 @@ export class Room extends EventTarget {
     if (token) this.#options.token = token;
     if (this.#signaling.state === 'closed') this.open();
     else this.#signaling.retryNow();
+  }
+
+  /** Stays with another token of the same subject, as the one before is about to expire. @param {string} token */
+  renew(token) {
+    this.#options.token = token;
+    this.send('token', { token });
   }
 
   /**
@@ -298,7 +304,7 @@ export class Room extends EventTarget {
       case 'participant-joined':
       case 'participant-changed':
         this.#participants.set(message.participant.userId, message.participant);
-        if (message.participant.userId === this.#self.userId) this.#become(message.participant);
+        if (message.participant.userId === this.#self.userId) this.#become(message.participant, message.can);
         return this.#tell('participants');
       case 'participant-left':
         this.#participants.delete(message.participant.userId);
@@ -318,6 +324,8 @@ export class Room extends EventTarget {
       case 'muted':
         this.#silence(message);
         return this.#tell('muted', message);
+      case 'token-expiring':
+        return this.#tell('expiring', { expires: message.expires });
       case 'rendition':
       case 'quality':
       case 'message':
@@ -378,8 +386,8 @@ export class Room extends EventTarget {
     this.#tell('participants');
   }
 
-  #become({ name, role }) {
-    this.#self = { ...this.#self, name: name || this.#self.name, role: role || this.#self.role };
+  #become({ name, role }, can) {
+    this.#self = { ...this.#self, name: name || this.#self.name, role: role || this.#self.role, can: can ? new Set(can) : this.#self.can };
   }
 
   #describe(stream) {
