@@ -72,9 +72,11 @@ type Log struct {
 
 // Limits bound what the gateway takes on.
 type Limits struct {
-	Viewers         int           // at a time, of all streams together; default 1000
-	Rooms           int           // that were made on join, at a time; default 100
-	ShutdownTimeout time.Duration // for a clean stop; default 10s
+	Viewers           int           // at a time, of all streams together; default 1000
+	Rooms             int           // that were made on join, at a time; default 100
+	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
+	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
+	ShutdownTimeout   time.Duration // for a clean stop; default 10s
 }
 
 // Flag overrides a key from the command line. It is stronger than a variable.
@@ -98,7 +100,7 @@ var gatewaySchema = &schema{
 		{path: "auth.jwks", kind: ofText, def: `""`, example: "https://login.example.org/jwks.json", meaning: "URL of the set of public keys by which others sign tokens; empty: none"},
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
-		{path: "auth.users", kind: ofNamed, of: userSchema, def: "{}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -109,7 +111,7 @@ var gatewaySchema = &schema{
 		{path: "ice.lite", kind: ofFlag, def: "false", meaning: "connect viewers that reach the gateway without help by ICE-lite, which takes less memory and CPU; not with relay_only"},
 		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
 		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
-		{path: "rooms", kind: ofNamed, of: roomSchema, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
+		{path: "rooms", kind: ofNamed, of: roomSchema, names: streamName, most: maxRooms, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
 		{path: "room", kind: ofSection, meaning: "what a room has that isn't listed under rooms, or doesn't say otherwise"},
 		{path: "room.max_participants", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
 		{path: "room.empty_timeout", kind: ofDuration, def: "5m", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, meaning: "how long a room that was made on join stays when all have left, or it was closed"},
@@ -121,6 +123,8 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
+		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
+		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
@@ -185,6 +189,8 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
 	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
+	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
+	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err

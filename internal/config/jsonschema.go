@@ -134,9 +134,9 @@ func (s *schema) plain(k *key) object {
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
 	case ofNamed:
-		v := object{"type": "object", "additionalProperties": k.of.object("")}
-		if k.path == "rooms" {
-			v["maxProperties"], v["propertyNames"] = maxRooms, object{"pattern": streamName.String()}
+		v := object{"type": "object", "propertyNames": object{"pattern": k.names.String()}, "additionalProperties": k.of.object("")}
+		if k.most > 0 {
+			v["maxProperties"] = k.most
 		}
 		return v
 	case ofPairs:

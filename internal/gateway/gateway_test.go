@@ -44,8 +44,14 @@ func startIn(t *testing.T, dir string) (url string) {
 
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
+	return runWith(t, dir, "")
+}
+
+// runWith is run with more lines of configuration.
+func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
+	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")
-	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"+lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	settings, err := Load(conf, dir, "127.0.0.1:0", nil)
