@@ -119,3 +119,64 @@ func TestLinksOpenAClosedGateway(t *testing.T) {
 	home.click(t, "#account button")
 	home.until(t, "document.querySelector('.sign-in[open]')")
 }
+
+// Two publish camera and microphone, and watch each other and the pipelines.
+func TestPublishedOverTheGateway(t *testing.T) {
+	g := meeting(t, "", "none")
+	browser := chromium(t, false)
+	ann := visit(t, g, browser, "/room/hall?name=Ann")
+	ben := visit(t, g, browser, "/room/hall?name=Ben")
+	for _, w := range []*world{ann, ben} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+	}
+	for _, w := range []*world{ann, ben} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	// sound beside the picture, in the same stream
+	ben.click(t, ".microphone")
+	ann.until(t, "gatewayRoom.tiles.all.some((tile) => !tile.own && tile.video.srcObject?.getAudioTracks().length === 1)")
+	ann.moving(t, 4)
+	ben.click(t, ".microphone")
+	ann.until(t, "[...gatewayRoom.room.participants.values()].find((p) => p.name === 'Ben').muted.includes('audio') && document.querySelectorAll('.silent:not([hidden])').length === 2")
+	// off and on again
+	ben.click(t, ".camera")
+	ann.until(t, "document.querySelectorAll('.tile.pictured').length === 3")
+	ben.click(t, ".camera")
+	ann.moving(t, 4)
+	// Ann reloads; Ben keeps his connection and what comes on it
+	ben.eval(t, "(window.kept = gatewayRoom.room.peerConnection, window.door = gatewayRoom.tiles.get('door').video, 0)", nil)
+	rig.Check(t, ann.page.Navigate(ann.ctx, g.URL("/room/hall?name=Ann")))
+	ben.until(t, "document.querySelectorAll('.tile').length === 3")
+	ann.until(t, connected)
+	ann.click(t, ".camera")
+	ben.until(t, "document.querySelectorAll('.tile').length === 4")
+	ben.moving(t, 4)
+	ben.until(t, "gatewayRoom.room.peerConnection === kept && kept.connectionState === 'connected' && gatewayRoom.tiles.get('door').video === door")
+}
+
+// Chromium and Firefox in one room. A small picture comes in a small size, an
+// enlarged one in a larger.
+func TestBrowsersMeetOverTheGateway(t *testing.T) {
+	g := meeting(t, "", "none")
+	ann := visit(t, g, chromium(t, false), "/room/hall?name=Ann")
+	fox := visit(t, g, firefox(t), "/room/hall?name=Fox")
+	for _, w := range []*world{ann, fox} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
+	}
+	rig.Check(t, fox.page.Resize(fox.ctx, 700, 500))
+	for _, w := range []*world{ann, fox} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	const hers = "gatewayRoom.tiles.all.find((tile) => !tile.own && tile.label === 'Ann')"
+	fox.until(t, hers+".video.videoWidth > 0 && "+hers+".video.videoWidth <= 640")
+	rig.Check(t, fox.page.Resize(fox.ctx, 1900, 1060))
+	fox.eval(t, "("+hers+".size.click(), 0)", nil)
+	fox.until(t, hers+".video.videoWidth === 1280")
+	fox.moving(t, 4)
+}
