@@ -13,7 +13,7 @@ import (
 // A room's socket is there while the gateway runs, and no longer.
 func TestRoomHasASocketForPrograms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lab.sock")
-	_, stop := runWith(t, t.TempDir(), "rooms: {lab: {socket: "+path+"}}\n")
+	_, stop := runAs(t, t.TempDir(), "rooms: {lab: {socket: "+path+"}}\n")
 	c, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)

@@ -44,11 +44,12 @@ func startIn(t *testing.T, dir string) (url string) {
 
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
-	return runWith(t, dir, "")
+	g, stop := runAs(t, dir, "")
+	return "http://" + g.Addr().String(), stop
 }
 
-// runWith is run with more lines of configuration.
-func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
+// runAs runs the product with lines added to its configuration.
+func runAs(t *testing.T, dir, lines string) (g *Gateway, stop func() error) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")
 	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"+lines), 0o600); err != nil {
@@ -58,7 +59,7 @@ func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	g, err = New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return "http://" + g.Addr().String(), stop
+	return g, stop
 }
 
 func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {
