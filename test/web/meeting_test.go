@@ -3,9 +3,12 @@ package web_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -179,4 +182,123 @@ func TestBrowsersMeetOverTheGateway(t *testing.T) {
 	fox.eval(t, "("+hers+".size.click(), 0)", nil)
 	fox.until(t, hers+".video.videoWidth === 1280")
 	fox.moving(t, 4)
+}
+
+// gate is a way to a gateway's TCP port that can be shut.
+type gate struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex // guards below
+	shut  bool
+	conns map[net.Conn]bool
+}
+
+func openGate(t *testing.T, to string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	rig.Check(t, err)
+	g := &gate{listener: l, to: to, conns: map[net.Conn]bool{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { g.pass(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		g.set(true)
+		all.Wait()
+	})
+	return g
+}
+
+// set shuts the gate, which cuts all that goes through, or opens it.
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	for c := range g.conns {
+		if shut {
+			c.Close()
+		}
+	}
+}
+
+func (g *gate) pass(c net.Conn) {
+	defer c.Close()
+	g.mu.Lock()
+	shut := g.shut
+	g.conns[c] = true
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		delete(g.conns, c)
+		g.mu.Unlock()
+	}()
+	if shut {
+		return
+	}
+	to, err := net.Dial("tcp", g.to)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	go func() {
+		io.Copy(to, c)
+		to.Close()
+	}()
+	io.Copy(c, to)
+}
+
+// One loses the socket for ten seconds: he is where he was, and nobody else
+// notices or renegotiates.
+func TestTenSecondsWithoutASocket(t *testing.T) {
+	g := meeting(t, "", "none")
+	way := openGate(t, fmt.Sprintf("127.0.0.1:%d", g.Port))
+	browser := chromium(t, false)
+	page, err := browser.Open(t.Context(), "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
+	rig.Check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	ann := &world{ctx: ctx, page: page, log: func() string { return "" }}
+	ben := visit(t, g, browser, "/room/hall?name=Ben")
+	for _, w := range []*world{ann, ben} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+	}
+	for _, w := range []*world{ann, ben} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	ben.eval(t, `(() => {
+		window.noticed = [];
+		for (const type of ['participants', 'streams', 'media', 'joined']) gatewayRoom.room.addEventListener(type, () => noticed.push(type));
+		gatewayRoom.room.peerConnection.addEventListener('signalingstatechange', () => noticed.push('offer'));
+	})()`, nil)
+	ann.eval(t, "(window.kept = [gatewayRoom.room.peerConnection, gatewayRoom.publisher.peerConnection], window.user = gatewayRoom.room.self.userId, window.lost = 0, 0)", nil)
+	way.set(true)
+	ann.until(t, "document.querySelector('#state').textContent.includes('Your place is kept')")
+	ann.moving(t, 4)             // media go their own way
+	time.Sleep(10 * time.Second) // the time is what is tested
+	ben.moving(t, 4)
+	way.set(false)
+	ann.until(t, connected)
+	ann.until(t, "gatewayRoom.room.self.userId === user && gatewayRoom.room.peerConnection === kept[0] && gatewayRoom.publisher.peerConnection === kept[1] && kept.every((pc) => pc.connectionState === 'connected')")
+	ann.moving(t, 4)
+	ben.moving(t, 4)
+	var noticed []string
+	ben.eval(t, "noticed", &noticed)
+	if len(noticed) > 0 {
+		t.Errorf("Ben has noticed: %q", noticed)
+	}
+	// and all works as before
+	ann.click(t, ".people-button")
+	ann.click(t, "#lock")
+	ben.until(t, "document.querySelector('#state').textContent.includes('locked')")
 }
