@@ -278,8 +278,9 @@ func TestTenSecondsWithoutASocket(t *testing.T) {
 	}
 	ben.eval(t, `(() => {
 		window.noticed = [];
-		for (const type of ['participants', 'streams', 'media', 'joined']) gatewayRoom.room.addEventListener(type, () => noticed.push(type));
+		for (const type of ['media', 'joined', 'rendition', 'refused']) gatewayRoom.room.addEventListener(type, () => noticed.push(type));
 		gatewayRoom.room.peerConnection.addEventListener('signalingstatechange', () => noticed.push('offer'));
+		gatewayRoom.room.addEventListener('participants', () => gatewayRoom.room.participants.size === 2 || noticed.push('left'));
 	})()`, nil)
 	ann.eval(t, "(window.kept = [gatewayRoom.room.peerConnection, gatewayRoom.publisher.peerConnection], window.user = gatewayRoom.room.self.userId, window.lost = 0, 0)", nil)
 	way.set(true)
