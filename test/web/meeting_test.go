@@ -16,18 +16,21 @@ import (
 )
 
 // meeting is a real gateway with a room of two pipelines.
-func meeting(t *testing.T, config, access string) *rig.Gateway {
+func meeting(t *testing.T, access string) *rig.Gateway {
+	t.Helper()
+	return meetingIn(t, rig.GatewayOptions{Auth: access})
+}
+
+func meetingIn(t *testing.T, o rig.GatewayOptions) *rig.Gateway {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
-		Auth:   access,
-		Config: "rooms:\n  hall:\n    title: The hall\n    streams: [door, yard]\n" + config,
-		Pipelines: map[string]string{
-			"door": "title: Front door\nsource: videotestsrc is-live=true\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
-			"yard": "title: Yard\nsource: videotestsrc is-live=true pattern=ball\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
-		},
-	})
+	o.Config += "rooms:\n  hall:\n    title: The hall\n    streams: [door, yard]\n"
+	o.Pipelines = map[string]string{
+		"door": "title: Front door\nsource: videotestsrc is-live=true\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
+		"yard": "title: Yard\nsource: videotestsrc is-live=true pattern=ball\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
+	}
+	g, err := rig.StartGateway(ctx, o)
 	rig.Check(t, err)
 	rig.End(t, "gateway", g.Close)
 	return g
@@ -46,7 +49,7 @@ func visit(t *testing.T, g *rig.Gateway, browser opener, path string) *world {
 }
 
 func TestMeetingOverTheGateway(t *testing.T) {
-	g := meeting(t, "", "none")
+	g := meeting(t, "none")
 	browser := chromium(t, false)
 	ann := visit(t, g, browser, "/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
@@ -83,7 +86,7 @@ var linkOfFirstStart = regexp.MustCompile(`http://\S+/#token=\S+`)
 // A fresh gateway is closed: its printed link opens it, and a link made from it
 // opens one room to one person.
 func TestLinksOpenAClosedGateway(t *testing.T) {
-	g := meeting(t, "", "token")
+	g := meeting(t, "token")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	link, err := g.WaitLog(ctx, linkOfFirstStart)
@@ -125,7 +128,7 @@ func TestLinksOpenAClosedGateway(t *testing.T) {
 
 // Two publish camera and microphone, and watch each other and the pipelines.
 func TestPublishedOverTheGateway(t *testing.T) {
-	g := meeting(t, "", "none")
+	g := meeting(t, "none")
 	browser := chromium(t, false)
 	ann := visit(t, g, browser, "/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
@@ -163,7 +166,7 @@ func TestPublishedOverTheGateway(t *testing.T) {
 // Chromium and Firefox in one room. A small picture comes in a small size, an
 // enlarged one in a larger.
 func TestBrowsersMeetOverTheGateway(t *testing.T) {
-	g := meeting(t, "", "none")
+	g := meeting(t, "none")
 	ann := visit(t, g, chromium(t, false), "/room/hall?name=Ann")
 	fox := visit(t, g, firefox(t), "/room/hall?name=Fox")
 	for _, w := range []*world{ann, fox} {
@@ -258,7 +261,7 @@ func (g *gate) pass(c net.Conn) {
 // One loses the socket for ten seconds: he is where he was, and nobody else
 // notices or renegotiates.
 func TestTenSecondsWithoutASocket(t *testing.T) {
-	g := meeting(t, "", "none")
+	g := meeting(t, "none")
 	way := openGate(t, fmt.Sprintf("127.0.0.1:%d", g.Port))
 	browser := chromium(t, false)
 	page, err := browser.Open(t.Context(), "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
