@@ -17,6 +17,7 @@ type metrics struct {
 	timeouts    *prometheus.CounterVec // kind
 	refusals    *prometheus.CounterVec // code
 	messages    *prometheus.CounterVec // direction, type
+	resumes     *prometheus.CounterVec // result
 	sockets     prometheus.Gauge
 	slowSockets prometheus.Counter
 	connect     *prometheus.HistogramVec // kind
@@ -49,6 +50,9 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_messages_total", Help: "WebSocket messages, by direction and type.",
 		}, []string{"direction", "type"}),
+		resumes: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_resumes_total", Help: "Clients that came back to their session, by whether it was there.",
+		}, []string{"result"}),
 		sockets: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_sockets", Help: "WebSockets open now, joined or not.",
 		}),

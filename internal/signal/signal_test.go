@@ -47,7 +47,7 @@ type gateway struct {
 func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
-	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}}
+	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}, Room: config.Room{DepartureTimeout: 30 * time.Second}}
 	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
 	log := testLogger(t)
 	for name, tracks := range map[string][]media.Track{
@@ -567,6 +567,12 @@ func (p *peer) negotiate(c *conversation, offer map[string]any) {
 	}
 	answered = true
 	mu.Unlock()
+	p.candidates(c)
+}
+
+// candidates takes the gateway's candidates.
+func (p *peer) candidates(c *conversation) {
+	p.t.Helper()
 	for {
 		m := c.hear("ice-candidate")
 		if m["candidate"] == nil {
