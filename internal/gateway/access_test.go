@@ -110,24 +110,30 @@ var permissions = map[string]struct {
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
 	"/whep/":       {"POST", "/whep/red", recvonly, redWatchers},
 
-	"/api/":                                {"GET", "/api/nothing", "", anybody},
-	"GET /api/session":                     {"GET", "/api/session", "", anybody},
-	"POST /api/session":                    {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
-	"DELETE /api/session":                  {"DELETE", "/api/session", "", everyone},
-	"POST /api/shares":                     {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
-	"GET /api/streams":                     {"GET", "/api/streams", "", anybody},
-	"GET /api/streams/{name}":              {"GET", "/api/streams/red", "", redWatchers},
-	"GET /api/streams/{name}/snapshot.jpg": {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
-	"GET /api/streams/{name}/viewers":      {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
-	"POST /api/reload":                     {"POST", "/api/reload", "", "admin only-administer"},
+	"/api/":                                        {"GET", "/api/nothing", "", anybody},
+	"GET /api/session":                             {"GET", "/api/session", "", anybody},
+	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
+	"DELETE /api/session":                          {"DELETE", "/api/session", "", everyone},
+	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
+	"GET /api/streams":                             {"GET", "/api/streams", "", anybody},
+	"GET /api/streams/{name}":                      {"GET", "/api/streams/red", "", redWatchers},
+	"GET /api/streams/{name}/snapshot.jpg":         {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
+	"GET /api/streams/{name}/viewers":              {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
+	"GET /api/rooms":                               {"GET", "/api/rooms", "", anybody},
+	"GET /api/rooms/{room}":                        {"GET", "/api/rooms/red", "", anythingInRed},
+	"POST /api/rooms/{room}/close":                 {"POST", "/api/rooms/red/close", "", "host host-of-red admin admin-of-red only-moderate"},
+	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/red/open", "", "admin admin-of-red only-administer"},
+	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/nobody", "", "host host-of-red admin admin-of-red only-moderate"},
+	"POST /api/reload":                             {"POST", "/api/reload", "", "admin only-administer"},
 }
 
 const (
 	everyone = "everyone"
 	anybody  = "anybody" // with a grant
 	// a grant of one stream of red, named red, reaches it too
-	redWatchers = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
-	recvonly    = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
+	redWatchers   = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
+	anythingInRed = redWatchers + " viewer-of-stream-blue viewer-of-other-in-red only-publish only-relay only-control only-moderate only-administer"
+	recvonly      = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
 		"a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n" +
 		"a=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\n" +
 		"a=setup:actpass\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
