@@ -22,6 +22,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/gst"
 	"gateway/internal/https"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
@@ -45,6 +46,7 @@ type Gateway struct {
 	registry *prometheus.Registry
 	engine   *rtc.Engine
 	auth     *auth.Authority
+	rooms    *room.Rooms
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
@@ -91,12 +93,15 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.streams = &streams{
 		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
-		removed: g.pictures.forget, log: g.log,
+		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
+	g.rooms = room.New(room.Options{
+		Rooms: g.conf.Rooms, Default: g.conf.Room, Made: g.conf.Limits.Rooms, Pipelines: signal.Pipelines{Streams: g.streams, List: g.streams.names}, Logger: g.log,
+	})
 	g.streams.load()
-	g.registry.MustRegister(collector{g.streams}, buildInfo(g.version))
+	g.registry.MustRegister(collector{g.streams}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
-		Streams: g.streams, Authority: g.auth, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
+		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
 	})
 	g.server = &http.Server{
 		Handler:           g.routes(),
@@ -167,6 +172,7 @@ func (g *Gateway) Close() error {
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
+		g.rooms.Close()
 		var wait sync.WaitGroup
 		var http, engine, streams error
 		wait.Go(func() { http = g.closeHTTP(ctx) })
@@ -181,6 +187,12 @@ func (g *Gateway) Close() error {
 	case <-ctx.Done():
 		return errors.New("shutdown: not everything stopped in time")
 	}
+}
+
+// forget is called when a stream has gone with its file.
+func (g *Gateway) forget(stream string) {
+	g.pictures.forget(stream)
+	g.rooms.Ended(stream)
 }
 
 // closeHTTP lets requests end for a while, then cuts them off.

@@ -53,6 +53,11 @@ func (g *Gateway) table() []row {
 		{"GET /api/streams/{name}", mayOnStream(auth.Watch), f(g.oneStream)},
 		{"GET /api/streams/{name}/snapshot.jpg", mayOnStream(auth.Watch), f(g.snapshot)},
 		{"GET /api/streams/{name}/viewers", mayOnStream(auth.Moderate), f(g.listViewers)},
+		{"GET /api/rooms", someone, f(g.listRooms)}, // those in which anything is granted
+		{"GET /api/rooms/{room}", someone, f(g.oneRoom)},
+		{"POST /api/rooms/{room}/close", someone, f(g.closeRoom)},                      // who moderates it
+		{"POST /api/rooms/{room}/open", someone, f(g.openRoom)},                        // who administers it
+		{"DELETE /api/rooms/{room}/participants/{user}", someone, f(g.removeFromRoom)}, // who moderates it
 		{"POST /api/reload", may(auth.Administer), f(g.reload)},
 	}
 }

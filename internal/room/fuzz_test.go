@@ -118,7 +118,7 @@ func play(t *testing.T, script []byte) {
 		case what == 0 && (w == nil || w.left):
 			w = new(witness)
 			w.Participant, _ = r.Join(room, Joining{
-				ID: "p" + fmt.Sprint(a%len(everybody)), Grant: fuzzGrants[a/8%len(fuzzGrants)], Role: append(auth.Roles, "")[b/8%5],
+				ID: "p" + fmt.Sprint(a%len(everybody)), Grant: fuzzGrants[a/8%len(fuzzGrants)], Role: append(auth.Roles, "")[b/8%5], Create: b%2 == 0,
 				Sink: func(e Event) { w.hear(t, e) },
 			})
 			if w.Participant != nil {

@@ -93,7 +93,7 @@ func (p *Participant) Move(target, id string) error {
 		case !p.own.May(auth.Moderate, id, ""):
 			return fmt.Errorf("%w: it takes moderate in %.64q too", ErrForbidden, id)
 		}
-		there, err := p.rooms.findOrMake(id, p.own)
+		there, err := p.rooms.findOrMake(id, p.own.Create)
 		if err != nil {
 			return err
 		}

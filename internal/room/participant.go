@@ -13,12 +13,13 @@ import (
 
 // Joining is who wants to join, and how.
 type Joining struct {
-	ID    string      // userId: unique, and known to others
-	Name  string      // to be shown; "": the grant's
-	Grant *auth.Grant // what it allows in the room is what the participant may do there
-	Role  auth.Role   // less than the grant's, for who wants no more, such as a page that only watches; "": all that is granted
-	Sink  Sink        // nil: nothing is told
-	Deaf  bool        // has no ear for others' messages, nor can be moved, such as a WHEP client
+	ID     string      // userId: unique, and known to others
+	Name   string      // to be shown; "": the grant's
+	Grant  *auth.Grant // what it allows in the room is what the participant may do there
+	Role   auth.Role   // less than the grant's, for who wants no more, such as a page that only watches; "": all that is granted
+	Create bool        // make the room if it isn't there and the grant has Create
+	Sink   Sink        // nil: nothing is told
+	Deaf   bool        // has no ear for others' messages, nor can be moved, such as a WHEP client
 }
 
 // Participant is somebody in a room. Methods may be called from any goroutine and
@@ -54,16 +55,19 @@ type Profile struct {
 	Absent  bool         `json:"absent,omitempty"` // the connection was lost, and may come back
 }
 
-// Join has somebody enter a room, which is made if the grant has Create. The sink
+// Join has somebody enter a room. The sink
 // has been told Entered before it returns. Errors: ErrForbidden, ErrNotFound,
 // ErrClosed, ErrLocked, ErrFull, ErrTooMany.
 func (r *Rooms) Join(id string, j Joining) (*Participant, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !ValidName(id) {
+		return nil, fmt.Errorf("%w: %.64q", ErrNotFound, id)
+	}
 	if !anything(j.Grant, id) { // before anything is told of the room
 		return nil, fmt.Errorf("%w: nothing is granted in %.64q", ErrForbidden, id)
 	}
-	one, err := r.findOrMake(id, j.Grant)
+	one, err := r.findOrMake(id, j.Create && j.Grant.Create)
 	if err != nil {
 		return nil, err
 	}

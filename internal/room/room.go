@@ -176,11 +176,11 @@ func (r *Rooms) named(id string) config.Room {
 }
 
 // findOrMake is a room for somebody to enter, who keeps it.
-func (r *Rooms) findOrMake(id string, grant *auth.Grant) (*room, error) {
+func (r *Rooms) findOrMake(id string, create bool) (*room, error) {
 	if one := r.find(id); one != nil {
 		return one, nil
 	}
-	if !grant.Create || !ValidName(id) {
+	if !create || !ValidName(id) {
 		return nil, fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	}
 	n := 0

@@ -59,6 +59,7 @@ type request struct {
 	View         *view
 	Name         string // of a participant, to be shown
 	Role         auth.Role
+	Create       bool   // the room, if it isn't there
 	To           string // a room
 	Mute         media.Kind
 	Data         json.RawMessage
@@ -68,7 +69,7 @@ type request struct {
 // requests lists what a client may say: for each type the fields that it must
 // and may have, beside those of common.
 var requests = map[string]struct{ must, may []string }{
-	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition", "view", "name", "role"}},
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition", "view", "name", "role", "create"}},
 	"watch":         {must: []string{"stream"}, may: []string{"rendition", "view"}},
 	"unwatch":       {must: []string{"stream"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
@@ -118,6 +119,7 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
 	"name":      func(r *request, v json.RawMessage) error { return displayName(&r.Name, v) },
 	"role":      func(r *request, v json.RawMessage) error { return oneOf(&r.Role, v, auth.Roles...) },
+	"create":    func(r *request, v json.RawMessage) error { return boolean(&r.Create, v) },
 	"to":        func(r *request, v json.RawMessage) error { return text(&r.To, v, 128) },
 	"kind":      func(r *request, v json.RawMessage) (err error) { r.Mute, err = readKind(v); return err },
 	"data":      func(r *request, v json.RawMessage) (err error) { r.Data, err = readData(v); return err },

@@ -56,18 +56,19 @@ func (x *session) hear(e room.Event) {
 }
 
 // settle finds the session a place in its room, and what it watches at once: the
-// stream that is named, else the one of the room's own name if there is one.
-func (x *session) settle(j room.Joining, stream string) (err error) {
+// stream that the message names, else the one of the room's own name if there is one.
+func (x *session) settle(j room.Joining, m request) (err error) {
 	j.ID, j.Sink, j.Deaf = x.user, x.hear, x.kind != overWebSocket
 	x.granted = j.Grant
 	if x.place, err = x.server.rooms.Join(x.room, j); err != nil {
 		return err
 	}
-	o, err := x.place.Offer(cmp.Or(stream, x.room))
+	o, err := x.place.Offer(cmp.Or(m.Stream, x.room))
 	switch {
 	case err == nil:
 		x.single = x.add(o)
-	case stream != "" || x.kind != overWebSocket:
+		x.single.ask(m)
+	case m.Stream != "" || x.kind != overWebSocket:
 		x.place.Leave()
 		return err
 	}

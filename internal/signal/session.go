@@ -145,7 +145,7 @@ func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c clien
 	}
 	x := s.newSession(ctx, overWebSocket, m.RoomID, c)
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
-	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role}, m.Stream)
+	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
 	if err != nil {
 		return nil, err
 	}
@@ -180,13 +180,13 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 
 // start admits the session, finds it a place in its room and starts its goroutine,
 // which outlives ctx and ends by end.
-func (x *session) start(ctx context.Context, j room.Joining, stream string) error {
+func (x *session) start(ctx context.Context, j room.Joining, m request) error {
 	ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := x.server.enterSession(x); err != nil {
 		x.cancel(err)
 		return err
 	}
-	if err := x.settle(j, stream); err != nil {
+	if err := x.settle(j, m); err != nil {
 		x.server.forget(x)
 		x.server.handlers.Done()
 		x.cancel(err)

@@ -63,7 +63,12 @@ func (s *Server) serveWHEP(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case len(parts) == 1:
 		return s.serveEndpoint(w, r, parts[0], "")
-	case len(parts) == 2 && (r.Method == http.MethodPost || r.Method == http.MethodOptions && s.session(parts[1]) == nil):
+	case len(parts) == 2 && r.Method == http.MethodOptions: // a stream's, or a session's
+		w.Header().Set("Accept-Post", sdpType)
+		w.Header().Set("Accept-Patch", fragmentType)
+		preflight(w, "DELETE, OPTIONS, PATCH, POST")
+		return nil
+	case len(parts) == 2 && r.Method == http.MethodPost:
 		return s.serveEndpoint(w, r, parts[0], parts[1])
 	case len(parts) <= 3:
 		return s.serveResource(w, r, parts[len(parts)-1])
@@ -119,7 +124,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream stri
 	x := s.newSession(r.Context(), overWHEP, name, nobody{})
 	x.whep = resource{path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
-	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Viewer}, stream); err != nil {
+	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Viewer}, request{Stream: stream}); err != nil {
 		return err
 	}
 	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
