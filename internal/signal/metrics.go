@@ -20,6 +20,7 @@ type metrics struct {
 	resumes     *prometheus.CounterVec // result
 	sockets     prometheus.Gauge
 	slowSockets prometheus.Counter
+	data        *prometheus.CounterVec   // what: in, out, dropped
 	connect     *prometheus.HistogramVec // kind
 	firstFrame  prometheus.Histogram
 	decisions   *prometheus.CounterVec   // what
@@ -53,6 +54,9 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		resumes: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_resumes_total", Help: "Clients that came back to their session, by whether it was there.",
 		}, []string{"result"}),
+		data: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_data_messages_total", Help: "Messages of data channels: from clients, to clients, and those that were not sent because a client was slow or has none.",
+		}, []string{"what"}),
 		sockets: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_sockets", Help: "WebSockets open now, joined or not.",
 		}),
