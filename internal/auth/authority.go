@@ -55,7 +55,8 @@ type Authority struct {
 	admin   string // the admin's token
 	state   store
 	users   map[string]config.User
-	others  *others // nil: tokens of others aren't taken
+	known   map[string]config.Machine // by a name in their certificates
+	others  *others                   // nil: tokens of others aren't taken
 	log     *slog.Logger
 	now     func() time.Time
 	logins  *throttle
@@ -66,7 +67,7 @@ type Authority struct {
 // the admin's token where they aren't there yet. The error names the file and a
 // remedy.
 func New(o Options) (*Authority, error) {
-	a := &Authority{log: cmp.Or(o.Logger, slog.Default()), now: o.Now, users: o.Config.Users}
+	a := &Authority{log: cmp.Or(o.Logger, slog.Default()), now: o.Now, users: o.Config.Users, known: o.Config.Machines}
 	if a.now == nil {
 		a.now = time.Now
 	}
@@ -159,12 +160,16 @@ func (a *Authority) authenticateOwn(token string) (*Grant, error) {
 }
 
 // FromRequest tells what a request may: by its Authorization header (RFC 6750
-// §2.1), else by its cookie. It blocks as Authenticate does.
+// §2.1), else by its cookie, else by the certificate that a machine has shown. It
+// blocks as Authenticate does.
 func (a *Authority) FromRequest(r *http.Request) (*Grant, error) {
 	if a.open {
 		return Open(), nil
 	}
 	token, err := TokenOf(r)
+	if errors.Is(err, ErrNoToken) {
+		return machineGrant(a.known, r.TLS)
+	}
 	if err != nil {
 		return nil, err
 	}

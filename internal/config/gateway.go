@@ -101,6 +101,7 @@ var gatewaySchema = &schema{
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
 		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.machines", kind: ofNamed, of: machineSchema, names: machineName, def: "{}", example: "{camera-7.lan: {rooms: [hall]}}", meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -175,10 +176,14 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	}
 	g.Encoders = m.text("encoders", "", 4096)
 	g.State = cmp.Or(m.text("state", "", 4096), stateDir(environ))
-	g.Auth = readAuth(section("auth"))
+	auth := section("auth")
+	g.Auth = readAuth(auth)
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
 	g.HTTPS = readHTTPS(section("https"), g.Listen)
+	if len(g.Auth.Machines) > 0 && g.HTTPS.ClientCA == "" {
+		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
+	}
 	readICE(section("ice"), &g.ICE)
 	g.Room = readRoom(section("room"), Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second})
 	g.Rooms = readRooms(m, g.Room)
@@ -263,9 +268,10 @@ var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, 
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{
-	"ice.servers": `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
-	"rooms":       `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
-	"auth.users":  `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+	"ice.servers":   `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
+	"rooms":         `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
+	"auth.machines": `{"camera-7.lan": {"role": "publisher", "rooms": ["hall"]}}`,
+	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
 }
 
 // override sets a key of the tree to the text of a variable or flag. Findings

@@ -111,6 +111,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 				"anna": {Password: goodPassword, Role: "host", Rooms: []string{"lobby", "hall-*"}, Streams: []string{"front-*"}},
 				"bob":  {Password: goodPassword, Role: "viewer", Rooms: []string{"*"}},
 			},
+			Machines: map[string]Machine{"camera-7.lan": {Role: "publisher", Rooms: []string{"hall"}}, "spiffe://lab/robot": {Role: "viewer", Rooms: []string{"*"}, Streams: []string{"a"}}},
 		},
 		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
 		HTTPS: HTTPS{
@@ -151,6 +152,7 @@ auth:
       rooms: [lobby, hall-*]
       streams: front-*
     bob: {password: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
+  machines: {camera-7.lan: {rooms: hall}, "spiffe://lab/robot": {role: viewer, streams: [a]}}
 http: {allowed_origins: ["https://Example.org", "*"]}
 https:
   cert: ""
@@ -181,6 +183,7 @@ limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, sh
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_AUTH_KEYS=a.pem, b.key", "GATEWAY_AUTH_JWKS=https://login.example.org/jwks.json", "GATEWAY_AUTH_ISSUER=https://login.example.org", "GATEWAY_AUTH_AUDIENCE=gateway",
+		`GATEWAY_AUTH_MACHINES={"camera-7.lan": {"rooms": "hall"}, "spiffe://lab/robot": {"role": "viewer", "streams": ["a"]}}`,
 		`GATEWAY_AUTH_USERS={"anna": {"password": "` + goodPassword.String() + `", "role": "host", "rooms": ["lobby", "hall-*"], "streams": "front-*"}, "bob": {"password": "` + goodPassword.String() + `"}}`,
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		"GATEWAY_HTTPS_CERT=", "GATEWAY_HTTPS_KEY=", "GATEWAY_HTTPS_SELF_SIGNED=true", "GATEWAY_HTTPS_NAMES=camera.lan,192.0.2.7", "GATEWAY_HTTPS_ACME_DOMAINS=cam.example.org,b.example.org",
@@ -281,6 +284,8 @@ gateway.yaml:6:128: auth.users.e.rooms: "[" is no pattern of names; write a name
 gateway.yaml:7:5: auth.users.e: the user is there already; remove one of them
 gateway.yaml:8:8: auth.users.f: expected keys and values, found the text "x"; indent its keys below it`},
 		{"cheap password", "auth: {users: {a: {password: '$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA'}}}", nil, `auth.users.a.password: it is not an Argon2id hash of sensible cost`},
+		{"machines of nobody", "auth: {machines: {a.lan: {}}}", nil, `gateway.yaml:1:18: auth.machines: nobody can show a certificate: https.client_ca is missing`},
+		{"machines", "auth: {machines: {a b: {}, c: {role: x}}}\nhttps: {self_signed: true, client_ca: a}", nil, `gateway.yaml:1:19: auth.machines: "a b" is no name of a machine; write a name of its certificate`},
 		{"servers", "ice:\n  servers:\n    - http://a\n    - turn:a\n    - {urls: turn:a, username: u, pasword: p}\n    - {username: u}\n    - stun:a?transport=udp\n    - stun:a:99999", nil,
 			`gateway.yaml:3:7: ice.servers[0]: "http://a" is not the URL of a STUN or TURN server; write one such as stun:stun.example.org:3478 or turn:turn.example.org:3478?transport=udp
 gateway.yaml:4:7: ice.servers[1]: a TURN server needs username and credential; write it as {urls: turn:a, username: …, credential: …}

@@ -91,6 +91,7 @@ type placeState struct {
 	Room         room.Info      `json:"room"`
 	Streams      []streamState  `json:"streams"`
 	Participants []room.Profile `json:"participants,omitempty"` // missing: they may not be seen
+	ResumeWithin float64        `json:"resumeWithin"`           // s that a client may be away; 0: not at all
 	Expires      int64          `json:"expires,omitempty"`      // Unix milliseconds
 }
 
@@ -98,7 +99,7 @@ type placeState struct {
 func (x *session) describePlace(s room.Snapshot) placeState {
 	p := placeState{
 		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
-		Streams: []streamState{},
+		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
 	}
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
@@ -107,11 +108,6 @@ func (x *session) describePlace(s room.Snapshot) placeState {
 		p.Expires = x.granted.Expires.UnixMilli()
 	}
 	return p
-}
-
-// patience is how long the session waits for a client that has lost its socket.
-func (x *session) patience() time.Duration {
-	return min(x.server.timing.resume, x.place.DepartureTimeout())
 }
 
 // can is what the participant may do, as far as he may still do anything.
@@ -228,7 +224,7 @@ func (x *session) streamEnded(ctx context.Context, name string) error {
 func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
-	m := x.welcome("moved", "", s)
+	m := x.greeting("moved", "", s)
 	var own *watch
 	old := slices.Clone(x.watches)
 	if o, err := x.place.Offer(x.room); err == nil {

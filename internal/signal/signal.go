@@ -91,7 +91,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
-	resume    time.Duration // that a session waits for a client that has lost its socket; 0: not at all
+	resume    time.Duration // that a session waits at most for a client that has lost its socket, see room.Participant.DepartureTimeout
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -134,7 +134,7 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
-			resume:    10 * time.Minute, // the room says how long it is at most
+			resume:    10 * time.Minute, // as the room has it
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
 		sockets:   make(map[*socket]struct{}),
