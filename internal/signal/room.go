@@ -94,7 +94,7 @@ type placeState struct {
 	Room         room.Info      `json:"room"`
 	Streams      []streamState  `json:"streams"`
 	Participants []room.Profile `json:"participants,omitempty"` // missing: they may not be seen
-	ResumeWithin float64        `json:"resumeWithin"`           // s
+	ResumeWithin float64        `json:"resumeWithin"`           // s that a client may be away; 0: not at all
 	Expires      int64          `json:"expires,omitempty"`      // Unix milliseconds
 }
 
@@ -186,6 +186,9 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 	case room.Moved:
 		return x.moved(ctx, e.Snapshot)
 	case room.Left:
+		if e.Reason == room.Absent {
+			return errGone
+		}
 		return departure(e.Reason)
 	case room.Muted:
 		x.mutePublished(e.Kind, e.On)
