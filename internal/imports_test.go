@@ -32,14 +32,16 @@ var mayImport = map[string][]string{
 	"adapt":   {"media"},
 	"stream":  {"media", "config", "adapt"},
 	"rtc":     {"media", "config", "adapt", "github.com/pion"},
-	"room":    {"media", "config", "stream", "rtc"},
+	"room":    {"media", "config", "auth", "stream"},
+	"https":   {"config"},
+	"bridge":  {"auth", "room"},
 	"auth":    {"config", "github.com/golang-jwt/jwt"},
 	"signal":  {"media", "config", "adapt", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},
 	"control": {"media", "github.com/jezek/xgb"},
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "signal", "control", "record", "web",
+		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway"},
 }

@@ -8,11 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"gateway/internal/gateway"
 )
@@ -33,6 +33,14 @@ commands
   devices [-json] [-yaml ID]
                   list cameras, displays, windows, sound sources and encoders;
                   -yaml: print a pipeline file for one of them
+  token [-role viewer] [-room NAME]… [-stream NAME]… [-ttl 24h] [-name NAME] [-link] [-once]
+                  make a token, by the gateway's own key: -role viewer, publisher, host
+                  or admin; -room, -stream: patterns, without them all; -link: print the
+                  address that opens with it; -once: one that the first who comes by it
+                  uses up
+  token -admin [-link]
+                  print the admin's own token, which has no end
+  token -hash     read a password from standard input, print it for auth.users
   healthcheck     ask a running gateway whether it is ready; for container health checks
   version         print versions
   help            print this
@@ -74,6 +82,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	var check gateway.CheckOptions
 	var dot, devicesJSON bool
 	var deviceID string
+	var token gateway.TokenOptions
 	switch command {
 	case "check":
 		flags.BoolVar(&check.JSON, "json", false, "")
@@ -83,6 +92,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 		flags.StringVar(&deviceID, "yaml", "", "")
 	case "explain":
 		flags.BoolVar(&dot, "dot", false, "")
+	case "token":
+		tokenFlags(flags, &token)
 	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil
@@ -123,6 +134,12 @@ func run(args []string, stdout, stderr io.Writer) error {
 			return errUsage
 		}
 		return settings.Devices(context.Background(), devicesJSON, deviceID, stdout)
+	case "token":
+		if flags.NArg() > 0 {
+			fmt.Fprintf(stderr, "gateway: token takes no argument %q\n", flags.Arg(0))
+			return errUsage
+		}
+		return settings.Token(token, os.Stdin, stdout, stderr)
 	case "healthcheck":
 		return settings.Healthcheck()
 	}
@@ -130,8 +147,42 @@ func run(args []string, stdout, stderr io.Writer) error {
 	return errUsage
 }
 
+func tokenFlags(flags *flag.FlagSet, t *gateway.TokenOptions) {
+	list := func(into *[]string) func(string) error {
+		return func(v string) error { *into = append(*into, v); return nil }
+	}
+	flags.StringVar(&t.Role, "role", "viewer", "")
+	flags.Func("room", "", list(&t.Rooms))
+	flags.Func("stream", "", list(&t.Streams))
+	flags.DurationVar(&t.TTL, "ttl", 24*time.Hour, "")
+	flags.StringVar(&t.Name, "name", "", "")
+	flags.StringVar(&t.Subject, "subject", "", "")
+	flags.BoolVar(&t.Create, "create", false, "")
+	flags.BoolVar(&t.Link, "link", false, "")
+	flags.BoolVar(&t.Once, "once", false, "")
+	flags.BoolVar(&t.Admin, "admin", false, "")
+	flags.BoolVar(&t.Hash, "hash", false, "")
+}
+
+// invite prints the address that opens as the admin. A log that others keep and
+// read is not the place for its token: the journal is told where the token is.
+func invite(g *gateway.Gateway, stderr io.Writer) {
+	if file := g.AdminTokenFile(); file != "" && journaled() {
+		fmt.Fprintf(stderr, "gateway: open %s/#token=… with the token in %s\n", g.URL(), file)
+		return
+	}
+	fmt.Fprintf(stderr, "gateway: open %s%s\n", g.URL(), g.Invitation())
+}
+
+// journaled tells whether standard error goes to the journal (systemd.exec(5),
+// JOURNAL_STREAM: its device and inode; children that are redirected inherit it).
+func journaled() bool {
+	var st syscall.Stat_t
+	return syscall.Fstat(int(os.Stderr.Fd()), &st) == nil && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
 // serve runs the gateway until SIGINT or SIGTERM; a second signal ends it at once.
-// SIGHUP reloads the pipeline files.
+// SIGHUP reloads the pipeline files and the certificate.
 func serve(settings gateway.Settings, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -154,18 +205,9 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 			}
 		}
 	}()
-	fmt.Fprintf(stderr, "gateway: open http://%s\n", browsable(g.Addr()))
+	invite(g, stderr)
+	if f := g.Fingerprint(); f != "" {
+		fmt.Fprintf(stderr, "gateway: the browser asks once; its certificate has the SHA-256 fingerprint %s\n", f)
+	}
 	return g.Serve(ctx)
-}
-
-// browsable is the address as one types it into a browser on this machine.
-func browsable(a net.Addr) string {
-	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
-		host = "localhost"
-	}
-	return net.JoinHostPort(host, port)
 }

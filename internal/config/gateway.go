@@ -1,13 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,17 +30,15 @@ type Gateway struct {
 	Listen    string // address of HTTP and signaling, "host:port"; default 127.0.0.1:8080
 	Pipelines string // folder of pipelines; default "pipelines/"
 	Encoders  string // file of the operator's own encoder rows, for LoadEncoders; default "": none
+	State     string // folder of what the gateway keeps, see stateDir; "" if there is none
 	Auth      Auth
 	HTTP      HTTP
+	HTTPS     HTTPS
 	ICE       ICE
+	Rooms     []Room // rooms of several streams, in the file's order; default none
+	Room      Room   // what a room has that isn't listed, or doesn't say otherwise
 	Log       Log
 	Limits    Limits
-}
-
-// Auth is who may watch.
-type Auth struct {
-	Mode      string // "none": everyone who reaches the port
-	AllowOpen bool   // listening beyond loopback without authentication is meant
 }
 
 // HTTP is what browsers of other sites may do.
@@ -73,6 +73,7 @@ type Log struct {
 // Limits bound what the gateway takes on.
 type Limits struct {
 	Viewers           int           // at a time, of all streams together; default 1000
+	Rooms             int           // that were made on join, at a time; default 100
 	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
 	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
 	ShutdownTimeout   time.Duration // for a clean stop; default 10s
@@ -87,15 +88,23 @@ type Flag struct {
 
 var gatewaySchema = &schema{
 	what: "gateway configuration",
-	keys: []key{
-		{path: "listen", kind: ofText, def: "127.0.0.1:8080", example: "0.0.0.0:8080", meaning: "address of HTTP and signaling (TCP); ICE and media use UDP of the same number. Beyond loopback only with auth.allow_open: true"},
+	keys: slices.Concat([]key{
+		{path: "listen", kind: ofText, def: "127.0.0.1:8080", example: "0.0.0.0:8080", meaning: "address of HTTP and signaling (TCP); ICE and media use UDP of the same number. With auth.mode: none beyond loopback only with auth.allow_open: true"},
 		{path: "pipelines", kind: ofText, def: "pipelines/", example: "/etc/gateway/pipelines/", meaning: "folder of the pipeline files"},
 		{path: "encoders", kind: ofText, def: `""`, example: "configs/encoders.yaml", meaning: "YAML file of encoders that are added to the gateway's own, or change them"},
-		{path: "auth", kind: ofSection, meaning: "who may watch"},
-		{path: "auth.mode", kind: ofWord, def: "none", words: []string{"none", "token", "jwt"}, meaning: "none: everyone who reaches the port"},
+		{path: "state", kind: ofText, def: `""`, example: "/var/lib/gateway", meaning: "folder in which the gateway keeps the keys and certificates that it makes, and the admin's token; empty: $STATE_DIRECTORY, else $XDG_STATE_HOME/gateway, else ~/.local/state/gateway"},
+		{path: "auth", kind: ofSection, meaning: "who may do what"},
+		{path: "auth.mode", kind: ofWord, def: AuthToken, words: []string{AuthToken, AuthJWT, AuthNone}, meaning: "token: who has a token of this gateway, or a password; jwt: also who has one that is signed by keys or jwks; none: everyone who reaches the port may do everything"},
 		{path: "auth.allow_open", kind: ofFlag, def: "false", meaning: "listen beyond loopback although nobody is asked who they are"},
+		{path: "auth.keys", kind: ofTexts, def: "[]", example: "[/etc/gateway/keys/portal.pem]", meaning: "files of the keys by which others sign tokens: public keys in PEM, or secrets of 32 bytes or more; the file's name without its ending is the kid"},
+		{path: "auth.jwks", kind: ofText, def: `""`, example: "https://login.example.org/jwks.json", meaning: "URL of the set of public keys by which others sign tokens; empty: none"},
+		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
+		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
+		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.machines", kind: ofNamed, of: machineSchema, names: machineName, def: "{}", example: "{camera-7.lan: {rooms: [hall]}}", meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
+	}, httpsKeys, []key{
 		{path: "ice", kind: ofSection, meaning: "how viewers reach the media port"},
 		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
 		{path: "ice.public_addresses", kind: ofTexts, def: "[]", example: "[203.0.113.7]", meaning: "IP addresses that are announced in place of this machine's own"},
@@ -103,25 +112,27 @@ var gatewaySchema = &schema{
 		{path: "ice.lite", kind: ofFlag, def: "false", meaning: "connect viewers that reach the gateway without help by ICE-lite, which takes less memory and CPU; not with relay_only"},
 		{path: "ice.interfaces", kind: ofTexts, def: "[]", example: "[eth0]", meaning: "network interfaces to use; empty: all"},
 		{path: "ice.udp_port", kind: ofCount, def: "0", least: 0, most: 65535, meaning: "UDP port of ICE and media; 0: the port of listen"},
+		{path: "rooms", kind: ofNamed, of: roomSchema, names: streamName, most: maxRooms, def: "{}", example: "{lobby: {title: Lobby, streams: [door, yard]}}", unit: "at most 1000", meaning: "rooms of several streams, by name; every stream is a room of its own name, too"},
+		{path: "room", kind: ofSection, meaning: "what a room has that isn't listed under rooms, or doesn't say otherwise"},
+		{path: "room.max_participants", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
+		{path: "room.empty_timeout", kind: ofDuration, def: "5m", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, meaning: "how long a room that was made on join stays when all have left, or it was closed"},
+		{path: "room.departure_timeout", kind: ofDuration, def: "30s", unit: "0s to 10m", least: 0, most: 600, meaning: "how long a participant whose connection was lost keeps the place"},
 		{path: "log", kind: ofSection, meaning: "what is logged, and how"},
 		{path: "log.level", kind: ofWord, def: "info", words: []string{"debug", "info", "warn", "error"}, meaning: "the least severe that is logged"},
 		{path: "log.format", kind: ofWord, def: "text", words: []string{"text", "json"}, meaning: "for people or for programs"},
 		{path: "log.gst", kind: ofText, def: `""`, example: "v4l2*:5,x264enc:4", meaning: "GStreamer's own messages, in the syntax of GST_DEBUG; empty: none"},
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
+		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
 		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
 		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
-	},
+	}),
 	later: map[string]string{
-		"rooms":      "remove it; every stream is its own room",
-		"auth.users": "remove it; auth.mode is none",
-		"auth.keys":  "remove it; auth.mode is none",
-		"tls":        "remove it; put a reverse proxy with HTTPS in front",
-		"https":      "remove it; put a reverse proxy with HTTPS in front",
-		"turn":       "remove it; name a TURN server under ice.servers",
-		"isolation":  "remove it; pipelines run in the gateway's process",
-		"elements":   "remove it",
+		"tls":       "remove it; HTTPS is configured under https",
+		"turn":      "remove it; name a TURN server under ice.servers",
+		"isolation": "remove it; pipelines run in the gateway's process",
+		"elements":  "remove it",
 	},
 }
 
@@ -164,18 +175,25 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		m.fault("pipelines", "it is empty", "name the folder of the pipeline files")
 	}
 	g.Encoders = m.text("encoders", "", 4096)
+	g.State = cmp.Or(m.text("state", "", 4096), stateDir(environ))
 	auth := section("auth")
-	g.Auth.Mode = readAuthMode(auth)
-	g.Auth.AllowOpen = auth.boolean("allow_open", false)
+	g.Auth = readAuth(auth)
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
+	g.HTTPS = readHTTPS(section("https"), g.Listen)
+	if len(g.Auth.Machines) > 0 && g.HTTPS.ClientCA == "" {
+		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
+	}
 	readICE(section("ice"), &g.ICE)
+	g.Room = readRoom(section("room"), Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second})
+	g.Rooms = readRooms(m, g.Room)
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
 	g.Log.Format = log.one("format", "text")
 	g.Log.GST = readDebug(log)
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
+	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
 	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
 	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
@@ -183,6 +201,30 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 		return nil, err
 	}
 	return g, nil
+}
+
+// stateDir is where the gateway keeps what it makes unless the file says: the
+// folder that systemd has made for it, else the user's own (XDG Base Directory
+// Specification); "" where there is neither.
+func stateDir(environ []string) string {
+	value := func(name string) (v string) {
+		for _, entry := range environ {
+			if k, rest, _ := strings.Cut(entry, "="); k == name {
+				v = rest // the last counts
+			}
+		}
+		return v
+	}
+	first, _, _ := strings.Cut(value("STATE_DIRECTORY"), ":") // systemd.exec(5): perhaps several
+	switch xdg, home := value("XDG_STATE_HOME"), value("HOME"); {
+	case filepath.IsAbs(first):
+		return first
+	case filepath.IsAbs(xdg):
+		return filepath.Join(xdg, "gateway")
+	case filepath.IsAbs(home):
+		return filepath.Join(home, ".local", "state", "gateway")
+	}
+	return ""
 }
 
 // envName is the variable that overrides a key.
@@ -222,7 +264,15 @@ func (d *document) environment(top *yaml.Node, environ []string) {
 }
 
 // listKeys are the keys whose variables hold lists, split at commas.
-var listKeys = map[string]bool{"http.allowed_origins": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+
+// structured are the keys whose variables may hold JSON or YAML, with an example.
+var structured = map[string]string{
+	"ice.servers":   `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
+	"rooms":         `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
+	"auth.machines": `{"camera-7.lan": {"role": "publisher", "rooms": ["hall"]}}`,
+	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+}
 
 // override sets a key of the tree to the text of a variable or flag. Findings
 // about it name the origin.
@@ -254,21 +304,20 @@ func (d *document) overriding(path, value, origin string) *yaml.Node {
 		return n
 	}
 	n := scalar(value)
-	if listKeys[path] {
+	t := strings.TrimSpace(value)
+	switch remedy := structured[path]; {
+	case remedy != "" && (strings.HasPrefix(t, "[") || strings.HasPrefix(t, "{")):
+		var doc yaml.Node
+		if len(value) > maxFile || yaml.Unmarshal([]byte(value), &doc) != nil || len(doc.Content) == 0 {
+			d.errs = append(d.errs, &Error{File: origin, Key: path, Message: "not JSON or YAML", Remedy: "write " + remedy, Severity: Fault})
+			return &yaml.Node{}
+		}
+		n = doc.Content[0]
+	case listKeys[path]:
 		n = &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
-		if t := strings.TrimSpace(value); path == "ice.servers" && (strings.HasPrefix(t, "[") || strings.HasPrefix(t, "{")) {
-			var doc yaml.Node
-			if len(value) > maxFile || yaml.Unmarshal([]byte(value), &doc) != nil || len(doc.Content) == 0 {
-				d.errs = append(d.errs, &Error{File: origin, Key: path, Message: "not JSON or YAML",
-					Remedy: `write [{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`, Severity: Fault})
-				return &yaml.Node{}
-			}
-			n = doc.Content[0]
-		} else {
-			for part := range strings.SplitSeq(value, ",") {
-				if part = strings.TrimSpace(part); part != "" {
-					n.Content = append(n.Content, scalar(part))
-				}
+		for part := range strings.SplitSeq(value, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				n.Content = append(n.Content, scalar(part))
 			}
 		}
 	}
@@ -301,41 +350,6 @@ func setChild(m *yaml.Node, name string, v *yaml.Node) {
 		}
 	}
 	m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}, v)
-}
-
-func readAuthMode(m *mapping) string {
-	mode := m.one("mode", "none")
-	if mode != "none" {
-		m.fault("mode", mode+" is not supported yet", "use none, on loopback or behind a proxy that authenticates")
-	}
-	return mode
-}
-
-// checkListen checks the address, and that nobody serves the network without
-// having said so.
-func checkListen(m *mapping, g *Gateway) {
-	host, port, err := net.SplitHostPort(g.Listen)
-	n, perr := strconv.Atoi(port)
-	switch {
-	case err != nil || perr != nil:
-		m.fault("listen", quote(g.Listen)+" is not an address with a port", "write host:port, such as 127.0.0.1:8080 or [::1]:8080")
-		return
-	case n < 0 || n > 65535:
-		m.fault("listen", "there is no port "+port, "allowed are 1 to 65535")
-		return
-	}
-	addr, err := netip.ParseAddr(host)
-	switch {
-	case host == "localhost" || err == nil && addr.Unmap().IsLoopback():
-		return
-	case err != nil && host != "" && !hostName.MatchString(host):
-		m.fault("listen", quote(host)+" is not a host", "write an IP address or a host name")
-		return
-	}
-	if !g.Auth.AllowOpen {
-		m.fault("listen", g.Listen+" can be reached from other machines, and nobody is asked who they are (auth.mode: none)",
-			"listen on 127.0.0.1, or set auth.allow_open: true if everyone on that network may watch")
-	}
 }
 
 var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)

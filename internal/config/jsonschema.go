@@ -59,10 +59,10 @@ func (s *schema) value(k *key) object {
 		v = object{"anyOf": []object{url, {"type": "array", "maxItems": 16, "items": object{"anyOf": []object{url, serverSchema.object("")}}}}}
 	}
 	v["description"] = k.describe()
-	if k.example != "" && k.kind != ofPairs && k.kind != ofSections && k.kind != ofTexts {
+	if k.example != "" && k.kind != ofPairs && k.kind != ofNamed && k.kind != ofSections && k.kind != ofTexts {
 		v["examples"] = []any{k.jsonValue(k.example)}
 	}
-	if k.def != "" && k.kind != ofSections && k.kind != ofTexts {
+	if k.def != "" && k.kind != ofNamed && k.kind != ofSections && k.kind != ofTexts {
 		v["default"] = k.jsonValue(k.def)
 	}
 	return v
@@ -133,6 +133,12 @@ func (s *schema) plain(k *key) object {
 		return object{"anyOf": []object{{"type": "string", "pattern": durationPattern}, {"const": 0}}}
 	case ofTexts:
 		return object{"anyOf": []object{text, {"type": "array", "items": text}}}
+	case ofNamed:
+		v := object{"type": "object", "propertyNames": object{"pattern": k.names.String()}, "additionalProperties": k.of.object("")}
+		if k.most > 0 {
+			v["maxProperties"] = k.most
+		}
+		return v
 	case ofPairs:
 		return object{"type": "object", "additionalProperties": object{"type": []string{"string", "number", "boolean"}}}
 	}

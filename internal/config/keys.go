@@ -25,6 +25,7 @@ const (
 	ofDuration                  // Go's spelling: 10s, 500ms
 	ofTexts                     // a list of strings
 	ofPairs                     // any keys with values
+	ofNamed                     // sections by names of the operator's, each with keys of another schema
 )
 
 // key is one key that a kind of file may hold. The tables of keys are what the
@@ -38,6 +39,8 @@ type key struct {
 	unit        string  // "pixels"
 	least, most float64 // bounds of a number, in bit/s, s, or its unit; both 0: none
 	words       []string
+	of          *schema        // what each of ofNamed holds
+	names       *regexp.Regexp // and what it may be called
 	example     string
 	meaning     string // for the documentation and editors, in Markdown
 	each        bool   // a key of video that a rendition may have too

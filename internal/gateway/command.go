@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -61,8 +62,16 @@ func (s Settings) Healthcheck() error {
 	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
 		host = "localhost"
 	}
-	client := http.Client{Timeout: 3 * time.Second}
-	answer, err := client.Get("http://" + net.JoinHostPort(host, port) + "/readyz")
+	client, scheme := http.Client{Timeout: 3 * time.Second}, "http"
+	if s.conf.HTTPS.On() {
+		scheme = "https"
+		tls := &tls.Config{InsecureSkipVerify: true} // it asks itself, by a name that the certificate needn't have
+		if len(s.conf.HTTPS.ACME.Domains) > 0 {
+			tls.ServerName = s.conf.HTTPS.ACME.Domains[0]
+		}
+		client.Transport = &http.Transport{TLSClientConfig: tls, DisableKeepAlives: true}
+	}
+	answer, err := client.Get(scheme + "://" + net.JoinHostPort(host, port) + "/readyz")
 	if err != nil {
 		return err
 	}

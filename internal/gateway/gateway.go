@@ -18,8 +18,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"gateway/internal/auth"
+	"gateway/internal/bridge"
 	"gateway/internal/config"
 	"gateway/internal/gst"
+	"gateway/internal/https"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
@@ -38,9 +42,13 @@ type Gateway struct {
 	log      *slog.Logger
 	version  string
 	listener net.Listener
+	https    *https.Server // nil: HTTP
 	server   *http.Server
 	registry *prometheus.Registry
 	engine   *rtc.Engine
+	auth     *auth.Authority
+	rooms    *room.Rooms
+	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
@@ -54,18 +62,26 @@ func New(o Options) (*Gateway, error) {
 	gst.Debug(g.log, g.conf.Log.GST)
 
 	var err error
+	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
+		return nil, err
+	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
 		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	if err := g.startHTTPS(); err != nil {
+		g.listener.Close()
+		return nil, err
+	}
 	port := g.conf.ICE.UDPPort
 	if port == 0 {
 		port = g.listener.Addr().(*net.TCPAddr).Port
 	}
 	g.engine, err = rtc.New(rtc.Options{UDPPort: port, ICE: g.conf.ICE, Logger: g.log, Registerer: g.registry})
 	if err != nil {
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
@@ -73,17 +89,28 @@ func New(o Options) (*Gateway, error) {
 	table, err := config.LoadEncoders(g.conf.Encoders)
 	if err != nil {
 		g.engine.Close()
+		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
 	g.streams = &streams{
 		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
-		removed: g.pictures.forget, log: g.log,
+		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
+	}
+	g.rooms = room.New(room.Options{
+		Rooms: g.conf.Rooms, Default: g.conf.Room, Made: g.conf.Limits.Rooms, Pipelines: signal.Pipelines{Streams: g.streams, List: g.streams.names}, Logger: g.log,
+	})
+	if err := g.openBridges(); err != nil {
+		g.closeBridges()
+		g.engine.Close()
+		g.stopHTTPS()
+		g.listener.Close()
+		return nil, err
 	}
 	g.streams.load()
-	g.registry.MustRegister(collector{g.streams}, buildInfo(g.version))
+	g.registry.MustRegister(collector{g.streams}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
-		Streams: g.streams, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
+		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
 	})
 	g.server = &http.Server{
 		Handler:           g.routes(),
@@ -97,6 +124,23 @@ func New(o Options) (*Gateway, error) {
 	return g, nil
 }
 
+// Invitation is what is put behind [Gateway.URL] to come in as the admin: the
+// page's path, with the token in the fragment, which browsers send to nobody.
+func (g *Gateway) Invitation() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return "/#token=" + g.auth.AdminToken()
+}
+
+// AdminTokenFile is where the admin's token is kept; "" where there is none.
+func (g *Gateway) AdminTokenFile() string {
+	if g.auth.Open() {
+		return ""
+	}
+	return g.auth.AdminTokenFile()
+}
+
 // Addr is the address that HTTP listens on.
 func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 
@@ -104,9 +148,9 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 // told, all within the configured time. It returns the fault that ended it, if any.
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
-	go func() { served <- g.server.Serve(g.listener) }()
+	go func() { served <- g.server.Serve(g.accepted()) }()
 	g.ready.Store(true)
-	g.log.Info("gateway serves", "address", "http://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
+	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
 	select {
 	case err := <-served:
@@ -119,8 +163,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 }
 
 // Reload brings the streams in line with the files of the pipelines folder now,
-// those included that were refused before. It blocks until that is decided.
-func (g *Gateway) Reload() { g.streams.reload(true) }
+// those included that were refused before, and reads the certificate's files. It
+// blocks until that is decided.
+func (g *Gateway) Reload() {
+	if g.https != nil {
+		g.https.Reload()
+	}
+	g.streams.reload(true)
+}
 
 // Close ends everything, in the configured time at most.
 func (g *Gateway) Close() error {
@@ -131,13 +181,15 @@ func (g *Gateway) Close() error {
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
+		bridges := g.closeBridges()
+		g.rooms.Close()
 		var wait sync.WaitGroup
 		var http, engine, streams error
 		wait.Go(func() { http = g.closeHTTP(ctx) })
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams)
 	}()
 	select {
 	case err := <-done:
@@ -145,6 +197,34 @@ func (g *Gateway) Close() error {
 	case <-ctx.Done():
 		return errors.New("shutdown: not everything stopped in time")
 	}
+}
+
+// openBridges lets local programs into the rooms that have a socket for them.
+func (g *Gateway) openBridges() error {
+	for _, r := range g.conf.Rooms {
+		if r.Socket == "" {
+			continue
+		}
+		b, err := bridge.Listen(bridge.Options{Rooms: g.rooms, Room: r.Name, Path: r.Socket, Logger: g.log})
+		if err != nil {
+			return err
+		}
+		g.bridges = append(g.bridges, b)
+	}
+	return nil
+}
+
+func (g *Gateway) closeBridges() (err error) {
+	for _, b := range g.bridges {
+		err = errors.Join(err, b.Close())
+	}
+	return err
+}
+
+// forget is called when a stream has gone with its file.
+func (g *Gateway) forget(stream string) {
+	g.pictures.forget(stream)
+	g.rooms.Ended(stream)
 }
 
 // closeHTTP lets requests end for a while, then cuts them off.
@@ -155,6 +235,7 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = g.server.Close()
 	}
+	err = errors.Join(err, g.stopHTTPS())
 	if e := g.listener.Close(); e != nil && !errors.Is(e, net.ErrClosed) { // where Serve was never called
 		err = errors.Join(err, e)
 	}

@@ -44,15 +44,22 @@ func startIn(t *testing.T, dir string) (url string) {
 
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
+	g, stop := runAs(t, dir, "")
+	return "http://" + g.Addr().String(), stop
+}
+
+// runAs runs the product with lines added to its configuration.
+func runAs(t *testing.T, dir, lines string) (g *Gateway, stop func() error) {
+	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")
-	if err := os.WriteFile(conf, []byte("limits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"+lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	settings, err := Load(conf, dir, "127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	g, err = New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +80,7 @@ func run(t *testing.T, dir string) (url string, stop func() error) {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return "http://" + g.Addr().String(), stop
+	return g, stop
 }
 
 func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {
@@ -200,7 +207,7 @@ func TestPortInUseIsSaid(t *testing.T) {
 	if _, err := Load(filepath.Join(t.TempDir(), "none"), t.TempDir(), l.Addr().String(), nil); err == nil {
 		t.Fatal("a configuration that isn't there was loaded")
 	}
-	settings, err := Load(DefaultConfig, t.TempDir(), l.Addr().String(), nil)
+	settings, err := Load(DefaultConfig, t.TempDir(), l.Addr().String(), []string{"GATEWAY_AUTH_MODE=none"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"gateway/internal/auth"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
 	"gateway/internal/web"
@@ -25,29 +26,40 @@ const reloadTimeout = 25 * time.Second
 
 // routes is everything that the gateway answers over HTTP.
 func (g *Gateway) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /ws", g.signal.WebSocket())
-	mux.Handle("/whep/", g.signal.WHEP())
-	mux.Handle("/api/", g.ownPages(g.api()))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /readyz", g.readyz)
-	mux.Handle("/", web.Handler())
-
-	outer := http.NewServeMux()
-	outer.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	outer.Handle("/", g.knownHost(mux))
-	return signal.Trace(outer, g.log)
+	var h http.Handler = g.served(g.table())
+	if g.https != nil {
+		h = g.https.Insist(h)
+	}
+	return signal.Trace(h, g.log)
 }
 
-func (g *Gateway) api() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/streams", g.listStreams)
-	mux.HandleFunc("GET /api/streams/{name}", g.oneStream)
-	mux.HandleFunc("GET /api/streams/{name}/snapshot.jpg", g.snapshot)
-	mux.HandleFunc("GET /api/streams/{name}/viewers", g.listViewers)
-	mux.HandleFunc("POST /api/reload", g.reload)
-	mux.HandleFunc("/", notFound)
-	return mux
+// table is all that is served, and what each takes.
+func (g *Gateway) table() []row {
+	f := func(h http.HandlerFunc) http.Handler { return h }
+	return []row{
+		{"/", anyone, web.Handler()}, // the pages hold no secrets
+		{"GET /healthz", anyone, f(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })},
+		{"GET /readyz", anyone, f(g.readyz)},
+		{"GET /metrics", may(auth.Administer), promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{})},
+		{"GET /ws", handler, g.signal.WebSocket()},
+		{"/whep/", handler, g.signal.WHEP()},
+
+		{"/api/", someone, f(notFound)},
+		{"GET /api/session", someone, f(g.whoAmI)},
+		{"POST /api/session", anyone, f(g.login)},
+		{"DELETE /api/session", anyone, f(g.logout)},
+		{"POST /api/shares", someone, f(g.share)},       // who moderates the room that the body names
+		{"GET /api/streams", someone, f(g.listStreams)}, // those that may be watched
+		{"GET /api/streams/{name}", mayOnStream(auth.Watch), f(g.oneStream)},
+		{"GET /api/streams/{name}/snapshot.jpg", mayOnStream(auth.Watch), f(g.snapshot)},
+		{"GET /api/streams/{name}/viewers", mayOnStream(auth.Moderate), f(g.listViewers)},
+		{"GET /api/rooms", someone, f(g.listRooms)}, // those in which anything is granted
+		{"GET /api/rooms/{room}", someone, f(g.oneRoom)},
+		{"POST /api/rooms/{room}/close", someone, f(g.closeRoom)},                      // who moderates it
+		{"POST /api/rooms/{room}/open", someone, f(g.openRoom)},                        // who administers it
+		{"DELETE /api/rooms/{room}/participants/{user}", someone, f(g.removeFromRoom)}, // who moderates it
+		{"POST /api/reload", may(auth.Administer), f(g.reload)},
+	}
 }
 
 // ownPages refuses what a page of another site asks for with a browser's help,
@@ -78,7 +90,7 @@ func foreign(r *http.Request) bool {
 		return false
 	}
 	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	return err != nil || !strings.EqualFold(u.Host, r.Host) || r.TLS != nil && u.Scheme != "https"
 }
 
 func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -89,32 +101,49 @@ func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ready")
 }
 
-func (g *Gateway) listStreams(w http.ResponseWriter, _ *http.Request) {
+// listStreams lists what the request may watch, and to who administers the
+// gateway what is wrong with the files.
+func (g *Gateway) listStreams(w http.ResponseWriter, r *http.Request) {
+	grant := grantOf(r)
 	answer := struct {
 		Streams  []stream.Info `json:"streams"`
 		Problems []string      `json:"problems,omitempty"` // files that were left out, and why
-	}{Streams: []stream.Info{}, Problems: g.streams.problems()}
+	}{Streams: []stream.Info{}}
+	if grant.May(auth.Administer, "", "") {
+		answer.Problems = g.streams.problems()
+	}
 	for _, s := range g.streams.list() {
-		i := s.Info()
-		i.Notes = nil
-		for t := range i.Tracks {
-			i.Tracks[t].Launch = ""
+		if grant.May(auth.Watch, s.Name(), s.Name()) {
+			answer.Streams = append(answer.Streams, brief(s.Info()))
 		}
-		answer.Streams = append(answer.Streams, i)
 	}
 	writeJSON(w, http.StatusOK, answer)
 }
 
+// brief is a stream without how it is made.
+func brief(i stream.Info) stream.Info {
+	i.Notes = nil
+	for t := range i.Tracks {
+		i.Tracks[t].Launch = ""
+	}
+	return i
+}
+
+// oneStream tells of one stream, and how it is made to who administers the gateway.
 func (g *Gateway) oneStream(w http.ResponseWriter, r *http.Request) {
 	s, ok := g.streams.Stream(r.PathValue("name"))
 	if !ok {
 		notFound(w, r)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct {
+	answer := struct {
 		stream.Info
-		Settings string `json:"settings"` // in force, as YAML, with defaults
-	}{s.Info(), s.Config().Settings()})
+		Settings string `json:"settings,omitempty"` // in force, as YAML, with defaults
+	}{s.Info(), s.Config().Settings()}
+	if !grantOf(r).May(auth.Administer, "", "") {
+		answer.Info, answer.Settings = brief(answer.Info), ""
+	}
+	writeJSON(w, http.StatusOK, answer)
 }
 
 // listViewers tells who watches a stream, and how it goes.
@@ -193,7 +222,7 @@ func (g *Gateway) knownHost(next http.Handler) http.Handler {
 		}
 		host = strings.ToLower(strings.Trim(strings.TrimSuffix(host, "."), "[]"))
 		_, err := netip.ParseAddr(host)
-		if err != nil && !slices.Contains(names, host) {
+		if err != nil && !slices.Contains(names, host) && !(g.https != nil && g.https.Knows(host)) {
 			writeProblem(w, r, http.StatusMisdirectedRequest, "unknown-host",
 				fmt.Sprintf("this gateway isn't known as %q; if it should be, list http://%s under http.allowed_origins", host, host))
 			return

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ type streams struct {
 	dir      string
 	table    *config.Encoders
 	launcher launcher
+	began    func(name string) // called when a stream was added
 	removed  func(name string) // called when a stream has ended
 	log      *slog.Logger
 
@@ -226,10 +228,14 @@ func (s *streams) update(f config.File) outcome {
 		err = running.Apply(s.ctx, conf)
 	case err == nil:
 		s.mu.Lock()
-		if s.ctx.Err() == nil { // see close
+		open := s.ctx.Err() == nil // see close
+		if open {
 			s.byName[name] = stream.New(conf, s.launcher, s.log)
 		}
 		s.mu.Unlock()
+		if open {
+			s.began(name)
+		}
 	default:
 		s.log.Error("pipeline file", "err", err)
 		o.OK, o.Message = false, "the file has faults"
@@ -351,6 +357,13 @@ func (s *streams) list() []*stream.Stream {
 	}
 	slices.SortFunc(all, func(a, b *stream.Stream) int { return strings.Compare(a.Name(), b.Name()) })
 	return all
+}
+
+// names lists the names of all streams.
+func (s *streams) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.byName))
 }
 
 // close stops following the folder and closes all streams, at the same time.

@@ -108,12 +108,12 @@ func newNarrowTiles(t *testing.T, bps int) *tiles {
 // when that is another one.
 func TestLargestPictureHasTheNarrowLink(t *testing.T) {
 	g := newGateway(t)
-	g.openPlan()
 	for _, name := range []string{"left", "right"} {
 		g.add(t, name,
 			media.Track{Name: "high", Kind: media.Video, Codec: media.VP8, Width: 1280, Height: 720, FPS: 50, Bps: 1_200_000},
 			media.Track{Name: "low", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 50, Bps: 150_000})
 	}
+	g.openPlan()
 	c, p := g.dial(t), newNarrowTiles(t, 2_000_000) // one high and one low rendition, not two high ones
 	large := map[string]any{"width": 1280, "height": 720, "visible": true}
 	medium := map[string]any{"width": 640, "height": 360, "visible": true} // more than the low rendition covers

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,11 +10,15 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/media"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -23,6 +28,8 @@ const (
 	maxMessage      = 64 << 10 // bytes of one message, or of one HTTP body
 	maxCandidates   = 100      // from a client, for one negotiation
 	maxPixels       = 16384    // of a video element's width or height
+	maxData         = 16 << 10 // bytes of what participants tell each other
+	maxName         = 64       // bytes of a participant's name
 )
 
 // request is a client's message, checked: only the fields that its type has
@@ -51,13 +58,19 @@ type request struct {
 	Visible      bool
 	Audible      *bool
 	View         *view
+	Name         string // of a participant, to be shown
+	Role         auth.Role
+	Create       bool   // the room, if it isn't there
+	To           string // a room
+	Mute         media.Kind
+	Data         json.RawMessage
 	On           bool
 }
 
 // requests lists what a client may say: for each type the fields that it must
 // and may have, beside those of common.
 var requests = map[string]struct{ must, may []string }{
-	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "seq", "codecs", "rendition", "view"}},
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "seq", "codecs", "rendition", "view", "name", "role", "create"}},
 	"watch":         {must: []string{"stream"}, may: []string{"rendition", "view"}},
 	"unwatch":       {must: []string{"stream"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
@@ -67,6 +80,16 @@ var requests = map[string]struct{ must, may []string }{
 	"report":        {may: []string{"firstFrameMs", "frames", "stream"}},
 	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible", "stream"}},
 	"observe":       {must: []string{"on"}},
+	"offer":         {must: []string{"sdp"}},
+	"message":       {must: []string{"data"}},
+	"mute":          {must: []string{"target", "kind", "on"}},
+	"remove":        {must: []string{"target"}},
+	"move":          {must: []string{"target", "to"}},
+	"set-role":      {must: []string{"target", "role"}},
+	"lock":          {must: []string{"on"}},
+	"close-room":    {},
+	"open-data":     {},
+	"token":         {must: []string{"token"}},
 	"ping":          {},
 	"leave":         {},
 }
@@ -97,6 +120,12 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"audible":   func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
 	"view":      func(r *request, v json.RawMessage) (err error) { r.View, err = readView(v); return err },
 	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
+	"name":      func(r *request, v json.RawMessage) error { return displayName(&r.Name, v) },
+	"role":      func(r *request, v json.RawMessage) error { return oneOf(&r.Role, v, auth.Roles...) },
+	"create":    func(r *request, v json.RawMessage) error { return boolean(&r.Create, v) },
+	"to":        func(r *request, v json.RawMessage) error { return text(&r.To, v, 128) },
+	"kind":      func(r *request, v json.RawMessage) (err error) { r.Mute, err = readKind(v); return err },
+	"data":      func(r *request, v json.RawMessage) (err error) { r.Data, err = readData(v); return err },
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
 		r.FirstFrameMs = new(float64)
 		return number(r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))
@@ -239,6 +268,50 @@ func boolean(dst *bool, v json.RawMessage) error {
 	return nil
 }
 
+// displayName reads what others see of somebody: one line.
+func displayName(dst *string, v json.RawMessage) error {
+	if err := text(dst, v, maxName); err != nil {
+		return err
+	}
+	if strings.ContainsFunc(*dst, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+	}) {
+		return errors.New("it holds a control character")
+	}
+	*dst = strings.TrimSpace(*dst)
+	return nil
+}
+
+// oneOf reads one of some words.
+func oneOf[T ~string](dst *T, v json.RawMessage, words ...T) error {
+	var s string
+	if err := text(&s, v, 64); err != nil {
+		return err
+	}
+	if !slices.Contains(words, T(s)) {
+		return fmt.Errorf("not one of %v", words)
+	}
+	*dst = T(s)
+	return nil
+}
+
+func readKind(v json.RawMessage) (media.Kind, error) {
+	var s string
+	err := oneOf(&s, v, media.Video.String(), media.Audio.String())
+	if s == media.Audio.String() {
+		return media.Audio, err
+	}
+	return media.Video, err
+}
+
+// readData reads any JSON, which others are given as it is.
+func readData(v json.RawMessage) (json.RawMessage, error) {
+	if len(v) > maxData {
+		return nil, fmt.Errorf("longer than %d bytes", maxData)
+	}
+	return slices.Clone(v), nil
+}
+
 func isNull(v json.RawMessage) bool { return string(v) == "null" }
 
 // readCandidate reads an RTCIceCandidateInit. Null means that no more come, and
@@ -337,15 +410,15 @@ func (h *header) envelope() *header { return h }
 
 type joinedMessage struct {
 	header
-	Session      string       `json:"session"`
-	TraceID      string       `json:"traceId"`
-	Version      int          `json:"version"`
-	ICEServers   []iceServer  `json:"iceServers"`
-	ICEPolicy    string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
-	Stream       *streamState `json:"stream,omitempty"`   // that is watched at once
-	Resumed      bool         `json:"resumed,omitempty"`  // the session goes on
-	Received     *int         `json:"received,omitempty"` // messages of the client, if it goes on
-	ResumeWithin int          `json:"resumeWithin"`       // seconds that a client may be away; 0: not at all
+	Session    string       `json:"session"`
+	TraceID    string       `json:"traceId"`
+	Version    int          `json:"version"`
+	ICEServers []iceServer  `json:"iceServers"`
+	ICEPolicy  string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
+	Stream     *streamState `json:"stream,omitempty"`   // that is watched at once
+	Resumed    bool         `json:"resumed,omitempty"`  // the session goes on
+	Received   *int         `json:"received,omitempty"` // messages of the client, if it goes on
+	placeState
 }
 
 // offerMessage is an offer, and what its m-lines carry.
@@ -453,6 +526,9 @@ type streamState struct {
 	Reason string         `json:"reason,omitempty"`
 	Tracks []trackState   `json:"tracks"`
 	Reload *stream.Reload `json:"reload,omitempty"`
+
+	Publisher string `json:"publisher,omitempty"` // the userId of who publishes it
+	Label     string `json:"label,omitempty"`     // what its publisher calls it
 }
 
 // trackState is a track as clients see it: not how it is made, nor who else watches.
@@ -467,12 +543,15 @@ type trackState struct {
 	Refused string      `json:"refused,omitempty"` // why nobody is given it
 }
 
-func stateOf(i stream.Info) streamState {
+func stateOf(o room.Offer, i stream.Info) streamState {
 	tracks := []trackState{} // [], not null
 	for _, t := range i.Tracks {
 		tracks = append(tracks, trackState{t.Name, t.Kind, t.Codec, t.Width, t.Height, t.FPS, t.Bitrate, t.Refused})
 	}
-	return streamState{Name: i.Name, Title: i.Title, State: i.State, Reason: i.Reason, Tracks: tracks, Reload: i.Reload}
+	return streamState{
+		Name: i.Name, Title: cmp.Or(o.Title, i.Title), State: i.State, Reason: i.Reason, Tracks: tracks, Reload: i.Reload,
+		Publisher: o.Publisher, Label: o.Label,
+	}
 }
 
 func (a streamState) equal(b streamState) bool {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"gateway/internal/auth"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -32,9 +34,17 @@ const (
 	timedOut           code = "timeout"
 	shuttingDown       code = "shutting-down"
 	internal           code = "internal"
+	unauthorized       code = "unauthorized"
+	forbidden          code = "forbidden"
+	tokenExpired       code = "token-expired"
+	roomClosed         code = "room-closed"
+	roomLocked         code = "room-locked"
+	roomFull           code = "room-full"
+	unknownTarget      code = "unknown-target"
+	tooManyRooms       code = "too-many-rooms"
+	nameTaken          code = "name-taken"
 
 	// these are answers over HTTP only
-	forbidden            code = "forbidden"
 	methodNotAllowed     code = "method-not-allowed"
 	unsupportedType      code = "unsupported-media-type"
 	notReceiving         code = "not-receiving"
@@ -65,8 +75,16 @@ var codes = map[code]struct {
 	timedOut:           {true, websocket.ClosePolicyViolation, http.StatusRequestTimeout},
 	shuttingDown:       {true, websocket.CloseGoingAway, http.StatusServiceUnavailable},
 	internal:           {true, websocket.CloseInternalServerErr, http.StatusInternalServerError},
+	unauthorized:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
+	forbidden:          {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	tokenExpired:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
+	roomClosed:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	roomLocked:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	roomFull:           {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	unknownTarget:      {false, websocket.ClosePolicyViolation, http.StatusNotFound},
+	tooManyRooms:       {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	nameTaken:          {false, websocket.ClosePolicyViolation, http.StatusConflict},
 
-	forbidden:            {true, websocket.ClosePolicyViolation, http.StatusForbidden},
 	methodNotAllowed:     {true, websocket.ClosePolicyViolation, http.StatusMethodNotAllowed},
 	unsupportedType:      {true, websocket.ClosePolicyViolation, http.StatusUnsupportedMediaType},
 	notReceiving:         {true, websocket.ClosePolicyViolation, http.StatusUnprocessableEntity},
@@ -90,6 +108,17 @@ var errShuttingDown = refuse(shuttingDown, "the gateway stops; reconnect later")
 
 func refuse(c code, format string, args ...any) *refusal {
 	return &refusal{code: c, message: fmt.Sprintf(format, args...), fatal: codes[c].fatal}
+}
+
+// mildly is a refusal after which the conversation goes on, whatever the code
+// means elsewhere; nil of nil.
+func mildly(err error) error {
+	if err == nil {
+		return nil
+	}
+	r := *refusalOf(err)
+	r.fatal = r.fatal && r.code == internal
+	return &r
 }
 
 // Error implements error.
@@ -119,6 +148,16 @@ func refusalOf(err error) *refusal {
 		{rtc.ErrClosed, badState},
 		{rtc.ErrConnectTimeout, timedOut},
 		{stream.ErrClosed, notFound},
+		{auth.ErrUnauthorized, unauthorized},
+		{room.ErrNotFound, notFound},
+		{room.ErrForbidden, forbidden},
+		{room.ErrClosed, roomClosed},
+		{room.ErrLocked, roomLocked},
+		{room.ErrFull, roomFull},
+		{room.ErrTooMany, tooManyRooms},
+		{room.ErrUnknownTarget, unknownTarget},
+		{room.ErrNameTaken, nameTaken},
+		{room.ErrLeft, badState},
 	} {
 		if errors.Is(err, known.err) {
 			return refuse(known.code, "%.500s", err)
@@ -154,6 +193,9 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if status == http.StatusUnauthorized { // RFC 6750 §3, RFC 9725 §4.7
+		h.Set("WWW-Authenticate", "Bearer")
+	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	}

@@ -169,12 +169,15 @@ func (s *Server) resume(ctx context.Context, m request, c *socket) (*session, er
 
 // resume is Server.resume on the session's goroutine.
 func (x *session) resume(ctx context.Context, m request, c *socket) bool {
-	if !x.out.attach(c, uint64(m.Seq), x.welcome(m.RequestID)) {
+	if !x.out.attach(c, uint64(m.Seq), x.welcome(m.RequestID, x.place.Snapshot())) {
 		return false
 	}
 	if x.parked != nil {
 		x.parked.Stop()
 		x.parked = nil
+	}
+	if x.place.Back() != nil {
+		return false // sent away just now
 	}
 	x.log.InfoContext(ctx, "session is taken up again", "trace_id", c.trace)
 	return true
@@ -185,11 +188,17 @@ func (x *session) resume(ctx context.Context, m request, c *socket) bool {
 func (x *session) lost(ctx context.Context, c *socket) {
 	_, _ = call(ctx, x, func(ctx context.Context) (none, error) { // or it has ended
 		if x.out.detach(c) {
-			x.parked = time.NewTimer(x.server.timing.resume)
-			x.log.InfoContext(ctx, "session has lost its socket", "waits", x.server.timing.resume)
+			x.parked = time.NewTimer(x.resumeWithin())
+			x.place.Away()
+			x.log.InfoContext(ctx, "session has lost its socket", "waits", x.resumeWithin())
 		}
 		return none{}, nil
 	})
+}
+
+// resumeWithin is how long the session waits for its client.
+func (x *session) resumeWithin() time.Duration {
+	return min(x.server.timing.resume, x.place.DepartureTimeout())
 }
 
 // expired tells when the session has waited long enough.

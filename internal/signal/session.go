@@ -13,7 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
+	"gateway/internal/auth"
 	"gateway/internal/media"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 )
 
@@ -66,7 +70,6 @@ type session struct {
 	id     string // secret: who knows it, owns the session
 	user   string // how others may know the participant
 	kind   string // overWebSocket or overWHEP
-	room   string
 	server *Server
 	client client
 	out    *outbox // the client, over a WebSocket; else nil
@@ -82,10 +85,15 @@ type session struct {
 	states     chan rtc.State
 	switched   chan struct{} // switches has something
 	switches   switches
-	names      atomic.Pointer[[]string] // of the streams that are watched, for others
-	done       chan struct{}            // closed when run has ended
+	ear        ear
+	place      *room.Participant
+	relayed    *rate.Limiter                // bytes for others
+	data       atomic.Pointer[dataChannels] // nil: not asked for
+	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
+	room      string
 	request   string // id of the client's request that the next joined or left answers
 	viewer    *rtc.Viewer
 	watches   []*watch     // in the order in which they began
@@ -103,6 +111,9 @@ type session struct {
 	trickled  int          // candidates of the client since the last offer
 	reported  bool         // the client told its time to first frame
 	whep      resource     // over WHEP
+	granted   *auth.Grant  // as it was authenticated; what holds is the place's
+	expiry    *time.Timer  // see watchExpiry
+	noticed   bool         // token-expiring was sent
 	network   transport
 	parked    *time.Timer // until the client must be back; nil: its socket is there
 }
@@ -131,33 +142,28 @@ func (s *switches) take() map[string]string {
 	return all
 }
 
-// join begins a session for a client that asked for one over a WebSocket.
-func (s *Server) join(ctx context.Context, m request, c *socket) (*session, error) {
+// join begins a session for a client with a grant that asked for one over a WebSocket.
+func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c *socket) (*session, error) {
 	if m.Version != protocolVersion {
 		return nil, refuse(unsupportedVersion, "version %d is not spoken here; version %d is", m.Version, protocolVersion)
-	}
-	st, err := s.find(m.RoomID, cmp.Or(m.Stream, m.RoomID))
-	if err != nil {
-		return nil, err
 	}
 	out := &outbox{log: c.log, socket: c}
 	x := s.newSession(ctx, overWebSocket, m.RoomID, out)
 	x.out = out
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
-	x.single = x.add(st)
-	x.single.ask(m)
-	if err := x.start(ctx); err != nil {
+	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
+	if err != nil {
 		return nil, err
 	}
 	return x, nil
 }
 
-func (s *Server) newSession(ctx context.Context, kind, room string, c client) *session {
+func (s *Server) newSession(ctx context.Context, kind, name string, c client) *session {
 	x := &session{
 		id:         rand.Text(), // 128 bits at least
 		user:       strings.ToLower(rand.Text()[:12]),
 		kind:       kind,
-		room:       room,
+		room:       name,
 		server:     s,
 		client:     c,
 		trace:      TraceID(ctx),
@@ -167,19 +173,28 @@ func (s *Server) newSession(ctx context.Context, kind, room string, c client) *s
 		candidates: make(chan *rtc.Candidate, 256),
 		states:     make(chan rtc.State, 64),
 		switched:   make(chan struct{}, 1),
+		ear:        ear{due: make(chan struct{}, 1)},
+		relayed:    rate.NewLimiter(relayRate, relayBurst),
 		codecs:     new(codecs),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
-	x.log = s.log.With("room", room, "viewer", x.user, "trace_id", x.trace)
+	x.log = s.log.With("room", name, "viewer", x.user, "trace_id", x.trace)
+	x.rename()
 	return x
 }
 
-// start admits the session and starts its goroutine, which outlives ctx and ends
-// by end.
-func (x *session) start(ctx context.Context) error {
+// start admits the session, finds it a place in its room and starts its goroutine,
+// which outlives ctx and ends by end.
+func (x *session) start(ctx context.Context, j room.Joining, m request) error {
 	ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := x.server.enterSession(x); err != nil {
+		x.cancel(err)
+		return err
+	}
+	if err := x.settle(j, m); err != nil {
+		x.server.forget(x)
+		x.server.handlers.Done()
 		x.cancel(err)
 		return err
 	}
@@ -205,8 +220,11 @@ func (x *session) run(ctx context.Context) {
 	for _, w := range x.watches {
 		w.begin()
 	}
-	x.greet()
-	err := x.follow(ctx)
+	err := x.learn(ctx) // it is joined, to begin with
+	if err == nil {
+		err = x.follow(ctx)
+	}
+	x.watchExpiry()
 	for err == nil {
 		err = x.step(ctx)
 	}
@@ -237,6 +255,10 @@ func (x *session) step(ctx context.Context) error {
 		return errGone
 	case <-x.changed:
 		return x.follow(ctx)
+	case <-x.ear.due:
+		return x.learn(ctx)
+	case <-x.expires():
+		return x.expire()
 	case c := <-x.candidates:
 		x.client.send(&candidateMessage{x.header("ice-candidate", ""), x.id, c})
 		if c == nil {
@@ -298,23 +320,26 @@ func ending(err error) error {
 }
 
 // greet tells the client that it is in.
-func (x *session) greet() {
-	x.client.send(x.welcome(x.request))
+func (x *session) greet(s room.Snapshot) {
+	x.client.send(x.welcome(x.request, s))
 	x.request = ""
 }
 
 // welcome is what a client is told who comes, or comes back.
-func (x *session) welcome(requestID string) *joinedMessage {
-	m := &joinedMessage{
-		header: x.header("joined", requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
-		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE),
-		ResumeWithin: int(x.server.timing.resume / time.Second),
-	}
+func (x *session) welcome(requestID string, s room.Snapshot) *joinedMessage {
+	m := x.greeting("joined", requestID, s)
 	if w := x.single; w != nil {
-		w.told = stateOf(w.stream.Info())
+		w.told = stateOf(w.offered, w.stream.Info())
 		m.Stream = &w.told
 	}
 	return m
+}
+
+func (x *session) greeting(kind, requestID string, s room.Snapshot) *joinedMessage {
+	return &joinedMessage{
+		header: x.header(kind, requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
+		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), placeState: x.describePlace(s),
+	}
 }
 
 // follow brings the session up to date with the streams that have changed.
@@ -336,12 +361,6 @@ func (x *session) follow(ctx context.Context) error {
 // client. ctx bounds the wait, not the work.
 func (x *session) receive(ctx context.Context, c *socket, m request) error {
 	switch {
-	case m.Target != "":
-		x.out.count(c)
-		return refuse(badState, "target is reserved: nothing is relayed yet")
-	case m.RoomID != "" && m.RoomID != x.room && m.Type != "join":
-		x.out.count(c)
-		return refuse(badState, "this session is in room %q", x.room)
 	case m.Session != "" && m.Session != x.id:
 		x.out.count(c)
 		return refuse(badState, "session is another's, or over")
@@ -361,6 +380,16 @@ func (x *session) receive(ctx context.Context, c *socket, m request) error {
 
 // act is receive on the session's goroutine.
 func (x *session) act(ctx context.Context, m request) error {
+	switch {
+	case m.RoomID != "" && m.RoomID != x.room && m.Type != "join":
+		return refuse(badState, "this session is in room %q", x.room)
+	case m.Type == "message", m.Target != "" && relays[m.Type]:
+		return x.relay(m)
+	case deeds[m.Type]:
+		return x.deed(m)
+	case m.Target != "":
+		return refuse(badState, "%s has no target", m.Type)
+	}
 	switch m.Type {
 	case "answer":
 		return x.answer(ctx, m.SDP)
@@ -384,6 +413,10 @@ func (x *session) act(ctx context.Context, m request) error {
 	case "observe":
 		x.observe(m.On)
 		return nil
+	case "open-data":
+		return x.openData(ctx, m.RequestID)
+	case "token":
+		return x.renew(ctx, m)
 	case "leave":
 		x.request = m.RequestID
 		return leaves
@@ -396,6 +429,10 @@ func (x *session) act(ctx context.Context, m request) error {
 // comes back at once finds it.
 func (x *session) leave(ctx context.Context, cause error) {
 	x.server.forget(x)
+	x.place.Leave()
+	if x.expiry != nil {
+		x.expiry.Stop()
+	}
 	for _, w := range x.watches {
 		w.cancel()
 	}

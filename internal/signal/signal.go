@@ -24,7 +24,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
+	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
@@ -34,9 +36,45 @@ type Streams interface {
 	Stream(name string) (*stream.Stream, bool)
 }
 
+// Pipelines are streams as rooms know them.
+type Pipelines struct {
+	Streams
+	List func() []string // names them; nil: nobody asks
+}
+
+// Stream implements room.Pipelines.
+func (p Pipelines) Stream(name string) (room.Stream, bool) {
+	s, ok := p.Streams.Stream(name)
+	return s, ok
+}
+
+// Names implements room.Pipelines.
+func (p Pipelines) Names() []string {
+	if p.List == nil {
+		return nil
+	}
+	return p.List()
+}
+
+// Authority tells what tokens grant; it is [auth.Authority].
+type Authority interface {
+	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
+	FromRequest(*http.Request) (*auth.Grant, error)
+}
+
+// strangers is an authority to which everybody is one.
+type strangers struct{}
+
+func (strangers) Authenticate(context.Context, string) (*auth.Grant, error) {
+	return nil, auth.ErrNoToken
+}
+func (strangers) FromRequest(*http.Request) (*auth.Grant, error) { return nil, auth.ErrNoToken }
+
 // Options are what a server is made of.
 type Options struct {
 	Streams    Streams
+	Rooms      *room.Rooms // nil: each stream is a room of its name, and others may be made
+	Authority  Authority   // nil: nobody is admitted
 	RTC        *rtc.Engine
 	Config     *config.Gateway
 	Logger     *slog.Logger          // nil: slog.Default
@@ -53,7 +91,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
-	resume    time.Duration // that a session waits for a client that has lost its socket; 0: not at all
+	resume    time.Duration // that a session waits at most for a client that has lost its socket, see room.Participant.DepartureTimeout
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -64,7 +102,8 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
-	rooms   func(room, stream string) (Stream, bool) // finds a stream of a room
+	rooms   *room.Rooms
+	auth    Authority
 
 	addresses *addresses
 
@@ -80,6 +119,8 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		streams: o.Streams,
+		rooms:   o.Rooms,
+		auth:    o.Authority,
 		rtc:     o.RTC,
 		conf:    o.Config,
 		log:     cmp.Or(o.Logger, slog.Default()),
@@ -93,13 +134,20 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
-			resume:    30 * time.Second,
+			resume:    10 * time.Minute, // as the room has it
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
 		sockets:   make(map[*socket]struct{}),
 		sessions:  make(map[[sha256.Size]byte]*session),
 	}
-	s.rooms = s.ownRoom
+	if s.rooms == nil {
+		s.rooms = room.New(room.Options{
+			Default: o.Config.Room, Made: o.Config.Limits.Rooms, Pipelines: Pipelines{o.Streams, nil}, Logger: s.log,
+		})
+	}
+	if s.auth == nil {
+		s.auth = strangers{}
+	}
 	return s
 }
 
@@ -188,21 +236,6 @@ func (s *Server) forget(x *session) {
 	delete(s.sessions, secretKey(x.id))
 }
 
-// ownRoom finds a stream where every stream is its own room.
-func (s *Server) ownRoom(room, name string) (Stream, bool) {
-	st, ok := s.streams.Stream(name)
-	return st, ok && name == room
-}
-
-// find is rooms with a refusal.
-func (s *Server) find(room, name string) (Stream, error) {
-	st, ok := s.rooms(room, name)
-	if !ok {
-		return nil, refuse(notFound, "no room %.128q with a stream %.128q", room, name)
-	}
-	return st, nil
-}
-
 // checkOrigin refuses a browser's request that comes from a page of another
 // origin, unless the operator listed it. While access is open to whoever reaches
 // the port, this is what keeps a foreign page in the operator's own browser from
@@ -218,8 +251,8 @@ func (s *Server) checkOrigin(r *http.Request) error {
 				return nil
 			}
 		}
-		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) {
-			return nil
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
+			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
 		}
 	}
 	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))

@@ -47,7 +47,7 @@ type gateway struct {
 func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
-	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}}
+	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}, Room: config.Room{DepartureTimeout: 30 * time.Second}}
 	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
 	log := testLogger(t)
 	for name, tracks := range map[string][]media.Track{
@@ -70,7 +70,7 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	}
 	t.Cleanup(func() { engine.Close() })
 
-	g.Server = New(Options{Streams: g, RTC: engine, Config: conf, Logger: log, Registerer: g.metrics})
+	g.Server = New(Options{Streams: g, Authority: everybody{}, RTC: engine, Config: conf, Logger: log, Registerer: g.metrics})
 	for _, f := range change {
 		f(conf, &g.timing)
 	}

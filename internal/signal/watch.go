@@ -12,30 +12,17 @@ import (
 
 	"gateway/internal/adapt"
 	"gateway/internal/media"
+	"gateway/internal/room"
 	"gateway/internal/stream"
 )
-
-// Stream is what a session watches: fed by a pipeline, or by a publisher. Its
-// methods may be called from any goroutine; they are those of [stream.Stream].
-type Stream interface {
-	Name() string
-	Info() stream.Info
-	// Watch has f called at every change until cancel is.
-	Watch(f func(stream.Info)) (cancel func())
-	// Tracks waits until the tracks are known. It returns stream.ErrClosed once the stream has ended.
-	Tracks(context.Context) ([]media.Track, error)
-	Subscribe(track string) (*stream.Subscription, error)
-	Current(*stream.Subscription) bool
-	// Target is the bit/s that the network must carry of a viewer who moves to a track.
-	Target(track string, carries int) (bps int)
-}
 
 // watch is one stream that a session watches. It belongs to the session's goroutine,
 // but for stale.
 type watch struct {
 	session *session
-	stream  Stream
-	n       int // of the session's, from 1
+	stream  room.Stream
+	offered room.Offer // the stream as the room has it
+	n       int        // of the session's, from 1
 	log     *slog.Logger
 	cancel  func()      // ends the stream's Watch
 	stale   atomic.Bool // the stream has changed: see session.follow
@@ -59,10 +46,10 @@ type leg struct {
 }
 
 // add has the session watch a stream, once begin is called.
-func (x *session) add(st Stream) *watch {
+func (x *session) add(o room.Offer) *watch {
 	x.numbered++
 	w := &watch{
-		session: x, stream: st, n: x.numbered, log: x.log.With("stream", st.Name()), cancel: func() {},
+		session: x, stream: o.Stream, offered: o, n: x.numbered, log: x.log.With("stream", o.Name()), cancel: func() {},
 		legs: make(map[media.Kind]*leg), fresh: true, selected: auto, adaptation: adaptation{audible: true},
 	}
 	x.watches = append(x.watches, w)
@@ -115,13 +102,11 @@ func (x *session) watch(ctx context.Context, m request) error {
 	if len(x.watches) == maxWatched {
 		return refuse(tooManyStreams, "%d streams are watched, which is the limit", maxWatched)
 	}
-	st, err := x.server.find(x.room, m.Stream)
+	o, err := x.place.Offer(m.Stream)
 	if err != nil {
-		r := *refusalOf(err)
-		r.fatal = false
-		return &r
+		return mildly(err)
 	}
-	w := x.add(st)
+	w := x.add(o)
 	w.ask(m)
 	x.single = nil
 	x.client.send(watching)
@@ -259,7 +244,7 @@ func (w *watch) look(v view) {
 func (w *watch) follow(ctx context.Context) error {
 	x := w.session
 	info := w.stream.Info()
-	now := stateOf(info)
+	now := stateOf(w.offered, info)
 	w.sync = info.Sync
 	w.encoderDecided(info)
 	if !now.equal(w.told) {

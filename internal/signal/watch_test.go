@@ -3,6 +3,7 @@ package signal
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,14 +13,20 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/config"
+	"gateway/internal/room"
 )
 
-// openPlan puts all streams into every room.
+// openPlan puts all streams into every room, and into the room house.
 func (g *gateway) openPlan() {
-	g.rooms = func(_, stream string) (Stream, bool) {
-		st, ok := g.streams[stream]
-		return st, ok
+	var rooms []config.Room
+	for _, name := range append(slices.Collect(maps.Keys(g.streams)), "house") {
+		r := config.Room{Name: name}
+		for stream := range g.streams {
+			r.Streams = append(r.Streams, stream)
+		}
+		rooms = append(rooms, r)
 	}
+	g.rooms = room.New(room.Options{Rooms: rooms, Pipelines: Pipelines{g, nil}})
 }
 
 // places are the m-lines of an offer, by stream and kind: "test video" → "0".
@@ -247,7 +254,12 @@ func TestWatchThatCannotBeDecodedIsRefusedAlone(t *testing.T) {
 func TestWatchIsBounded(t *testing.T) {
 	g := newGateway(t)
 	st := g.streams["test"]
-	g.rooms = func(_, name string) (Stream, bool) { return named{st, name}, strings.HasPrefix(name, "tile") }
+	tiles := config.Room{Name: "tiles"}
+	for i := range maxWatched {
+		tiles.Streams = append(tiles.Streams, fmt.Sprintf("tile-%d", i))
+	}
+	tiles.Streams = append(tiles.Streams, "tile-x")
+	g.rooms = room.New(room.Options{Rooms: []config.Room{tiles}, Pipelines: tilesOf{st}})
 	c, p := g.dial(t), newTiles(t)
 	c.say(map[string]any{"type": "join", "roomId": "tiles", "stream": "tile-0", "version": 1})
 	p.negotiate(c, c.hear("offer"))
@@ -279,9 +291,18 @@ func TestWatchIsBounded(t *testing.T) {
 
 // named is a stream under another name.
 type named struct {
-	Stream
+	room.Stream
 	name string
 }
+
+// tilesOf are pipelines that are all one stream.
+type tilesOf struct{ stream room.Stream }
+
+func (t tilesOf) Stream(name string) (room.Stream, bool) {
+	return named{t.stream, name}, strings.HasPrefix(name, "tile")
+}
+
+func (t tilesOf) Names() []string { return nil }
 
 func (n named) Name() string { return n.name }
 

@@ -10,15 +10,16 @@ import (
 	"maps"
 	"mime"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/media"
+	"gateway/internal/room"
 	"gateway/internal/stream"
 )
 
@@ -29,12 +30,13 @@ const (
 
 // resource is what a WHEP session is over HTTP, beside what every session is.
 type resource struct {
+	path    string // the Location
 	offer   string // the client's, as it was last accepted
 	etag    string // of the ICE session: a restart changes it
 	limiter *rate.Limiter
 }
 
-// WHEP serves /whep/NAME and /whep/NAME/SESSION, as draft-ietf-wish-whep-03
+// WHEP serves /whep/ROOM, /whep/ROOM/STREAM and the Locations of sessions, as draft-ietf-wish-whep-03
 // has it. Where that follows WHIP, so does this (RFC 9725).
 func (s *Server) WHEP() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,15 +59,25 @@ func (s *Server) serveWHEP(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Expose-Headers", "Location, Link, ETag, Accept-Patch, Retry-After, X-Trace-ID")
 	}
-	name, id, isSession := strings.Cut(strings.TrimPrefix(r.URL.Path, "/whep/"), "/")
-	if !isSession {
-		return s.serveEndpoint(w, r, name)
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/whep/"), "/")
+	switch {
+	case len(parts) == 1:
+		return s.serveEndpoint(w, r, parts[0], "")
+	case len(parts) == 2 && r.Method == http.MethodOptions: // a stream's, or a session's
+		w.Header().Set("Accept-Post", sdpType)
+		w.Header().Set("Accept-Patch", fragmentType)
+		preflight(w, "DELETE, OPTIONS, PATCH, POST")
+		return nil
+	case len(parts) == 2 && r.Method == http.MethodPost:
+		return s.serveEndpoint(w, r, parts[0], parts[1])
+	case len(parts) <= 3:
+		return s.serveResource(w, r, parts[len(parts)-1])
 	}
-	return s.serveResource(w, r, name, id)
+	return refuse(notFound, "there is nothing at %.200s", r.URL.Path)
 }
 
-// serveEndpoint answers for /whep/NAME.
-func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name string) error {
+// serveEndpoint answers for /whep/ROOM and /whep/ROOM/STREAM.
+func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name, stream string) error {
 	const allow = "OPTIONS, POST"
 	switch r.Method {
 	case http.MethodOptions:
@@ -77,7 +89,7 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name stri
 		w.Header().Set("Allow", allow)
 		return refuse(methodNotAllowed, "a viewer comes by POST")
 	}
-	st, err := s.find(name, name)
+	grant, err := s.auth.FromRequest(r)
 	if err != nil {
 		return err
 	}
@@ -89,11 +101,11 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name stri
 	if err != nil {
 		return err
 	}
-	return s.watch(w, r, st, offer)
+	return s.watch(w, r, name, stream, grant, offer)
 }
 
 // watch begins a session for an offer and answers it.
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, st Stream, offer string) error {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream string, grant *auth.Grant, offer string) error {
 	if !strings.HasPrefix(offer, "v=0") {
 		return refuse(badSDP, "the offer is not SDP")
 	}
@@ -101,15 +113,18 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st Stream, offer 
 	if len(receives) == 0 {
 		return refuse(notReceiving, "the offer receives neither video nor audio")
 	}
-	if err := s.awaitTracks(r.Context(), st); err != nil {
+	o, err := s.rooms.Offer(name, cmp.Or(stream, name), grant)
+	if err != nil {
+		return err
+	}
+	if err := s.awaitTracks(r.Context(), o); err != nil {
 		return err
 	}
 	rendition := cmp.Or(r.URL.Query().Get("rendition"), auto)
-	x := s.newSession(r.Context(), overWHEP, st.Name(), nobody{})
-	x.single = x.add(st)
-	x.whep = resource{offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
+	x := s.newSession(r.Context(), overWHEP, name, nobody{})
+	x.whep = resource{path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
-	if err := x.start(r.Context()); err != nil {
+	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Viewer}, request{Stream: stream}); err != nil {
 		return err
 	}
 	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
@@ -125,7 +140,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, st Stream, offer 
 	}
 	h := w.Header()
 	h.Set("Content-Type", sdpType)
-	h.Set("Location", "/whep/"+url.PathEscape(st.Name())+"/"+x.id)
+	h.Set("Location", x.whep.path)
 	h.Set("ETag", etag)
 	h.Set("Accept-Patch", fragmentType)
 	for _, link := range iceLinks(s.conf.ICE) {
@@ -175,7 +190,7 @@ func (x *session) accept(ctx context.Context, offer string, receives map[media.K
 
 // awaitTracks waits a moment for the tracks of a stream that has just come. One
 // that is absent is refused with its reason.
-func (s *Server) awaitTracks(ctx context.Context, st Stream) error {
+func (s *Server) awaitTracks(ctx context.Context, st room.Stream) error {
 	if i := st.Info(); i.State == stream.Absent {
 		return refuse(streamAbsent, "%s", i.Reason)
 	}
@@ -190,8 +205,8 @@ func (s *Server) awaitTracks(ctx context.Context, st Stream) error {
 	return nil
 }
 
-// serveResource answers for /whep/NAME/SESSION.
-func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, name, id string) error {
+// serveResource answers for the Location of a session.
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, id string) error {
 	const allow = "DELETE, OPTIONS, PATCH"
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Accept-Patch", fragmentType)
@@ -199,7 +214,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, name, id 
 		return nil
 	}
 	x := s.session(id)
-	if x == nil || x.kind != overWHEP || x.room != name {
+	if x == nil || x.kind != overWHEP || x.whep.path != r.URL.EscapedPath() {
 		return refuse(notFound, "no such session")
 	}
 	switch r.Method {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
+
+	"gateway/internal/auth"
 )
 
 const (
@@ -93,6 +95,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		out:     make(chan frame, outgoing),
 		done:    make(chan struct{}),
 	}
+	c.opened, c.stranger = s.auth.FromRequest(r)
 	if err := s.enterSocket(c); err != nil {
 		c.refuse("", err)
 		c.write() // returns after the close frame
@@ -117,17 +120,19 @@ type frame struct {
 // socket is one WebSocket: how the messages of a session travel, and the rules
 // of the road. It knows nothing of media.
 type socket struct {
-	server  *Server
-	conn    *websocket.Conn
-	address netip.Prefix
-	trace   string
-	log     *slog.Logger
-	limiter *rate.Limiter
-	selects *rate.Limiter
-	watches *rate.Limiter
-	out     chan frame    // to the writer
-	done    chan struct{} // closed when the reader has ended
-	slow    sync.Once     // to cut it
+	server   *Server
+	conn     *websocket.Conn
+	address  netip.Prefix
+	trace    string
+	log      *slog.Logger
+	limiter  *rate.Limiter
+	selects  *rate.Limiter
+	watches  *rate.Limiter
+	opened   *auth.Grant   // by the request that opened the socket
+	stranger error         // why there is no such grant
+	out      chan frame    // to the writer
+	done     chan struct{} // closed when the reader has ended
+	slow     sync.Once     // to cut it
 
 	// below: touched only by the reader
 	session *session
@@ -285,6 +290,19 @@ func (c *socket) receive(ctx context.Context, m request, overdue *time.Timer) er
 	return nil
 }
 
+// grant is what the client may do: by the token that it joins with, else by what
+// came with the request that opened the socket.
+func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
+	g, err := c.opened, c.stranger
+	if token != "" {
+		g, err = c.server.auth.Authenticate(ctx, token)
+	}
+	if err == nil && g.Expired(time.Now()) {
+		err = auth.ErrExpired
+	}
+	return g, err
+}
+
 // join takes up a session, or begins one, if the client's address may.
 func (c *socket) join(ctx context.Context, m request) (*session, error) {
 	all := c.server.addresses
@@ -292,7 +310,11 @@ func (c *socket) join(ctx context.Context, m request) (*session, error) {
 		if !all.mayJoin(c.address) {
 			return nil, refuse(rateLimited, "more than %d joins a second from one address", c.server.conf.Limits.JoinsPerAddress)
 		}
-		return c.server.join(ctx, m, c)
+		grant, err := c.grant(ctx, m.Token)
+		if err != nil {
+			return nil, err
+		}
+		return c.server.join(ctx, m, grant, c)
 	}
 	if !all.mayResume(c.address) {
 		return nil, refuse(rateLimited, "too many sessions that there aren't were asked for from this address")

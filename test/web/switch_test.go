@@ -15,6 +15,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/rtp/codecs"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	media "gateway/internal/media"
 	"gateway/internal/rtc"
@@ -56,7 +57,11 @@ func startReal(t *testing.T, tracks ...track) *real {
 	}
 	t.Cleanup(func() { engine.Close() })
 	r := &real{stream: s, feed: feed}
-	server := signal.New(signal.Options{Streams: r, RTC: engine, Config: &config.Gateway{Limits: config.Limits{Viewers: 10}}, Logger: log})
+	open, err := auth.New(auth.Options{Config: &config.Auth{Mode: config.AuthNone}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := signal.New(signal.Options{Streams: r, Authority: open, RTC: engine, Config: &config.Gateway{Limits: config.Limits{Viewers: 10}}, Logger: log})
 	mux := http.NewServeMux()
 	mux.Handle("/ws", server.WebSocket())
 	mux.HandleFunc("GET /api/streams", func(w http.ResponseWriter, _ *http.Request) {

@@ -1,0 +1,138 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"gateway/internal/auth"
+)
+
+// row is one thing that the gateway answers over HTTP. The table of rows is all
+// that it answers: what has no row isn't served, and what has no need is served
+// to nobody.
+type row struct {
+	pattern string // as http.ServeMux has it
+	need    need
+	handler http.Handler
+}
+
+// path is the pattern without its method.
+func (r row) path() string {
+	if _, path, ok := strings.Cut(r.pattern, " "); ok {
+		return path
+	}
+	return r.pattern
+}
+
+// need is what a request has to bring. The zero need is met by nobody.
+type need struct {
+	by     admission
+	action auth.Action // by grant: that it has to allow; "": any grant will do, and the handler looks closer
+	stream bool        // on the stream {name}, in the room of its name; else on the gateway itself
+}
+
+type admission uint8
+
+const (
+	never     admission = iota
+	byAnyone            // no secrets are behind it
+	byHandler           // which asks the authority itself
+	byGrant
+)
+
+var (
+	anyone  = need{by: byAnyone}
+	handler = need{by: byHandler}
+	someone = need{by: byGrant}
+)
+
+func may(action auth.Action) need         { return need{by: byGrant, action: action} }
+func mayOnStream(action auth.Action) need { return need{by: byGrant, action: action, stream: true} }
+
+// served is the table as a handler.
+func (g *Gateway) served(table []row) *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, r := range table {
+		h := g.admit(r.need, r.handler)
+		switch path := r.path(); {
+		case path == "/healthz": // whoever probes, by whatever name
+		case strings.HasPrefix(path, "/api/"):
+			h = g.knownHost(g.ownPages(h))
+		default:
+			h = g.knownHost(h)
+		}
+		mux.Handle(r.pattern, h)
+	}
+	return mux
+}
+
+// admit lets those requests pass that bring what is needed.
+func (g *Gateway) admit(n need, next http.Handler) http.Handler {
+	switch n.by {
+	case byAnyone, byHandler:
+		return next
+	case byGrant:
+	default:
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { deny(w, r, "nobody may do this") })
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		grant, err := g.auth.FromRequest(r)
+		if err != nil {
+			g.unauthorized(w, r, err)
+			return
+		}
+		name := ""
+		if n.stream {
+			name = r.PathValue("name")
+		}
+		if n.action != "" && !grant.May(n.action, name, name) {
+			deny(w, r, "this takes a grant to "+string(n.action))
+			return
+		}
+		w.Header().Add("Vary", "Authorization, Cookie")
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
+	})
+}
+
+type grantKey struct{}
+
+// grantOf is what the request of a row that takes a grant may do; nil, which may
+// nothing, for others.
+func grantOf(r *http.Request) *auth.Grant {
+	g, _ := r.Context().Value(grantKey{}).(*auth.Grant)
+	return g
+}
+
+// unauthorized answers who couldn't be told (RFC 6750 §3), or not be told now.
+func (g *Gateway) unauthorized(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, auth.ErrThrottled):
+		w.Header().Set("Retry-After", strconv.Itoa(60))
+		writeProblem(w, r, http.StatusTooManyRequests, "rate-limited", err.Error())
+		return
+	case !errors.Is(err, auth.ErrUnauthorized):
+		g.log.ErrorContext(r.Context(), "access", "err", err)
+		writeProblem(w, r, http.StatusInternalServerError, "internal", "the gateway has a fault; its log has the trace id")
+		return
+	}
+	challenge := "Bearer"
+	if !errors.Is(err, auth.ErrNoToken) {
+		challenge = `Bearer error="invalid_token"`
+	}
+	w.Header().Set("WWW-Authenticate", challenge)
+	writeProblem(w, r, http.StatusUnauthorized, "unauthorized", sentence(err))
+}
+
+// deny answers who was told, and may not.
+func deny(w http.ResponseWriter, r *http.Request, detail string) {
+	writeProblem(w, r, http.StatusForbidden, "forbidden", detail)
+}
+
+// sentence is an error of auth as its bearer reads it: what is said already by
+// the status isn't repeated.
+func sentence(err error) string {
+	return strings.TrimPrefix(err.Error(), auth.ErrUnauthorized.Error()+": ")
+}

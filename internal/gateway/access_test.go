@@ -1,0 +1,557 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"gateway/internal/auth"
+)
+
+// house is a gateway that asks who everybody is, with the streams red and blue.
+type house struct {
+	*Gateway
+	url string
+}
+
+const annasPassword = "correct horse"
+
+func newHouse(t *testing.T, conf string) *house {
+	t.Helper()
+	hash, err := auth.HashPassword(annasPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipelines, dir := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(pipelines, "red.yaml"), small)
+	write(t, filepath.Join(pipelines, "blue.yaml"), strings.Replace(small, "red", "blue", 1))
+	write(t, filepath.Join(pipelines, "bad.yaml"), "sauce: videotestsrc\n")
+	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth:\n  users:\n    anna:\n      password: "+hash+"\n      role: host\n      rooms: [red]\n"+conf)
+	return startHouse(t, dir, pipelines)
+}
+
+func startHouse(t *testing.T, dir, pipelines string) *house {
+	t.Helper()
+	settings, err := Load(filepath.Join(dir, "gateway.yaml"), pipelines, "127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return &house{g, "http://" + g.Addr().String()}
+}
+
+func (h *house) token(t *testing.T, g *auth.Grant) string {
+	t.Helper()
+	token, err := h.auth.Issue(g, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// ask makes a request with headers (name, value, …) and returns status and body.
+func ask(t *testing.T, method, url, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer, string(data)
+}
+
+// permissions is what each route takes: a request for each, and who may make it,
+// of those in callers. A route that isn't here fails the test.
+var permissions = map[string]struct {
+	method, path, body string
+	may                string
+}{
+	"/":            {"GET", "/", "", everyone},
+	"GET /healthz": {"GET", "/healthz", "", everyone},
+	"GET /readyz":  {"GET", "/readyz", "", everyone},
+	"GET /metrics": {"GET", "/metrics", "", "admin only-administer"},
+	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
+	"/whep/":       {"POST", "/whep/red", recvonly, redWatchers},
+
+	"/api/":                                {"GET", "/api/nothing", "", anybody},
+	"GET /api/session":                     {"GET", "/api/session", "", anybody},
+	"POST /api/session":                    {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
+	"DELETE /api/session":                  {"DELETE", "/api/session", "", everyone},
+	"POST /api/shares":                     {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
+	"GET /api/streams":                     {"GET", "/api/streams", "", anybody},
+	"GET /api/streams/{name}":              {"GET", "/api/streams/red", "", redWatchers},
+	"GET /api/streams/{name}/snapshot.jpg": {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
+	"GET /api/streams/{name}/viewers":      {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
+	"POST /api/reload":                     {"POST", "/api/reload", "", "admin only-administer"},
+}
+
+const (
+	everyone = "everyone"
+	anybody  = "anybody" // with a grant
+	// a grant of one stream of red, named red, reaches it too
+	redWatchers = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
+	recvonly    = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
+		"a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n" +
+		"a=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\n" +
+		"a=setup:actpass\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
+)
+
+// callers are all kinds of people, with a grant or none.
+func callers() map[string]*auth.Grant {
+	all := map[string]*auth.Grant{
+		"viewer-of-stream-red":   {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"red"}},
+		"viewer-of-stream-blue":  {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"blue"}},
+		"viewer-of-other-in-red": {Role: auth.Viewer, Rooms: []string{"red"}, Streams: []string{"other"}},
+		"of-nothing":             {Role: auth.Admin, Can: []auth.Action{}, Rooms: []string{"*"}},
+	}
+	for _, role := range auth.Roles {
+		all[string(role)] = &auth.Grant{Role: role, Rooms: []string{"*"}}
+		all[string(role)+"-of-red"] = &auth.Grant{Role: role, Rooms: []string{"red"}}
+		all[string(role)+"-of-blue"] = &auth.Grant{Role: role, Rooms: []string{"blue"}}
+	}
+	for _, action := range auth.Actions {
+		all["only-"+string(action)] = &auth.Grant{Role: auth.Viewer, Can: []auth.Action{action}, Rooms: []string{"*"}}
+	}
+	return all
+}
+
+func TestEveryRouteTakesWhatItShould(t *testing.T) {
+	h := newHouse(t, "")
+	tokens := map[string]string{"nobody": "", "forger": "eyJhbGciOiJub25lIn0.e30.", "stranger": strings.Repeat("A", 43)}
+	for name, grant := range callers() {
+		tokens[name] = h.token(t, grant)
+	}
+	link, _, err := h.auth.Share(auth.Open(), &auth.Grant{Role: auth.Admin, Rooms: []string{"*"}}, time.Hour, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens["bearer-of-a-link"] = link
+	for _, r := range h.table() {
+		p, ok := permissions[r.pattern]
+		if !ok {
+			t.Errorf("%s has no row in permissions: say who may, and to whom it is refused", r.pattern)
+			continue
+		}
+		for caller, token := range tokens {
+			var header []string
+			if token != "" {
+				header = []string{"Authorization", "Bearer " + token}
+			}
+			if strings.HasPrefix(p.path, "/whep/") {
+				header = append(header, "Content-Type", "application/sdp")
+			}
+			answer, body := ask(t, p.method, h.url+p.path, p.body, header...)
+			_, known := callers()[caller]
+			want := http.StatusOK
+			switch {
+			case p.may == everyone, p.may == anybody && known, slices.Contains(strings.Fields(p.may), caller):
+			case !known || p.may == "":
+				want = http.StatusUnauthorized
+			default:
+				want = http.StatusForbidden
+			}
+			got := answer.StatusCode
+			if got != http.StatusUnauthorized && got != http.StatusForbidden {
+				got = http.StatusOK // admitted, whatever came of it
+			}
+			if got != want {
+				t.Errorf("%s as %s: %s, want %d\n%s", r.pattern, caller, answer.Status, want, body)
+			}
+			if got == http.StatusOK {
+				continue
+			}
+			var problem struct{ Code, TraceID string }
+			if err := json.Unmarshal([]byte(body), &problem); err != nil || answer.Header.Get("Content-Type") != "application/problem+json" || problem.TraceID == "" ||
+				problem.Code != map[int]string{401: "unauthorized", 403: "forbidden"}[got] {
+				t.Errorf("%s as %s: %s %s", r.pattern, caller, answer.Header.Get("Content-Type"), body)
+			}
+			if challenge := answer.Header.Get("WWW-Authenticate"); (got == http.StatusUnauthorized) != strings.HasPrefix(challenge, "Bearer") {
+				t.Errorf("%s as %s: WWW-Authenticate %q with %s", r.pattern, caller, challenge, answer.Status)
+			}
+			if token != "" && strings.Contains(body, token) {
+				t.Errorf("%s as %s: the answer repeats the token", r.pattern, caller)
+			}
+		}
+	}
+	for pattern := range permissions {
+		if !slices.ContainsFunc(h.table(), func(r row) bool { return r.pattern == pattern }) {
+			t.Errorf("%s is in permissions, and isn't served", pattern)
+		}
+	}
+}
+
+// What has no row isn't served, and a row that says nothing is served to nobody.
+func TestNothingIsServedByDefault(t *testing.T) {
+	h := newHouse(t, "")
+	secret := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secret") })
+	mux := h.served([]row{{pattern: "GET /forgotten", handler: secret}})
+	for path, want := range map[string]int{"/forgotten": http.StatusForbidden, "/elsewhere": http.StatusNotFound} {
+		r, err := http.NewRequest(http.MethodGet, h.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+h.auth.AdminToken())
+		w := newRecorder()
+		mux.ServeHTTP(w, r)
+		if w.status != want || strings.Contains(w.String(), "secret") {
+			t.Errorf("%s: %d %s", path, w.status, w)
+		}
+	}
+}
+
+type recorder struct {
+	bytes.Buffer
+	header http.Header
+	status int
+}
+
+func newRecorder() *recorder { return &recorder{header: http.Header{}, status: http.StatusOK} }
+
+func (r *recorder) Header() http.Header    { return r.header }
+func (r *recorder) WriteHeader(status int) { r.status = status }
+
+func TestListsShowWhatMayBeWatched(t *testing.T) {
+	h := newHouse(t, "")
+	for caller, want := range map[string]string{
+		"admin": "blue red problems", "viewer": "blue red", "viewer-of-red": "red", "admin-of-blue": "blue", "viewer-of-stream-red": "red", "only-publish": "", "of-nothing": "",
+	} {
+		_, body := ask(t, "GET", h.url+"/api/streams", "", "Authorization", "Bearer "+h.token(t, callers()[caller]))
+		var list struct {
+			Streams  []struct{ Name string }
+			Problems []string
+		}
+		if err := json.Unmarshal([]byte(body), &list); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range list.Streams {
+			got = append(got, s.Name)
+		}
+		if len(list.Problems) > 0 {
+			got = append(got, "problems")
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s sees %v, want %s", caller, got, want)
+		}
+	}
+	for caller, want := range map[string]bool{"admin": true, "host": false, "viewer-of-red": false} {
+		_, body := ask(t, "GET", h.url+"/api/streams/red", "", "Authorization", "Bearer "+h.token(t, callers()[caller]))
+		if got := strings.Contains(body, "videotestsrc"); got != want {
+			t.Errorf("%s sees how the stream is made: %v\n%s", caller, got, body)
+		}
+	}
+}
+
+// browser keeps cookies.
+func browser(t *testing.T) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &http.Client{Jar: jar, Transport: &http.Transport{}}
+	t.Cleanup(c.CloseIdleConnections)
+	return c
+}
+
+func do(t *testing.T, c *http.Client, method, url, body string, header ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer, string(data)
+}
+
+func TestBrowserComesInByTheFirstAddress(t *testing.T) {
+	h := newHouse(t, "")
+	token, ok := strings.CutPrefix(h.Invitation(), "/#token=")
+	if !ok {
+		t.Fatalf("invitation %q", h.Invitation())
+	}
+	kept, err := os.ReadFile(h.AdminTokenFile())
+	if err != nil || strings.TrimSpace(string(kept)) != token {
+		t.Errorf("the file of the token holds %q, %v", kept, err)
+	}
+	b := browser(t)
+	if answer, _ := do(t, b, "GET", h.url+"/", ""); answer.StatusCode != http.StatusOK {
+		t.Errorf("the page: %s", answer.Status)
+	}
+	if answer, _ := do(t, b, "GET", h.url+"/api/session", ""); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("before: %s", answer.Status)
+	}
+	answer, body := do(t, b, "POST", h.url+"/api/session", `{"token": "`+token+`"}`)
+	if answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("%s %s", answer.Status, body)
+	}
+	set := answer.Header.Get("Set-Cookie")
+	for _, want := range []string{auth.Cookie + "=", "HttpOnly", "SameSite=Strict", "Path=/", "Max-Age="} {
+		if !strings.Contains(set, want) {
+			t.Errorf("Set-Cookie %q lacks %s", set, want)
+		}
+	}
+	if strings.Contains(set, "Secure") {
+		t.Errorf("over HTTP the cookie would never come back: %q", set)
+	}
+	var who struct {
+		Subject, Role string
+		Can           []auth.Action
+		Rooms         []string
+		Expires       int64
+	}
+	_, body = do(t, b, "GET", h.url+"/api/session", "")
+	if err := json.Unmarshal([]byte(body), &who); err != nil || who.Role != "admin" || len(who.Can) != len(auth.Actions) || who.Expires != 0 {
+		t.Errorf("%s, %v", body, err)
+	}
+	if answer, _ := do(t, b, "GET", h.url+"/metrics", ""); answer.StatusCode != http.StatusOK {
+		t.Errorf("metrics by cookie: %s", answer.Status)
+	}
+	if answer, _ := do(t, b, "DELETE", h.url+"/api/session", ""); answer.StatusCode != http.StatusNoContent {
+		t.Error(answer.Status)
+	}
+	if answer, _ := do(t, b, "GET", h.url+"/api/session", ""); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("after logging out: %s", answer.Status)
+	}
+	if answer, _ := do(t, browser(t), "POST", h.url+"/api/session", `{"token": "`+token+`"}`, "X-Forwarded-Proto", "https"); !strings.Contains(answer.Header.Get("Set-Cookie"), "Secure") {
+		t.Errorf("behind a proxy with HTTPS: %q", answer.Header.Get("Set-Cookie"))
+	}
+}
+
+func TestUserLogsIn(t *testing.T) {
+	h := newHouse(t, "")
+	b := browser(t)
+	for _, wrong := range []string{`{"user": "anna", "password": "wrong"}`, `{"user": "eve", "password": "x"}`} {
+		if answer, body := do(t, b, "POST", h.url+"/api/session", wrong); answer.StatusCode != http.StatusUnauthorized || !strings.Contains(body, "the user or the password is wrong") {
+			t.Errorf("%s: %s %s", wrong, answer.Status, body)
+		}
+	}
+	if answer, body := do(t, b, "POST", h.url+"/api/session", `{"user": "anna", "password": "`+annasPassword+`"}`); answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("%s %s", answer.Status, body)
+	}
+	if answer, _ := do(t, b, "GET", h.url+"/api/streams/red", ""); answer.StatusCode != http.StatusOK {
+		t.Error(answer.Status)
+	}
+	if answer, _ := do(t, b, "GET", h.url+"/api/streams/blue", ""); answer.StatusCode != http.StatusForbidden {
+		t.Error(answer.Status)
+	}
+	for range 20 { // past the burst, whatever the clock does meanwhile
+		answer, _ := do(t, b, "POST", h.url+"/api/session", `{"user": "anna", "password": "x"}`)
+		if answer.StatusCode == http.StatusTooManyRequests && answer.Header.Get("Retry-After") != "" {
+			return
+		}
+	}
+	t.Error("logins aren't throttled")
+}
+
+func TestShareIsGoodForOne(t *testing.T) {
+	h := newHouse(t, "")
+	host := h.token(t, callers()["host-of-red"])
+	answer, body := ask(t, "POST", h.url+"/api/shares", `{"room": "red", "role": "publisher", "name": "Guest", "expiresIn": 60, "lasts": 600}`, "Authorization", "Bearer "+host)
+	var made struct {
+		Token, Path string
+		Expires     int64
+	}
+	if err := json.Unmarshal([]byte(body), &made); err != nil || answer.StatusCode != http.StatusCreated || made.Path != "/room/red#token="+made.Token ||
+		made.Expires < time.Now().UnixMilli() || made.Expires > time.Now().Add(time.Minute).UnixMilli() {
+		t.Fatalf("%s %s %v", answer.Status, body, err)
+	}
+	first, second := browser(t), browser(t)
+	if answer, body := do(t, first, "POST", h.url+"/api/session", `{"token": "`+made.Token+`"}`); answer.StatusCode != http.StatusNoContent {
+		t.Fatalf("%s %s", answer.Status, body)
+	}
+	if answer, body := do(t, second, "POST", h.url+"/api/session", `{"token": "`+made.Token+`"}`); answer.StatusCode != http.StatusUnauthorized || !strings.Contains(body, "the link was used before") {
+		t.Errorf("the second: %s %s", answer.Status, body)
+	}
+	var who struct {
+		Name, Role string
+		Rooms      []string
+		Expires    int64
+	}
+	_, body = do(t, first, "GET", h.url+"/api/session", "")
+	if err := json.Unmarshal([]byte(body), &who); err != nil || who.Name != "Guest" || who.Role != "publisher" || len(who.Rooms) != 1 || who.Rooms[0] != "red" || who.Expires == 0 {
+		t.Errorf("%s %v", body, err)
+	}
+	for name, c := range map[string]struct {
+		body   string
+		status int
+	}{
+		"another room":  {`{"room": "blue"}`, http.StatusForbidden},
+		"no room":       {`{}`, http.StatusForbidden},
+		"all rooms":     {`{"room": "*"}`, http.StatusForbidden},
+		"a higher role": {`{"room": "red", "role": "admin"}`, http.StatusForbidden},
+		"no such role":  {`{"room": "red", "role": "boss"}`, http.StatusBadRequest},
+		"for ever":      {`{"room": "red", "expiresIn": 99999999}`, http.StatusBadRequest},
+		"for no time":   {`{"room": "red", "lasts": 0}`, http.StatusBadRequest},
+		"more":          {`{"room": "red", "rooms": ["*"]}`, http.StatusBadRequest},
+		"twice":         {`{"room": "red"} {"room": "red"}`, http.StatusBadRequest},
+		"too much":      {`{"room": "red", "name": "` + strings.Repeat("x", maxLogin) + `"}`, http.StatusRequestEntityTooLarge},
+	} {
+		if answer, body := ask(t, "POST", h.url+"/api/shares", c.body, "Authorization", "Bearer "+host); answer.StatusCode != c.status {
+			t.Errorf("%s: %s %s", name, answer.Status, body)
+		}
+	}
+}
+
+func TestPagesOfOthersCannotUseTheCookie(t *testing.T) {
+	h := newHouse(t, "")
+	cookie := auth.Cookie + "=" + h.auth.AdminToken()
+	for name, header := range map[string][]string{
+		"another site":      {"Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"},
+		"another port":      {"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"},
+		"an old browser":    {"Origin", "https://evil.example"},
+		"a frame of no one": {"Origin", "null"},
+		"another name":      {"Host", "evil.example"},
+	} {
+		for _, x := range [][3]string{{"POST", "/api/reload", ""}, {"POST", "/api/session", `{"token": "x"}`}, {"DELETE", "/api/session", ""}, {"POST", "/api/shares", `{"room": "red"}`}} {
+			r, err := http.NewRequestWithContext(t.Context(), x[0], h.url+x[1], strings.NewReader(x[2]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Cookie", cookie)
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+				if header[i] == "Host" {
+					r.Host = header[i+1]
+				}
+			}
+			answer, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer.Body.Close()
+			if answer.StatusCode != http.StatusForbidden && answer.StatusCode != http.StatusMisdirectedRequest || answer.Header.Get("Set-Cookie") != "" {
+				t.Errorf("%s: %s %s: %s", name, x[0], x[1], answer.Status)
+			}
+		}
+	}
+	// a form can't send JSON, and what it can send isn't taken
+	for _, kind := range []string{"application/x-www-form-urlencoded", "text/plain", "multipart/form-data", ""} {
+		answer, _ := ask(t, "POST", h.url+"/api/session", `{"token": "`+h.auth.AdminToken()+`"}`, "Content-Type", kind)
+		if answer.StatusCode != http.StatusUnsupportedMediaType {
+			t.Errorf("%q: %s", kind, answer.Status)
+		}
+	}
+}
+
+func TestTokenTooLongForACookieIsSaid(t *testing.T) {
+	h := newHouse(t, "")
+	var rooms []string
+	for i := range 40 {
+		rooms = append(rooms, strings.Repeat("r", 100)+string(rune('a'+i)))
+	}
+	token := h.token(t, &auth.Grant{Role: auth.Viewer, Rooms: rooms})
+	if answer, body := ask(t, "POST", h.url+"/api/session", `{"token": "`+token+`"}`); answer.StatusCode != http.StatusBadRequest || !strings.Contains(body, "Bearer") {
+		t.Errorf("%s %s", answer.Status, body)
+	}
+	if answer, _ := ask(t, "GET", h.url+"/api/session", "", "Authorization", "Bearer "+token); answer.StatusCode != http.StatusOK {
+		t.Error(answer.Status)
+	}
+}
+
+func TestModeNoneAsksNobody(t *testing.T) {
+	url, _ := start(t, map[string]string{"red.yaml": small})
+	for _, x := range [][3]string{{"GET", "/metrics", ""}, {"POST", "/api/reload", ""}, {"GET", "/api/streams/red", ""}, {"POST", "/api/session", `{"token": "x"}`}} {
+		if answer, body := ask(t, x[0], url+x[1], x[2]); answer.StatusCode >= 300 {
+			t.Errorf("%v: %s %s", x, answer.Status, body)
+		}
+	}
+	_, body := ask(t, "GET", url+"/api/session", "")
+	var who struct {
+		Role string
+		Open bool
+	}
+	if err := json.Unmarshal([]byte(body), &who); err != nil || who.Role != "admin" || !who.Open {
+		t.Errorf("%s %v", body, err)
+	}
+}
+
+func TestTokensAreMadeOnTheCommandLine(t *testing.T) {
+	h := newHouse(t, "")
+	settings := Settings{h.conf}
+	make := func(o TokenOptions, in string) string {
+		t.Helper()
+		if o.TTL == 0 {
+			o.TTL = time.Hour
+		}
+		var out, notes bytes.Buffer
+		if err := settings.Token(o, strings.NewReader(in), &out, &notes); err != nil {
+			t.Fatal(err)
+		}
+		if !o.Hash && !strings.Contains(notes.String(), h.conf.State) {
+			t.Errorf("notes %q", &notes)
+		}
+		return strings.TrimSpace(out.String())
+	}
+	token := make(TokenOptions{Role: "host", Rooms: []string{"red"}, Name: "Anna"}, "")
+	if g, err := h.auth.Authenticate(t.Context(), token); err != nil || g.Role != auth.Host || g.Name != "Anna" || !g.May(auth.Moderate, "red", "") || g.May(auth.Watch, "blue", "") {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if g, err := h.auth.Authenticate(t.Context(), make(TokenOptions{Role: "viewer", Streams: []string{"blue"}}, "")); err != nil || !g.May(auth.Watch, "any", "blue") || g.May(auth.Watch, "any", "red") {
+		t.Errorf("%+v, %v", g, err)
+	}
+	if got := make(TokenOptions{Admin: true}, ""); got != h.auth.AdminToken() {
+		t.Errorf("admin %q", got)
+	}
+	link := make(TokenOptions{Role: "viewer", Rooms: []string{"red"}, Once: true, Link: true}, "")
+	address, once, _ := strings.Cut(link, "#token=")
+	if !strings.HasSuffix(address, "/room/red") || !h.auth.IsLink(once) {
+		t.Errorf("link %q", link)
+	}
+	if got := make(TokenOptions{Role: "viewer", Rooms: []string{"r*"}, Link: true}, ""); !strings.Contains(got, "/#token=") {
+		t.Errorf("link %q", got)
+	}
+	if got := make(TokenOptions{Hash: true}, "correct horse\n"); !strings.HasPrefix(got, "$argon2id$") {
+		t.Errorf("hash %q", got)
+	}
+}

@@ -1,0 +1,194 @@
+package room
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gateway/internal/auth"
+	"gateway/internal/media"
+)
+
+// Everything that one can do to another, by each role to each role.
+func TestWhoMayDoWhatToWhom(t *testing.T) {
+	deeds := map[string]func(by *guest, to string) error{
+		"mute":       func(by *guest, to string) error { return by.Mute(to, media.Audio, true) },
+		"remove":     func(by *guest, to string) error { return by.Remove(to) },
+		"move":       func(by *guest, to string) error { return by.Move(to, "yard") },
+		"set a role": func(by *guest, to string) error { return by.SetRole(to, auth.Viewer) },
+		"close":      func(by *guest, _ string) error { return by.CloseRoom() },
+		"lock":       func(by *guest, _ string) error { return by.Lock(true) },
+		"relay":      func(by *guest, to string) error { return by.Relay(to, "x") },
+	}
+	for name, deed := range deeds {
+		for _, by := range auth.Roles {
+			for _, to := range auth.Roles {
+				r, _ := newRooms(t)
+				a, b := enter(t, r, "lobby", "a", granted(by)), enter(t, r, "lobby", "b", granted(to))
+				_ = b
+				var want error
+				switch {
+				case name == "relay":
+					if by == auth.Viewer || to == auth.Viewer {
+						want = ErrForbidden
+					}
+				case by == auth.Viewer, by == auth.Publisher:
+					want = ErrForbidden
+				case name != "lock" && name != "close" && by == auth.Host && to == auth.Admin:
+					want = ErrForbidden
+				}
+				expect(t, fmt.Sprintf("%s: %s to %s", name, by, to), deed(a, "b"), want)
+			}
+		}
+	}
+}
+
+func TestNobodyGivesMoreThanHeHas(t *testing.T) {
+	for _, by := range []auth.Role{auth.Host, auth.Admin} {
+		for _, to := range auth.Roles[:3] {
+			for _, role := range auth.Roles {
+				r, _ := newRooms(t)
+				a, b := enter(t, r, "lobby", "a", granted(by)), enter(t, r, "lobby", "b", granted(to))
+				var want error
+				if role == auth.Admin && by == auth.Host {
+					want = ErrForbidden
+				}
+				expect(t, fmt.Sprintf("%s makes %s of %s", by, role, to), a.SetRole("b", role), want)
+				if g := b.Grant(); want == nil && (g.Role != role || !reflect.DeepEqual(g.In("lobby"), role.Actions())) {
+					t.Errorf("%s made %s of %s, who may %v as %s", by, role, to, g.In("lobby"), g.Role)
+				} else if len(g.In("yard")) > 0 && want == nil {
+					t.Errorf("a role of one room reaches another")
+				}
+			}
+		}
+	}
+	r, _ := newRooms(t)
+	few := &auth.Grant{Role: auth.Host, Can: []auth.Action{auth.Watch, auth.Moderate}, Rooms: []string{"*"}}
+	a, b := enter(t, r, "lobby", "a", few), enter(t, r, "lobby", "b", granted(auth.Viewer))
+	expect(t, "hand over", a.SetRole("b", auth.Host), nil)
+	if got := b.Grant().In("lobby"); !reflect.DeepEqual(got, few.Can) {
+		t.Errorf("a host who may %v made one who may %v", few.Can, got)
+	}
+}
+
+func TestTheLastHostHandsOver(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Viewer))
+	ann.heard, bob.heard = nil, nil
+	expect(t, "giving up", ann.SetRole("ann", auth.Publisher), ErrForbidden)
+	expect(t, "handing over", ann.SetRole("bob", auth.Host), nil)
+	expect(t, "giving up", ann.SetRole("ann", auth.Viewer), nil)
+	bob.hears("= bob host", "+ ann host", "= ann viewer")
+	ann.hears("= bob host", "= ann viewer")
+	expect(t, "taking back", ann.SetRole("bob", auth.Viewer), ErrForbidden)
+	expect(t, "nobody", bob.SetRole("nobody", auth.Viewer), ErrUnknownTarget)
+}
+
+func TestALowerRoleEndsWhatItDoesNotAllow(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	expect(t, "publish", bob.Publish(Offer{Stream: feed("bob-camera")}), nil)
+	ann.heard, bob.heard = nil, nil
+	expect(t, "role", ann.SetRole("bob", auth.Viewer), nil)
+	bob.hears("no stream bob-camera", "= bob viewer")
+	ann.hears("no stream bob-camera", "= bob viewer")
+	expect(t, "publish", bob.Publish(Offer{Stream: feed("bob-camera")}), ErrForbidden)
+}
+
+func TestMutes(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	ann.heard, bob.heard = nil, nil
+	expect(t, "host", ann.Mute("bob", media.Audio, true), nil)
+	bob.hears("muted audio true", "= bob publisher muted [audio]")
+	ann.hears("= bob publisher muted [audio]")
+	expect(t, "self", bob.Mute("bob", media.Audio, true), nil)
+	expect(t, "self", bob.Mute("bob", media.Audio, false), nil) // the host's stays
+	bob.hears()
+	expect(t, "self", bob.Mute("bob", media.Video, true), nil)
+	expect(t, "host", ann.Mute("bob", media.Video, false), nil) // nobody opens another's camera
+	bob.hears("muted video true", "= bob publisher muted [video audio]")
+	expect(t, "host", ann.Mute("bob", media.Audio, false), nil)
+	bob.hears("muted audio false", "= bob publisher muted [video]")
+	expect(t, "another", bob.Mute("ann", media.Audio, true), ErrForbidden)
+}
+
+func TestRemoved(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	expect(t, "publish", bob.Publish(Offer{Stream: feed("bob-camera")}), nil)
+	ann.heard, bob.heard = nil, nil
+	expect(t, "remove", ann.Remove("bob"), nil)
+	ann.hears("no stream bob-camera", "- bob publisher [bob-camera]")
+	bob.hears("left: removed")
+	if bob.Room() != "" || bob.Grant() != nil || !reflect.DeepEqual(bob.Snapshot(), Snapshot{}) {
+		t.Error("who was removed is there")
+	}
+	bob = enter(t, r, "lobby", "bob", granted(auth.Admin))
+	expect(t, "a host, from outside", r.RemoveFrom("lobby", "bob", granted(auth.Host)), ErrForbidden)
+	expect(t, "an admin, from outside", r.RemoveFrom("lobby", "bob", granted(auth.Admin)), nil)
+	expect(t, "again", r.RemoveFrom("lobby", "bob", granted(auth.Admin)), ErrUnknownTarget)
+	expect(t, "a viewer, from outside", r.RemoveFrom("lobby", "ann", granted(auth.Viewer)), ErrForbidden)
+}
+
+func TestMoved(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	eve := enter(t, r, "lobby", "eve", granted(auth.Host, "lobby"))
+	cid := enter(t, r, "yard", "cid", granted(auth.Publisher))
+	expect(t, "publish", bob.Publish(Offer{Stream: feed("bob-camera")}), nil)
+	for _, g := range []*guest{ann, bob, cid, eve} {
+		g.heard = nil
+	}
+	expect(t, "move", ann.Move("bob", "yard"), nil)
+	ann.hears("no stream bob-camera", "- bob publisher [bob-camera]")
+	cid.hears("+ bob publisher", "stream bob-camera by bob", "= bob publisher [bob-camera]")
+	if n := len(bob.heard) - 1; n < 0 || words(bob.heard[n]) != "moved yard [yard bob-camera] [bob cid] as bob publisher [bob-camera]" {
+		t.Errorf("bob heard %v", bob.heard)
+	}
+	if bob.Room() != "yard" {
+		t.Errorf("bob is in %q", bob.Room())
+	}
+	expect(t, "to where he is", ann.Move("eve", "lobby"), ErrForbidden)
+	expect(t, "to where the mover has nothing to say", eve.Move("ann", "yard"), ErrForbidden)
+	expect(t, "to a room that isn't", ann.Move("eve", "nowhere"), ErrNotFound)
+	expect(t, "who isn't there", ann.Move("bob", "yard"), ErrUnknownTarget)
+	// eve's own grant ends at the lobby: she is a guest elsewhere
+	expect(t, "move", ann.Move("eve", "door"), nil)
+	if g := eve.Grant(); g.Role != auth.Publisher || !reflect.DeepEqual(g.In("door"), auth.Publisher.Actions()) || len(g.In("lobby")) > 0 {
+		t.Errorf("eve is %+v", g)
+	}
+	expect(t, "close", r.CloseRoom("hall", auth.Open()), nil)
+	dan := enter(t, r, "lobby", "dan", granted(auth.Viewer))
+	expect(t, "to a closed room", ann.Move("dan", "hall"), ErrClosed)
+	if dan.Room() != "lobby" {
+		t.Error("a move that was refused has moved him")
+	}
+	admin := enter(t, r, "lobby", "admin", granted(auth.Admin))
+	expect(t, "to a new room", admin.Move("dan", "new"), nil)
+	if got := state(t, r, "new"); got != Active {
+		t.Errorf("the new room is %s", got)
+	}
+}
+
+// An absent participant who is moved doesn't keep his place for ever.
+func TestMovedWhileAbsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newRooms(t)
+		ann, bob := enter(t, r, "lobby", "ann", granted(auth.Host)), enter(t, r, "lobby", "bob", granted(auth.Viewer))
+		bob.Away()
+		expect(t, "move", ann.Move("bob", "yard"), nil)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if bob.Room() != "" {
+			t.Errorf("he is still in %s", bob.Room())
+		}
+	})
+}

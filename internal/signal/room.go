@@ -1,0 +1,338 @@
+package signal
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"gateway/internal/auth"
+	"gateway/internal/media"
+	"gateway/internal/room"
+	"gateway/internal/rtc"
+)
+
+const (
+	maxUnheard   = 1000      // events of a room that wait for a session
+	relayRate    = 128 << 10 // bytes a second that one participant may have relayed
+	relayBurst   = 512 << 10
+	expiryNotice = time.Minute // from token-expiring to token-expired
+)
+
+// ear takes what a session is told by its room, until the session has time.
+type ear struct {
+	due chan struct{} // something is there
+
+	mu     sync.Mutex // guards events; held for a moment while all rooms are locked
+	events []room.Event
+}
+
+// put keeps an event. It tells whether there are more than anybody could cause
+// who means well.
+func (e *ear) put(event room.Event) (tooMany bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.events = append(e.events, event)
+	poke(e.due)
+	return len(e.events) > maxUnheard
+}
+
+func (e *ear) take() []room.Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := e.events
+	e.events = nil
+	return all
+}
+
+// hear is the session's room.Sink.
+func (x *session) hear(e room.Event) {
+	if m, ok := e.(room.Relayed); ok {
+		if _, ok := m.Message.(room.Data); ok {
+			if d := x.data.Load(); d != nil {
+				d.hand(m)
+			}
+			return
+		}
+	}
+	if x.ear.put(e) {
+		x.end(errors.New("the session takes no events of its room"))
+	}
+}
+
+// settle finds the session a place in its room, and what it watches at once: the
+// stream that the message names, else the one of the room's own name if there is one.
+func (x *session) settle(j room.Joining, m request) (err error) {
+	j.ID, j.Sink, j.Deaf = x.user, x.hear, x.kind != overWebSocket
+	x.granted = j.Grant
+	if x.place, err = x.server.rooms.Join(x.room, j); err != nil {
+		return err
+	}
+	o, err := x.place.Offer(cmp.Or(m.Stream, x.room))
+	switch {
+	case err == nil:
+		x.single = x.add(o)
+		x.single.ask(m)
+	case m.Stream != "" || x.kind != overWebSocket:
+		x.place.Leave()
+		return err
+	}
+	return nil
+}
+
+// placeState is where a participant is, and what he sees there.
+type placeState struct {
+	Name         string         `json:"name"`
+	Role         auth.Role      `json:"role"`
+	Can          []auth.Action  `json:"can"`
+	Room         room.Info      `json:"room"`
+	Streams      []streamState  `json:"streams"`
+	Participants []room.Profile `json:"participants,omitempty"` // missing: they may not be seen
+	ResumeWithin float64        `json:"resumeWithin"`           // s
+	Expires      int64          `json:"expires,omitempty"`      // Unix milliseconds
+}
+
+// describePlace is the session's place as a snapshot has it.
+func (x *session) describePlace(s room.Snapshot) placeState {
+	p := placeState{
+		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
+		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
+	}
+	for _, o := range s.Offers {
+		p.Streams = append(p.Streams, stateOf(o, o.Info()))
+	}
+	if !x.granted.Expires.IsZero() {
+		p.Expires = x.granted.Expires.UnixMilli()
+	}
+	return p
+}
+
+// can is what the participant may do, as far as he may still do anything.
+func (x *session) can() []auth.Action {
+	if g := x.place.Grant(); g != nil {
+		return g.In(x.room)
+	}
+	return []auth.Action{}
+}
+
+type participantMessage struct {
+	header
+	Participant room.Profile  `json:"participant"`
+	Can         []auth.Action `json:"can,omitempty"` // of oneself
+}
+
+type streamEndedMessage struct {
+	header
+	Stream string `json:"stream"`
+}
+
+type roomMessage struct {
+	header
+	Room room.Info `json:"room"`
+}
+
+type mutedMessage struct {
+	header
+	Kind media.Kind `json:"kind"`
+	On   bool       `json:"on"`
+}
+
+type tokenMessage struct {
+	header
+	Expires int64 `json:"expires,omitempty"` // Unix milliseconds
+}
+
+// relays are the types that reach another participant if they have a target.
+var relays = map[string]bool{"offer": true, "answer": true, "ice-candidate": true}
+
+// deeds are the types that concern the room and who is there.
+var deeds = map[string]bool{"mute": true, "remove": true, "move": true, "set-role": true, "lock": true, "close-room": true}
+
+// relayedMessage is a message of another participant, as it came.
+type relayedMessage struct {
+	header
+	Target string          `json:"target,omitempty"`
+	SDP    string          `json:"sdp,omitempty"`
+	Data   json.RawMessage `json:"data,omitempty"`
+}
+
+// relayedCandidate is a candidate of another participant, null at the end.
+type relayedCandidate struct {
+	header
+	Target    string         `json:"target"`
+	Candidate *rtc.Candidate `json:"candidate"`
+}
+
+// learn acts on what the room tells.
+func (x *session) learn(ctx context.Context) error {
+	for _, e := range x.ear.take() {
+		if err := x.heard(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *session) heard(ctx context.Context, e room.Event) error {
+	switch e := e.(type) {
+	case room.Entered:
+		x.greet(e.Snapshot)
+	case room.Moved:
+		return x.moved(ctx, e.Snapshot)
+	case room.Left:
+		return departure(e.Reason)
+	case room.Muted:
+		x.client.send(&mutedMessage{x.header("muted", ""), e.Kind, e.On})
+	case room.Joined:
+		x.client.send(&participantMessage{header: x.header("participant-joined", ""), Participant: e.Profile})
+	case room.Departed:
+		x.client.send(&participantMessage{header: x.header("participant-left", ""), Participant: e.Profile})
+	case room.Changed:
+		m := &participantMessage{header: x.header("participant-changed", ""), Participant: e.Profile}
+		if e.ID == x.user {
+			m.Can = x.can()
+		}
+		x.client.send(m)
+	case room.StreamStarted:
+		x.client.send(&streamMessage{x.header("stream-started", ""), stateOf(e.Offer, e.Info())})
+	case room.StreamEnded:
+		return x.streamEnded(ctx, e.Name)
+	case room.RoomChanged:
+		x.client.send(&roomMessage{x.header("room", ""), e.Info})
+	case room.Relayed:
+		x.passOn(e)
+	}
+	return nil
+}
+
+// streamEnded tells of a stream that isn't offered any more, and watches it no more.
+func (x *session) streamEnded(ctx context.Context, name string) error {
+	x.client.send(&streamEndedMessage{x.header("stream-ended", ""), name})
+	if i := x.index(name); i >= 0 {
+		return x.lose(ctx, x.watches[i], streamClosed)
+	}
+	return nil
+}
+
+// moved takes the session into another room, as if it had joined there.
+func (x *session) moved(ctx context.Context, s room.Snapshot) error {
+	x.room, x.single = s.Room.ID, nil
+	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
+	m := x.greeting("moved", "", s)
+	var own *watch
+	old := slices.Clone(x.watches)
+	if o, err := x.place.Offer(x.room); err == nil {
+		own = x.add(o)
+		own.told = stateOf(o, o.Info())
+		m.Stream = &own.told
+	}
+	x.client.send(m)
+	for _, w := range old {
+		if err := x.drop(ctx, w); err != nil {
+			return err
+		}
+	}
+	if own == nil {
+		return nil
+	}
+	own.begin()
+	return x.follow(ctx)
+}
+
+// passOn gives the client another participant's message.
+func (x *session) passOn(e room.Relayed) {
+	m := e.Message.(request)
+	h := x.header(m.Type, "")
+	h.UserID = e.From
+	if m.Type == "ice-candidate" {
+		x.client.send(&relayedCandidate{h, m.Target, m.Candidate})
+		return
+	}
+	x.client.send(&relayedMessage{header: h, Target: m.Target, SDP: m.SDP, Data: m.Data})
+}
+
+// relay hands a client's message to another participant, or to all who take part.
+func (x *session) relay(m request) error {
+	if !x.relayed.AllowN(time.Now(), len(m.SDP)+len(m.Data)+256) {
+		return mildly(refuse(rateLimited, "more than %d bytes a second to others", relayRate))
+	}
+	x.single = nil // the session is for more than a stream
+	return mildly(x.place.Relay(m.Target, m))
+}
+
+// deed acts on what concerns the room and who is there.
+func (x *session) deed(m request) error {
+	x.single = nil
+	switch m.Type {
+	case "mute":
+		return mildly(x.place.Mute(m.Target, m.Mute, m.On))
+	case "remove":
+		return mildly(x.place.Remove(m.Target))
+	case "move":
+		return mildly(x.place.Move(m.Target, m.To))
+	case "set-role":
+		return mildly(x.place.SetRole(m.Target, m.Role))
+	case "lock":
+		return mildly(x.place.Lock(m.On))
+	}
+	return mildly(x.place.CloseRoom())
+}
+
+// renew takes another token, of the same who.
+func (x *session) renew(ctx context.Context, m request) error {
+	g, err := x.server.auth.Authenticate(ctx, m.Token)
+	switch {
+	case err != nil:
+		return mildly(err)
+	case g.Subject != x.granted.Subject:
+		return mildly(refuse(forbidden, "the token is another's"))
+	}
+	if err := x.place.Regrant(g); err != nil {
+		return mildly(err)
+	}
+	x.granted = g
+	x.watchExpiry()
+	answer := &tokenMessage{header: x.header("token", m.RequestID)}
+	if !g.Expires.IsZero() {
+		answer.Expires = g.Expires.UnixMilli()
+	}
+	x.client.send(answer)
+	return nil
+}
+
+// watchExpiry sets the timer for what is next to be said of the grant's end.
+func (x *session) watchExpiry() {
+	if x.expiry != nil {
+		x.expiry.Stop()
+		x.expiry = nil
+	}
+	if at := x.granted.Expires; !at.IsZero() {
+		left := time.Until(at)
+		if x.noticed = left <= expiryNotice; !x.noticed {
+			left -= expiryNotice
+		}
+		x.expiry = time.NewTimer(left)
+	}
+}
+
+// expires is when the timer of watchExpiry fires; nil without one.
+func (x *session) expires() <-chan time.Time {
+	if x.expiry == nil {
+		return nil
+	}
+	return x.expiry.C
+}
+
+// expire says that the grant ends, or ends the session with it.
+func (x *session) expire() error {
+	if x.noticed {
+		return refuse(tokenExpired, "the token has expired")
+	}
+	x.client.send(&tokenMessage{x.header("token-expiring", ""), x.granted.Expires.UnixMilli()})
+	x.noticed = true
+	x.expiry.Reset(time.Until(x.granted.Expires))
+	return nil
+}
