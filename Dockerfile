@@ -7,13 +7,18 @@
 #
 #   docker run --network host gateway
 #
-# On a network of its own, both TCP and UDP have to be published, the gateway
-# has to listen on every address (it asks for that to be said in so many words
-# as long as there is no authentication), and viewers have to be told an address
-# of the host at which they reach the UDP port:
+# It prints the address to open, with the admin's token. That token, and the key
+# by which tokens are signed, are kept in /var/lib/gateway: with a volume there
+# they outlast the container. Further tokens:
 #
-#   docker run -p 8080:8080/tcp -p 8080:8080/udp \
-#     -e GATEWAY_LISTEN=0.0.0.0:8080 -e GATEWAY_AUTH_ALLOW_OPEN=true \
+#   docker run -v gateway-state:/var/lib/gateway …
+#   docker exec CONTAINER gateway token -config /etc/gateway/gateway.yaml -role viewer
+#
+# On a network of its own, both TCP and UDP have to be published, the gateway
+# has to listen on every address, and viewers have to be told an address of the
+# host at which they reach the UDP port:
+#
+#   docker run -p 8080:8080/tcp -p 8080:8080/udp -e GATEWAY_LISTEN=0.0.0.0:8080 \
 #     -e GATEWAY_ICE_PUBLIC_ADDRESSES=192.0.2.10 gateway
 #
 # A camera: the device, and the host's group that may open it, by number.
@@ -61,6 +66,7 @@ COPY configs/gateway.yaml /etc/gateway/
 COPY pipelines /etc/gateway/pipelines
 COPY --from=build /out/gateway /usr/local/bin/gateway
 USER gateway
+ENV XDG_STATE_HOME=/var/lib
 EXPOSE 8080/tcp 8080/udp
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
   CMD ["gateway", "healthcheck", "-config", "/etc/gateway/gateway.yaml"]

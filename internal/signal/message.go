@@ -87,6 +87,7 @@ var requests = map[string]struct{ must, may []string }{
 	"set-role":      {must: []string{"target", "role"}},
 	"lock":          {must: []string{"on"}},
 	"close-room":    {},
+	"open-data":     {},
 	"token":         {must: []string{"token"}},
 	"ping":          {},
 	"leave":         {},

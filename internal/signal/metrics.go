@@ -19,6 +19,7 @@ type metrics struct {
 	messages    *prometheus.CounterVec // direction, type
 	sockets     prometheus.Gauge
 	slowSockets prometheus.Counter
+	data        *prometheus.CounterVec   // what: in, out, dropped
 	connect     *prometheus.HistogramVec // kind
 	firstFrame  prometheus.Histogram
 	decisions   *prometheus.CounterVec   // what
@@ -49,6 +50,9 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_messages_total", Help: "WebSocket messages, by direction and type.",
 		}, []string{"direction", "type"}),
+		data: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_data_messages_total", Help: "Messages of data channels: from clients, to clients, and those that were not sent because a client was slow or has none.",
+		}, []string{"what"}),
 		sockets: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_sockets", Help: "WebSockets open now, joined or not.",
 		}),

@@ -26,7 +26,7 @@ type nextOffer struct {
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
 		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
-		FullICE: x.fullICE || strings.Contains(x.whep.offer, "a=ice-lite"),
+		FullICE: x.fullICE || x.data.Load() != nil || strings.Contains(x.whep.offer, "a=ice-lite"),
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:
@@ -54,6 +54,11 @@ func (x *session) newViewer() (err error) {
 	}
 	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
+	}
+	if d := x.data.Load(); d != nil {
+		if err := d.attach(x.viewer); err != nil {
+			return err
+		}
 	}
 	x.viewer.Observe(x.network.observed != nil)
 	return nil

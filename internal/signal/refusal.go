@@ -191,7 +191,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if status == http.StatusUnauthorized { // RFC 6750 §3, RFC 9725 §4.9
+	if status == http.StatusUnauthorized { // RFC 6750 §3, RFC 9725 §4.7
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {

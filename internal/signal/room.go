@@ -50,6 +50,14 @@ func (e *ear) take() []room.Event {
 
 // hear is the session's room.Sink.
 func (x *session) hear(e room.Event) {
+	if m, ok := e.(room.Relayed); ok {
+		if _, ok := m.Message.(room.Data); ok {
+			if d := x.data.Load(); d != nil {
+				d.hand(m)
+			}
+			return
+		}
+	}
 	if x.ear.put(e) {
 		x.end(errors.New("the session takes no events of its room"))
 	}

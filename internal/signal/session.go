@@ -86,9 +86,10 @@ type session struct {
 	switches   switches
 	ear        ear
 	place      *room.Participant
-	relayed    *rate.Limiter            // bytes for others
-	names      atomic.Pointer[[]string] // of the streams that are watched, for others
-	done       chan struct{}            // closed when run has ended
+	relayed    *rate.Limiter                // bytes for others
+	data       atomic.Pointer[dataChannels] // nil: not asked for
+	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
 	room      string
@@ -396,6 +397,8 @@ func (x *session) act(ctx context.Context, m request) error {
 	case "observe":
 		x.observe(m.On)
 		return nil
+	case "open-data":
+		return x.openData(ctx, m.RequestID)
 	case "token":
 		return x.renew(ctx, m)
 	case "leave":

@@ -216,7 +216,9 @@ func serve(ctx context.Context, t *testing.T, image *Image) {
 		}
 	}
 	// a picture takes the capture, an encoder and a decoder: the packages are enough
-	answer, err := inside("bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /api/streams/test/snapshot.jpg HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3`)
+	answer, err := inside("bash", "-c", `token=$(gateway token -config /etc/gateway/gateway.yaml -stream test 2>/dev/null) || exit
+exec 3<>/dev/tcp/127.0.0.1/8080
+printf 'GET /api/streams/test/snapshot.jpg HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n' "$token" >&3; cat <&3`)
 	head, body, _ := strings.Cut(answer, "\r\n\r\n")
 	if err != nil || !strings.Contains(head, " 200 ") {
 		t.Fatalf("snapshot of the test stream: %v\n%s\n%s", err, answer, &log)

@@ -82,6 +82,8 @@ func (b *Builder) step(ctx context.Context, image *Image, in Instruction) (err e
 	case "WORKDIR":
 		image.Workdir = in.Args
 		return os.MkdirAll(filepath.Join(image.Root, in.Args), 0o755)
+	case "ENV":
+		image.Env = append(image.Env, in.Args) // NAME=VALUE, one
 	case "USER":
 		image.User = in.Args
 	case "ENTRYPOINT":

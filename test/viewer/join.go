@@ -87,6 +87,8 @@ func (c *conversation) listen(v *Viewer) error {
 			return err
 		}
 		switch m.Type {
+		case "joined":
+			v.Joined = time.Now()
 		case "offer":
 			if err := c.answer(v, m.SDP); err != nil {
 				return err

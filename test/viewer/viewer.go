@@ -38,6 +38,7 @@ type Options struct {
 type Viewer struct {
 	Begun    time.Time // when Watch was called
 	Posted   time.Time // when the offer was ready and the gateway was asked
+	Joined   time.Time // when the gateway said so; of Join alone
 	Answered time.Time // when the answer had come
 	Answer   string    // the gateway's SDP, by WHEP
 
