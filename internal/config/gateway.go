@@ -72,9 +72,11 @@ type Log struct {
 
 // Limits bound what the gateway takes on.
 type Limits struct {
-	Viewers         int           // at a time, of all streams together; default 1000
-	Rooms           int           // that were made on join, at a time; default 100
-	ShutdownTimeout time.Duration // for a clean stop; default 10s
+	Viewers           int           // at a time, of all streams together; default 1000
+	Rooms             int           // that were made on join, at a time; default 100
+	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
+	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
+	ShutdownTimeout   time.Duration // for a clean stop; default 10s
 }
 
 // Flag overrides a key from the command line. It is stronger than a variable.
@@ -122,6 +124,8 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
+		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
+		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
@@ -190,6 +194,8 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
 	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
+	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
+	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err

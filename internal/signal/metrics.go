@@ -17,6 +17,7 @@ type metrics struct {
 	timeouts    *prometheus.CounterVec // kind
 	refusals    *prometheus.CounterVec // code
 	messages    *prometheus.CounterVec // direction, type
+	resumes     *prometheus.CounterVec // result
 	sockets     prometheus.Gauge
 	slowSockets prometheus.Counter
 	data        *prometheus.CounterVec   // what: in, out, dropped
@@ -50,6 +51,9 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_messages_total", Help: "WebSocket messages, by direction and type.",
 		}, []string{"direction", "type"}),
+		resumes: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_resumes_total", Help: "Clients that came back to their session, by whether it was there.",
+		}, []string{"result"}),
 		data: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_data_messages_total", Help: "Messages of data channels: from clients, to clients, and those that were not sent because a client was slow or has none.",
 		}, []string{"what"}),

@@ -139,7 +139,10 @@ func (x *session) reopen(ctx context.Context) error {
 
 // answer takes the client's answer to the open offer.
 func (x *session) answer(ctx context.Context, sdp string) error {
-	if !x.offered {
+	switch {
+	case !x.offered && x.answered != "" && x.answered == sdp:
+		return nil // again, by a client that didn't know whether it had come
+	case !x.offered:
 		return refuse(badState, "no offer waits for an answer")
 	}
 	err := x.viewer.SetAnswer(ctx, sdp)
@@ -147,7 +150,7 @@ func (x *session) answer(ctx context.Context, sdp string) error {
 	if err != nil && !errors.As(err, &declined) {
 		return fmt.Errorf("answer: %w", err)
 	}
-	x.offered = false
+	x.offered, x.answered = false, sdp
 	var refused error
 	if declined != nil {
 		if refused = x.declined(ctx, declined); refusalOf(refused).fatal {
