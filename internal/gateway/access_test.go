@@ -115,6 +115,8 @@ var permissions = map[string]struct {
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
 	"/whep/":       {"POST", "/whep/red", recvonly, ofRed},
 
+	"/whip/": {"POST", "/whip/red", recvonly, "publisher host admin publisher-of-red host-of-red admin-of-red only-publish"},
+
 	"/api/":                                        {"GET", "/api/nothing", "", anybody},
 	"GET /api/session":                             {"GET", "/api/session", "", anybody},
 	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
@@ -187,7 +189,7 @@ func TestEveryRouteTakesWhatItShould(t *testing.T) {
 			if token != "" {
 				header = []string{"Authorization", "Bearer " + token}
 			}
-			if strings.HasPrefix(p.path, "/whep/") {
+			if p.body == recvonly {
 				header = append(header, "Content-Type", "application/sdp")
 			}
 			answer, body := ask(t, p.method, h.url+p.path, p.body, header...)

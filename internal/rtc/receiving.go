@@ -230,6 +230,7 @@ func (r *receiving) receive(ssrc uint32, b []byte, now time.Duration) {
 		return
 	}
 	h := &r.packet.Header
+	r.record(h, now)
 	in := r.streams[ssrc]
 	if in == nil {
 		if in = r.resolve(ssrc, h); in == nil {
@@ -239,11 +240,6 @@ func (r *receiving) receive(ssrc uint32, b []byte, now time.Duration) {
 	}
 	y := in.layer
 	f := &y.line.format
-	if f.transportID != 0 {
-		if x := h.GetExtension(f.transportID); len(x) >= 2 {
-			r.recorder.Record(ssrc, binary.BigEndian.Uint16(x), int64(now/time.Microsecond))
-		}
-	}
 	a := arrival{seq: h.SequenceNumber, timestamp: h.Timestamp, marker: h.Marker, payload: r.packet.Payload}
 	switch {
 	case in.rtx && (f.rtx == 0 || h.PayloadType != f.rtx || len(a.payload) < 2):
@@ -265,6 +261,19 @@ func (r *receiving) receive(ssrc uint32, b []byte, now time.Duration) {
 	r.hand(y, now)
 	if y.buffer.count.Missing != missing {
 		poke(r.stir)
+	}
+}
+
+// record notes a packet for transport-wide feedback, whatever layer it is of: what isn't
+// told of counts as lost, also what only probes for bandwidth.
+func (r *receiving) record(h *rtp.Header, now time.Duration) {
+	for _, l := range r.lines {
+		if id := l.format.transportID; id != 0 { // the same on all m-lines (RFC 8843 §14.1)
+			if x := h.GetExtension(id); len(x) >= 2 {
+				r.recorder.Record(h.SSRC, binary.BigEndian.Uint16(x), int64(now/time.Microsecond))
+			}
+			return
+		}
 	}
 }
 
