@@ -33,6 +33,7 @@ var permissions = map[string]struct {
 	"report":        {"", map[string]any{"firstFrameMs": 1}},
 	"view":          {"", map[string]any{"width": 1, "height": 1, "visible": true}},
 	"observe":       {"", map[string]any{"on": false}},
+	"open-data":     {auth.Relay, nil},
 	"offer":         {auth.Relay, map[string]any{"sdp": "v=0", "target": target}},
 	"message":       {auth.Relay, map[string]any{"data": 1, "target": target}},
 	"mute":          {auth.Moderate, map[string]any{"target": target, "kind": "audio", "on": true}},
