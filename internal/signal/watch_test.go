@@ -88,6 +88,12 @@ func (p *tiles) shows(codec string, mids ...string) {
 // until answers offers until a message fits, and returns it.
 func (p *tiles) until(c *conversation, what string, fits func(m map[string]any) bool) map[string]any {
 	p.t.Helper()
+	return p.within(patience, c, what, fits)
+}
+
+// within is until with another patience.
+func (p *tiles) within(patience time.Duration, c *conversation, what string, fits func(m map[string]any) bool) map[string]any {
+	p.t.Helper()
 	deadline := time.After(patience)
 	var before []string
 	for {
