@@ -85,6 +85,26 @@ var linkOfFirstStart = regexp.MustCompile(`http://\S+/#token=\S+`)
 
 // A fresh gateway is closed: its printed link opens it, and a link made from it
 // opens one room to one person.
+// A browser that wants a click before it plays sound plays the picture all the same.
+func TestRoomPlaysBeforeAClick(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Auth: "none", Pipelines: map[string]string{
+		"door": "source: videotestsrc is-live=true\nvideo: {codec: vp8, width: 320, height: 180, framerate: 15}\naudio: {source: audiotestsrc is-live=true}\n",
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{})
+	rig.Check(t, err)
+	rig.End(t, "chromium", browser.Close)
+	w := visit(t, g, browser, "/room/door?name=Ann")
+	w.until(t, connected)
+	w.moving(t, 1)
+	w.until(t, "document.querySelector('video').muted && document.querySelector('.sound').checkVisibility()")
+	w.click(t, ".sound") // no gesture, so that what is tested is that the picture isn't lost by it
+	w.moving(t, 1)
+}
+
 func TestLinksOpenAClosedGateway(t *testing.T) {
 	g := meeting(t, "token")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
