@@ -94,14 +94,22 @@ func TestRoomPlaysBeforeAClick(t *testing.T) {
 	}})
 	rig.Check(t, err)
 	rig.End(t, "gateway", g.Close)
-	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{})
+	// whether a browser wants that depends on more than a flag: this one does
+	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: `
+		const play = HTMLMediaElement.prototype.play
+		HTMLMediaElement.prototype.play = function () {
+			if (this.muted || globalThis.clicked) return play.call(this)
+			this.pause()
+			return Promise.reject(new DOMException('a click is wanted', 'NotAllowedError'))
+		}`})
 	rig.Check(t, err)
 	rig.End(t, "chromium", browser.Close)
 	w := visit(t, g, browser, "/room/door?name=Ann")
 	w.until(t, connected)
 	w.moving(t, 1)
 	w.until(t, "document.querySelector('video').muted && document.querySelector('.sound').checkVisibility()")
-	w.click(t, ".sound") // no gesture, so that what is tested is that the picture isn't lost by it
+	w.eval(t, "(globalThis.clicked = true, document.querySelector('.sound').click(), 0)", nil)
+	w.until(t, "!document.querySelector('video').muted && !document.querySelector('.sound').checkVisibility()")
 	w.moving(t, 1)
 }
 
