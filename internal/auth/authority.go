@@ -104,6 +104,17 @@ func (a *Authority) AdminToken() string { return a.admin }
 // AdminTokenFile is the path of the file that holds AdminToken.
 func (a *Authority) AdminTokenFile() string { return a.state.path(adminFile) }
 
+// Reload reads the key files of others again. Where it can't, it says so in the log,
+// and the keys from before hold.
+func (a *Authority) Reload() {
+	if a.others == nil {
+		return
+	}
+	if err := a.others.read(); err != nil {
+		a.log.Error("keys not read again: those from before hold", "err", err)
+	}
+}
+
 // Authenticate tells what a token grants. Errors are ErrUnauthorized, with words
 // that its bearer may read.
 func (a *Authority) Authenticate(ctx context.Context, token string) (*Grant, error) {

@@ -36,7 +36,7 @@ func newHouse(t *testing.T, conf string) *house {
 	write(t, filepath.Join(pipelines, "red.yaml"), small)
 	write(t, filepath.Join(pipelines, "blue.yaml"), strings.Replace(small, "red", "blue", 1))
 	write(t, filepath.Join(pipelines, "bad.yaml"), "sauce: videotestsrc\n")
-	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth:\n  users:\n    anna:\n      password: "+hash+"\n      role: host\n      rooms: [red]\n"+conf)
+	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth:\n  users:\n    anna:\n      password: "+hash+"\n      role: host\n      rooms: [red]\nrooms: {hall: {streams: [red]}}\n"+conf)
 	return startHouse(t, dir, pipelines)
 }
 
@@ -108,26 +108,33 @@ var permissions = map[string]struct {
 	"GET /readyz":  {"GET", "/readyz", "", everyone},
 	"GET /metrics": {"GET", "/metrics", "", "admin only-administer"},
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
-	"/whep/":       {"POST", "/whep/red", recvonly, redWatchers},
+	"/whep/":       {"POST", "/whep/red", recvonly, ofRed},
 
-	"/api/":                                {"GET", "/api/nothing", "", anybody},
-	"GET /api/session":                     {"GET", "/api/session", "", anybody},
-	"POST /api/session":                    {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
-	"DELETE /api/session":                  {"DELETE", "/api/session", "", everyone},
-	"POST /api/shares":                     {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
-	"GET /api/streams":                     {"GET", "/api/streams", "", anybody},
-	"GET /api/streams/{name}":              {"GET", "/api/streams/red", "", redWatchers},
-	"GET /api/streams/{name}/snapshot.jpg": {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
-	"GET /api/streams/{name}/viewers":      {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
-	"POST /api/reload":                     {"POST", "/api/reload", "", "admin only-administer"},
+	"/api/":                                        {"GET", "/api/nothing", "", anybody},
+	"GET /api/session":                             {"GET", "/api/session", "", anybody},
+	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
+	"DELETE /api/session":                          {"DELETE", "/api/session", "", everyone},
+	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
+	"GET /api/streams":                             {"GET", "/api/streams", "", anybody},
+	"GET /api/streams/{name}":                      {"GET", "/api/streams/red", "", redWatchers},
+	"GET /api/streams/{name}/snapshot.jpg":         {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
+	"GET /api/streams/{name}/viewers":              {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
+	"GET /api/rooms":                               {"GET", "/api/rooms", "", anybody},
+	"GET /api/rooms/{room}":                        {"GET", "/api/rooms/red", "", anythingInRed},
+	"POST /api/rooms/{room}/close":                 {"POST", "/api/rooms/nowhere/close", "", "host admin only-moderate"},
+	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/hall/open", "", "admin only-administer"},
+	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/none", "", "host host-of-red admin admin-of-red only-moderate"},
+	"POST /api/reload":                             {"POST", "/api/reload", "", "admin only-administer"},
 }
 
 const (
 	everyone = "everyone"
 	anybody  = "anybody" // with a grant
 	// a grant of one stream of red, named red, reaches it too
-	redWatchers = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
-	recvonly    = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
+	ofRed         = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
+	redWatchers   = ofRed + " viewer-of-hall" // which offers red
+	anythingInRed = ofRed + " viewer-of-other-in-red only-publish only-relay only-control only-moderate only-administer viewer-of-stream-blue"
+	recvonly      = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
 		"a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n" +
 		"a=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\n" +
 		"a=setup:actpass\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
@@ -139,6 +146,7 @@ func callers() map[string]*auth.Grant {
 		"viewer-of-stream-red":   {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"red"}},
 		"viewer-of-stream-blue":  {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"blue"}},
 		"viewer-of-other-in-red": {Role: auth.Viewer, Rooms: []string{"red"}, Streams: []string{"other"}},
+		"viewer-of-hall":         {Role: auth.Viewer, Rooms: []string{"hall"}},
 		"of-nothing":             {Role: auth.Admin, Can: []auth.Action{}, Rooms: []string{"*"}},
 	}
 	for _, role := range auth.Roles {
@@ -250,7 +258,7 @@ func (r *recorder) WriteHeader(status int) { r.status = status }
 func TestListsShowWhatMayBeWatched(t *testing.T) {
 	h := newHouse(t, "")
 	for caller, want := range map[string]string{
-		"admin": "blue red problems", "viewer": "blue red", "viewer-of-red": "red", "admin-of-blue": "blue", "viewer-of-stream-red": "red", "only-publish": "", "of-nothing": "",
+		"admin": "blue red problems", "viewer": "blue red", "viewer-of-red": "red", "admin-of-blue": "blue", "viewer-of-stream-red": "red", "viewer-of-hall": "red", "only-publish": "", "of-nothing": "",
 	} {
 		_, body := ask(t, "GET", h.url+"/api/streams", "", "Authorization", "Bearer "+h.token(t, callers()[caller]))
 		var list struct {

@@ -91,7 +91,6 @@ type placeState struct {
 	Room         room.Info      `json:"room"`
 	Streams      []streamState  `json:"streams"`
 	Participants []room.Profile `json:"participants,omitempty"` // missing: they may not be seen
-	ResumeWithin float64        `json:"resumeWithin"`           // s
 	Expires      int64          `json:"expires,omitempty"`      // Unix milliseconds
 }
 
@@ -99,7 +98,7 @@ type placeState struct {
 func (x *session) describePlace(s room.Snapshot) placeState {
 	p := placeState{
 		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
-		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
+		Streams: []streamState{},
 	}
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
@@ -183,6 +182,9 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 	case room.Moved:
 		return x.moved(ctx, e.Snapshot)
 	case room.Left:
+		if e.Reason == room.Absent {
+			return errGone
+		}
 		return departure(e.Reason)
 	case room.Muted:
 		x.client.send(&mutedMessage{x.header("muted", ""), e.Kind, e.On})
@@ -221,7 +223,7 @@ func (x *session) streamEnded(ctx context.Context, name string) error {
 func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
-	m := x.greeting("moved", "", s)
+	m := x.welcome("moved", "", s)
 	var own *watch
 	old := slices.Clone(x.watches)
 	if o, err := x.place.Offer(x.room); err == nil {
