@@ -274,6 +274,7 @@ export class Receiver extends EventTarget {
         this.dispatchEvent(new Event('connected'));
         break;
       case 'disconnected':
+        this.#signaling.check(); // one that is lost too comes back first, and then brings the restart
         this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
         break;
       case 'failed':

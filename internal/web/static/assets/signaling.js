@@ -164,6 +164,11 @@ export class Signaling extends EventTarget {
     this.#redial(delay);
   }
 
+  /** Asks for a sign of life now: something else says that the network has trouble. */
+  check() {
+    this.#ping(2_000);
+  }
+
   /** Dials at once, if it is waiting to do so. */
   retryNow() {
     if (this.#state === 'waiting') this.#dial();
@@ -309,6 +314,6 @@ export class Signaling extends EventTarget {
   #wake = () => {
     if (document.hidden && !this.#moved) return;
     this.retryNow();
-    this.#ping(2_000);
+    this.check();
   };
 }
