@@ -81,7 +81,7 @@ export class Bar extends EventTarget {
     for (const name of ['people', 'share', 'leave', 'sound']) this[name].onclick = () => this.dispatchEvent(new Event(name));
     publisher.addEventListener('change', () => this.render());
     publisher.addEventListener('error', ({ detail }) => {
-      if (['forbidden', 'bad-sdp', 'codec-unsupported', 'negotiation', 'timeout', 'too-many-streams', 'limit'].includes(detail.code)) publisher.close();
+      if (['forbidden', 'bad-sdp', 'codec-unsupported', 'too-many-streams'].includes(detail.code)) publisher.close();
       this.#say('This can’t be sent', detail.message);
     });
     for (const type of ['joined', 'participants', 'room', 'state']) room.addEventListener(type, () => this.render());
