@@ -102,7 +102,7 @@ type placeState struct {
 func (x *session) describePlace(s room.Snapshot) placeState {
 	p := placeState{
 		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
-		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
+		Streams: []streamState{},
 	}
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
@@ -230,7 +230,7 @@ func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
 	x.keepPublished()
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
-	m := x.greeting("moved", "", s)
+	m := x.welcome("moved", "", s)
 	var own *watch
 	old := slices.Clone(x.watches)
 	if o, err := x.place.Offer(x.room); err == nil {

@@ -91,7 +91,6 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
-	resume    time.Duration // that a session waits at most for a client that has lost its socket, see room.Participant.DepartureTimeout
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -134,7 +133,6 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
-			resume:    10 * time.Minute, // as the room has it
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
 		sockets:   make(map[*socket]struct{}),
