@@ -102,6 +102,7 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
+	users   *users
 	rooms   *room.Rooms
 	auth    Authority
 
@@ -137,6 +138,7 @@ func New(o Options) *Server {
 			resume:    10 * time.Minute, // as the room has it
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
+		users:     newUsers(o.Config.Limits.SessionsPerUser),
 		sockets:   make(map[*socket]struct{}),
 		sessions:  make(map[[sha256.Size]byte]*session),
 	}
