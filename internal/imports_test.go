@@ -34,13 +34,14 @@ var mayImport = map[string][]string{
 	"rtc":     {"media", "config", "adapt", "github.com/pion"},
 	"room":    {"media", "config", "auth", "stream"},
 	"https":   {"config"},
+	"bridge":  {"auth", "room"},
 	"auth":    {"config", "github.com/golang-jwt/jwt"},
 	"signal":  {"media", "config", "adapt", "room", "stream", "rtc", "auth", "github.com/gorilla/websocket"},
 	"control": {"media", "github.com/jezek/xgb"},
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "https", "signal", "control", "record", "web",
+		"media", "config", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway"},
 }

@@ -30,6 +30,7 @@ type Auth struct {
 	Issuer    string // iss that tokens of others must have; "": any
 	Audience  string // aud that tokens of others must have; "": any
 	Users     map[string]User
+	Machines  map[string]Machine // by a name in the certificate that they show (HTTPS.ClientCA)
 }
 
 // User is one who logs in with a password.
@@ -38,6 +39,13 @@ type User struct {
 	Role     string   // viewer, publisher, host or admin; default viewer
 	Rooms    []string // patterns; default "*"
 	Streams  []string // patterns; none: all
+}
+
+// Machine is what shows a certificate instead of a token.
+type Machine struct {
+	Role    string   // default publisher
+	Rooms   []string // patterns; default "*"
+	Streams []string // patterns; none: all
 }
 
 // Password is an Argon2id hash in the PHC string format
@@ -96,6 +104,16 @@ var userSchema = &schema{
 	},
 }
 
+// machineSchema is one entry of auth.machines.
+var machineSchema = &schema{
+	what: "machine",
+	keys: []key{
+		{path: "role", kind: ofWord, def: "publisher", words: []string{"viewer", "publisher", "host", "admin"}, meaning: "what it may do"},
+		{path: "rooms", kind: ofTexts, def: `["*"]`, example: "[lobby]", meaning: "patterns of the rooms in which it may"},
+		{path: "streams", kind: ofTexts, def: "[]", example: "[front-*]", meaning: "patterns of the streams of these rooms; empty: all"},
+	},
+}
+
 func readAuth(m *mapping) Auth {
 	a := Auth{Mode: m.one("mode", AuthToken), AllowOpen: m.boolean("allow_open", false)}
 	for _, n := range m.list("keys") {
@@ -110,7 +128,8 @@ func readAuth(m *mapping) Auth {
 	}
 	a.Issuer = m.text("issuer", "", 512)
 	a.Audience = m.text("audience", "", 512)
-	a.Users = readUsers(m)
+	a.Users = named(m, "users", userSchema, userName, "use letters, digits, and . _ @ + -, at most 64", readUser)
+	a.Machines = named(m, "machines", machineSchema, machineName, "write a name of its certificate: host name, URI, e-mail address, or the subject's common name", readMachine)
 	switch {
 	case a.Mode != AuthJWT && (len(a.Keys) > 0 || a.JWKS != ""):
 		m.fault("mode", "auth.keys and auth.jwks are for tokens of others, which mode "+a.Mode+" doesn't take", "set auth.mode: jwt, or remove them")
@@ -120,6 +139,8 @@ func readAuth(m *mapping) Auth {
 		m.fault("jwks", "its issuer signs tokens for others too, and auth.audience doesn't say which are for this gateway", "set auth.audience to what the issuer writes into aud")
 	case a.Mode == AuthNone && len(a.Users) > 0:
 		m.fault("users", "nobody is asked for a password (auth.mode: none)", "set auth.mode: token, or remove them")
+	case a.Mode == AuthNone && len(a.Machines) > 0:
+		m.fault("machines", "nobody is asked who they are (auth.mode: none)", "set auth.mode: token, or remove them")
 	}
 	return a
 }
@@ -140,42 +161,54 @@ func isLoopback(host string) bool {
 
 var userName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._@+-]{0,63}$`)
 
-// readUsers reads auth.users: a name each, with the keys of userSchema.
-func readUsers(m *mapping) map[string]User {
-	n := m.value("users")
+// machineName is what a certificate can have for a name: no spaces, so that a slip shows.
+var machineName = regexp.MustCompile(`^[!-~]{1,255}$`)
+
+// named reads a mapping of names, each with the keys of a schema of its own.
+func named[T any](m *mapping, key string, s *schema, valid *regexp.Regexp, remedy string, read func(*document, *mapping, *yaml.Node) T) map[string]T {
+	n := m.value(key)
 	if n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
 		return nil
 	}
+	full := joinPath(m.path, key)
 	if n.Kind != yaml.MappingNode {
-		m.fault("users", "expected names, found "+describe(n), "write NAME: {password: …, role: viewer}")
+		m.fault(key, "expected names, found "+describe(n), "write NAME: {…}, with the keys "+strings.Join(s.children(""), ", "))
 		return nil
 	}
-	users := map[string]User{}
+	all := map[string]T{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, v := n.Content[i], n.Content[i+1]
-		path := "auth.users." + name.Value
-		switch _, twice := users[name.Value]; {
-		case name.Kind != yaml.ScalarNode || !userName.MatchString(name.Value):
-			m.d.fault(name, "auth.users", quote(name.Value)+" is no name of a user", "use letters, digits, and . _ @ + -, at most 64")
+		path := joinPath(full, name.Value)
+		switch _, twice := all[name.Value]; {
+		case name.Kind != yaml.ScalarNode || !valid.MatchString(name.Value):
+			m.d.fault(name, full, quote(name.Value)+" is no name of a "+s.what, remedy)
 			continue
 		case twice:
-			m.d.fault(name, path, "the user is there already", "remove one of them")
+			m.d.fault(name, path, "the "+s.what+" is there already", "remove one of them")
 			continue
 		case v.Kind == yaml.AliasNode:
 			m.d.fault(v, path, "aliases are not supported", "write the value out")
 			continue
 		}
-		sub := &document{file: m.d.file, schema: userSchema, at: map[string]position{}, origins: m.d.origins}
-		users[name.Value] = readUser(sub, sub.mapping(v, ""), v)
+		sub := &document{file: m.d.file, schema: s, at: map[string]position{}, origins: m.d.origins}
+		all[name.Value] = read(sub, sub.mapping(v, ""), v)
 		for _, e := range sub.errs {
 			e.Key = strings.TrimSuffix(path+"."+e.Key, ".")
 			m.d.errs = append(m.d.errs, e)
 		}
 	}
-	if len(users) == 0 {
+	if len(all) == 0 {
 		return nil
 	}
-	return users
+	return all
+}
+
+func readMachine(_ *document, m *mapping, _ *yaml.Node) Machine {
+	machine := Machine{Role: m.one("role", "publisher"), Rooms: m.patterns("rooms"), Streams: m.patterns("streams")}
+	if machine.Rooms == nil {
+		machine.Rooms = []string{"*"}
+	}
+	return machine
 }
 
 func readUser(d *document, m *mapping, n *yaml.Node) User {

@@ -72,9 +72,11 @@ type Log struct {
 
 // Limits bound what the gateway takes on.
 type Limits struct {
-	Viewers         int           // at a time, of all streams together; default 1000
-	Rooms           int           // that were made on join, at a time; default 100
-	ShutdownTimeout time.Duration // for a clean stop; default 10s
+	Viewers           int           // at a time, of all streams together; default 1000
+	Rooms             int           // that were made on join, at a time; default 100
+	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
+	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
+	ShutdownTimeout   time.Duration // for a clean stop; default 10s
 }
 
 // Flag overrides a key from the command line. It is stronger than a variable.
@@ -99,6 +101,7 @@ var gatewaySchema = &schema{
 		{path: "auth.issuer", kind: ofText, def: `""`, example: "https://login.example.org", meaning: "iss that tokens of others must have; empty: any"},
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
 		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
+		{path: "auth.machines", kind: ofNamed, of: machineSchema, names: machineName, def: "{}", example: "{camera-7.lan: {rooms: [hall]}}", meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
 		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
 	}, httpsKeys, []key{
@@ -121,6 +124,8 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
+		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
+		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
@@ -171,10 +176,14 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	}
 	g.Encoders = m.text("encoders", "", 4096)
 	g.State = cmp.Or(m.text("state", "", 4096), stateDir(environ))
-	g.Auth = readAuth(section("auth"))
+	auth := section("auth")
+	g.Auth = readAuth(auth)
 	checkListen(m, g)
 	g.HTTP.AllowedOrigins = readOrigins(section("http"))
 	g.HTTPS = readHTTPS(section("https"), g.Listen)
+	if len(g.Auth.Machines) > 0 && g.HTTPS.ClientCA == "" {
+		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
+	}
 	readICE(section("ice"), &g.ICE)
 	g.Room = readRoom(section("room"), Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second})
 	g.Rooms = readRooms(m, g.Room)
@@ -185,6 +194,8 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	limits := section("limits")
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
 	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
+	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
+	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err
@@ -257,9 +268,10 @@ var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, 
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{
-	"ice.servers": `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
-	"rooms":       `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
-	"auth.users":  `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
+	"ice.servers":   `[{"urls": "turn:turn.example.org", "username": "u", "credential": "c"}]`,
+	"rooms":         `{"lobby": {"title": "Lobby", "streams": ["door", "yard"]}}`,
+	"auth.machines": `{"camera-7.lan": {"role": "publisher", "rooms": ["hall"]}}`,
+	"auth.users":    `{"anna": {"password": "$argon2id$…", "role": "host"}}`,
 }
 
 // override sets a key of the tree to the text of a variable or flag. Findings

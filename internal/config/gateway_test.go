@@ -15,7 +15,7 @@ import (
 var gatewayDefaults = Gateway{
 	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
 	Room:   Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second},
-	Limits: Limits{Viewers: 1000, Rooms: 100, ShutdownTimeout: 10 * time.Second},
+	Limits: Limits{Viewers: 1000, Rooms: 100, SocketsPerAddress: 500, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
 }
 
 func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
@@ -111,6 +111,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 				"anna": {Password: goodPassword, Role: "host", Rooms: []string{"lobby", "hall-*"}, Streams: []string{"front-*"}},
 				"bob":  {Password: goodPassword, Role: "viewer", Rooms: []string{"*"}},
 			},
+			Machines: map[string]Machine{"camera-7.lan": {Role: "publisher", Rooms: []string{"hall"}}, "spiffe://lab/robot": {Role: "viewer", Rooms: []string{"*"}, Streams: []string{"a"}}},
 		},
 		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
 		HTTPS: HTTPS{
@@ -130,7 +131,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 		},
 		Room:   Room{MaxParticipants: 20, EmptyTimeout: time.Minute, DepartureTimeout: 10 * time.Second},
 		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
-		Limits: Limits{Viewers: 5, Rooms: 7, ShutdownTimeout: 3 * time.Second},
+		Limits: Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -151,6 +152,7 @@ auth:
       rooms: [lobby, hall-*]
       streams: front-*
     bob: {password: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
+  machines: {camera-7.lan: {rooms: hall}, "spiffe://lab/robot": {role: viewer, streams: [a]}}
 http: {allowed_origins: ["https://Example.org", "*"]}
 https:
   cert: ""
@@ -176,11 +178,12 @@ rooms:
   4th-floor: {streams: door}
 room: {max_participants: 20, empty_timeout: 1m, departure_timeout: 10s}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
-limits: {viewers: 5, rooms: 7, shutdown_timeout: 3s}
+limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, shutdown_timeout: 3s}
 `
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_AUTH_KEYS=a.pem, b.key", "GATEWAY_AUTH_JWKS=https://login.example.org/jwks.json", "GATEWAY_AUTH_ISSUER=https://login.example.org", "GATEWAY_AUTH_AUDIENCE=gateway",
+		`GATEWAY_AUTH_MACHINES={"camera-7.lan": {"rooms": "hall"}, "spiffe://lab/robot": {"role": "viewer", "streams": ["a"]}}`,
 		`GATEWAY_AUTH_USERS={"anna": {"password": "` + goodPassword.String() + `", "role": "host", "rooms": ["lobby", "hall-*"], "streams": "front-*"}, "bob": {"password": "` + goodPassword.String() + `"}}`,
 		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
 		"GATEWAY_HTTPS_CERT=", "GATEWAY_HTTPS_KEY=", "GATEWAY_HTTPS_SELF_SIGNED=true", "GATEWAY_HTTPS_NAMES=camera.lan,192.0.2.7", "GATEWAY_HTTPS_ACME_DOMAINS=cam.example.org,b.example.org",
@@ -190,7 +193,7 @@ limits: {viewers: 5, rooms: 7, shutdown_timeout: 3s}
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
 		`GATEWAY_ROOMS={"lobby": {"title": "The lobby", "streams": ["door", "yard"], "max_participants": 50, "empty_timeout": "1h", "departure_timeout": "1m"}, "4th-floor": {"streams": "door"}}`,
 		"GATEWAY_ROOM_MAX_PARTICIPANTS=20", "GATEWAY_ROOM_EMPTY_TIMEOUT=1m", "GATEWAY_ROOM_DEPARTURE_TIMEOUT=10s", "GATEWAY_LIMITS_ROOMS=7",
-		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
+		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten
 	for _, k := range gatewaySchema.keys {
@@ -281,6 +284,8 @@ gateway.yaml:6:128: auth.users.e.rooms: "[" is no pattern of names; write a name
 gateway.yaml:7:5: auth.users.e: the user is there already; remove one of them
 gateway.yaml:8:8: auth.users.f: expected keys and values, found the text "x"; indent its keys below it`},
 		{"cheap password", "auth: {users: {a: {password: '$argon2id$v=19$m=16,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA'}}}", nil, `auth.users.a.password: it is not an Argon2id hash of sensible cost`},
+		{"machines of nobody", "auth: {machines: {a.lan: {}}}", nil, `gateway.yaml:1:18: auth.machines: nobody can show a certificate: https.client_ca is missing`},
+		{"machines", "auth: {machines: {a b: {}, c: {role: x}}}\nhttps: {self_signed: true, client_ca: a}", nil, `gateway.yaml:1:19: auth.machines: "a b" is no name of a machine; write a name of its certificate`},
 		{"servers", "ice:\n  servers:\n    - http://a\n    - turn:a\n    - {urls: turn:a, username: u, pasword: p}\n    - {username: u}\n    - stun:a?transport=udp\n    - stun:a:99999", nil,
 			`gateway.yaml:3:7: ice.servers[0]: "http://a" is not the URL of a STUN or TURN server; write one such as stun:stun.example.org:3478 or turn:turn.example.org:3478?transport=udp
 gateway.yaml:4:7: ice.servers[1]: a TURN server needs username and credential; write it as {urls: turn:a, username: …, credential: …}

@@ -11,6 +11,10 @@ import (
 // maxRooms is how many rooms can be listed, and how many streams in each.
 const maxRooms = 1000
 
+// maxSocket is how long a socket's path may be: the kernel has room for 108 bytes, and a
+// draft of the name is longer.
+const maxSocket = 80
+
 // Room is where people meet.
 type Room struct {
 	Name             string        // as streams are named; "" in Gateway.Room
@@ -19,6 +23,7 @@ type Room struct {
 	MaxParticipants  int           // at a time; 0: no limit
 	EmptyTimeout     time.Duration // how long it stays idle until it closes; 0: forever
 	DepartureTimeout time.Duration // how long a participant whose connection was lost keeps the place
+	Socket           string        // path of the Unix socket for programs of this machine; "": none
 }
 
 // roomSchema is one entry of rooms.
@@ -30,6 +35,7 @@ var roomSchema = &schema{
 		{path: "max_participants", kind: ofCount, otherwise: "room.max_participants", least: 0, most: 100_000, example: "50", meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
 		{path: "empty_timeout", kind: ofDuration, def: "0s", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, example: "1h", meaning: "how long after all have left it is closed, until it is opened again"},
 		{path: "departure_timeout", kind: ofDuration, otherwise: "room.departure_timeout", unit: "0s to 10m", least: 0, most: 600, example: "1m", meaning: "how long a participant whose connection was lost keeps the place"},
+		{path: "socket", kind: ofText, otherwise: "none", unit: "at most 80 bytes", example: "/run/gateway/lobby.sock", meaning: "a Unix socket on which programs of this machine exchange messages with those in the room"},
 	},
 }
 
@@ -78,6 +84,7 @@ func readRooms(m *mapping, def Room) []Room {
 			sm.fault("title", "it holds a control character", "write it on one line")
 		}
 		r.Streams = readRoomStreams(sm)
+		r.Socket = sm.text("socket", "", maxSocket)
 		for _, e := range sub.errs {
 			e.Key = strings.TrimSuffix(path+"."+e.Key, ".")
 			m.d.errs = append(m.d.errs, e)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"gateway/internal/auth"
+	"gateway/internal/bridge"
 	"gateway/internal/config"
 	"gateway/internal/gst"
 	"gateway/internal/https"
@@ -47,6 +48,7 @@ type Gateway struct {
 	engine   *rtc.Engine
 	auth     *auth.Authority
 	rooms    *room.Rooms
+	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
@@ -98,6 +100,13 @@ func New(o Options) (*Gateway, error) {
 	g.rooms = room.New(room.Options{
 		Rooms: g.conf.Rooms, Default: g.conf.Room, Made: g.conf.Limits.Rooms, Pipelines: signal.Pipelines{Streams: g.streams, List: g.streams.names}, Logger: g.log,
 	})
+	if err := g.openBridges(); err != nil {
+		g.closeBridges()
+		g.engine.Close()
+		g.stopHTTPS()
+		g.listener.Close()
+		return nil, err
+	}
 	g.streams.load()
 	g.registry.MustRegister(collector{g.streams}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
@@ -154,9 +163,10 @@ func (g *Gateway) Serve(ctx context.Context) error {
 }
 
 // Reload brings the streams in line with the files of the pipelines folder now,
-// those included that were refused before, and reads the certificate's files. It
-// blocks until that is decided.
+// those included that were refused before, and reads the files of the certificate
+// and of the keys of others. It blocks until that is decided.
 func (g *Gateway) Reload() {
+	g.auth.Reload()
 	if g.https != nil {
 		g.https.Reload()
 	}
@@ -172,6 +182,7 @@ func (g *Gateway) Close() error {
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
+		bridges := g.closeBridges()
 		g.rooms.Close()
 		var wait sync.WaitGroup
 		var http, engine, streams error
@@ -179,7 +190,7 @@ func (g *Gateway) Close() error {
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams)
 	}()
 	select {
 	case err := <-done:
@@ -187,6 +198,28 @@ func (g *Gateway) Close() error {
 	case <-ctx.Done():
 		return errors.New("shutdown: not everything stopped in time")
 	}
+}
+
+// openBridges lets local programs into the rooms that have a socket for them.
+func (g *Gateway) openBridges() error {
+	for _, r := range g.conf.Rooms {
+		if r.Socket == "" {
+			continue
+		}
+		b, err := bridge.Listen(bridge.Options{Rooms: g.rooms, Room: r.Name, Path: r.Socket, Logger: g.log})
+		if err != nil {
+			return err
+		}
+		g.bridges = append(g.bridges, b)
+	}
+	return nil
+}
+
+func (g *Gateway) closeBridges() (err error) {
+	for _, b := range g.bridges {
+		err = errors.Join(err, b.Close())
+	}
+	return err
 }
 
 // forget is called when a stream has gone with its file.

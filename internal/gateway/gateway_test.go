@@ -44,15 +44,28 @@ func startIn(t *testing.T, dir string) (url string) {
 
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
+	return runWith(t, dir, "")
+}
+
+// runWith is run with more lines of configuration.
+func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
+	t.Helper()
+	g, stop := runAs(t, dir, lines)
+	return "http://" + g.Addr().String(), stop
+}
+
+// runAs is runWith, for who needs the gateway itself.
+func runAs(t *testing.T, dir, lines string) (g *Gateway, stop func() error) {
+	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")
-	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte("auth: {mode: none}\nlimits: {shutdown_timeout: 8s}\n"+lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	settings, err := Load(conf, dir, "127.0.0.1:0", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	g, err = New(Options{Settings: settings, Version: "test", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +86,7 @@ func run(t *testing.T, dir string) (url string, stop func() error) {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return "http://" + g.Addr().String(), stop
+	return g, stop
 }
 
 func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {

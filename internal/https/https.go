@@ -86,6 +86,9 @@ func New(o Options) (*Server, error) {
 		s.port = fmt.Sprint(o.Port)
 	}
 	c := o.Config
+	if o.State == "" && c.Cert == "" {
+		return nil, errors.New("https: there is no folder to keep keys in; set state")
+	}
 	if c.Cert != "" {
 		s.files = &pair{cert: c.Cert, key: c.Key}
 		if err := s.files.load(); err != nil {

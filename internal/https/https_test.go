@@ -149,7 +149,7 @@ func serveOn(t *testing.T, l net.Listener, o Options) *served {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello %d", len(r.TLS.VerifiedChains))
 	})
-	web := &http.Server{Handler: s.Insist(h), ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	web := &http.Server{Handler: s.Insist(h), ReadHeaderTimeout: 3 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	ended := make(chan error, 1)
 	go func() { ended <- web.Serve(s.Listener(l)) }()
 	t.Cleanup(func() {

@@ -55,7 +55,7 @@ func (p *ownPair) due() bool {
 // none, where it ends soon, and, if names is set, where one of the machine's names
 // or addresses isn't in it.
 func (p *ownPair) load(names bool) error {
-	wanted := slices.Concat(machineNames(), p.names)
+	wanted := machineNames(p.names)
 	key, err := p.loadKey()
 	if err != nil {
 		return fmt.Errorf("key of the self-signed certificate: %w", err)
@@ -178,10 +178,10 @@ func covers(c *x509.Certificate, names []string) bool {
 
 var dnsName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
-// machineNames are the names and addresses that this machine is known by. Of IPv6
+// machineNames are the names and addresses that this machine is known by, and more. Of IPv6
 // there is only loopback: the others change from day to day (RFC 8981), and with
 // them would the certificate.
-func machineNames() []string {
+func machineNames(more []string) []string {
 	var names []string
 	add := func(name string) {
 		if !slices.Contains(names, name) {
@@ -206,6 +206,9 @@ func machineNames() []string {
 				add(p.Addr().String())
 			}
 		}
+	}
+	for _, name := range more {
+		add(name)
 	}
 	return names
 }

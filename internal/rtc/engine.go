@@ -137,6 +137,8 @@ func settings(o config.ICE, log pionLog) (webrtc.SettingEngine, error) {
 	}
 
 	s.SetICEMaxBindingRequests(maxBindingRequests)
+	s.SetSCTPMaxReceiveBufferSize(sctpReceives)
+	s.SetSCTPMaxMessageSize(MaxData)
 
 	if err := s.SetAnsweringDTLSRole(webrtc.DTLSRoleServer); err != nil {
 		return s, err

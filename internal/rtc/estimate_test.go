@@ -161,3 +161,56 @@ func FuzzCongestionFeedback(f *testing.F) {
 		}
 	})
 }
+
+// When a link becomes four times slower, the receiver asks for a packet every 20 ms
+// that another one comes through: what can't come is known before.
+func TestWhatCannotArriveCountsAsLost(t *testing.T) {
+	const size = 1200
+	track := func(wait time.Duration, outstanding, wanted int) *track {
+		v := &Viewer{est: estimation{Estimator: adapt.NewEstimator()}}
+		var reports []media.PacketReport
+		for i := range 200 {
+			at := time.Hour + time.Duration(i)*10*time.Millisecond
+			r := media.PacketReport{Sent: at, Arrival: at + 20*time.Millisecond, Size: size, Received: true}
+			if i >= 100 {
+				r.Arrival += wait
+			}
+			reports = append(reports, r)
+		}
+		v.est.Feedback(time.Hour+3*time.Second, reports, 40*time.Millisecond)
+		v.numbering.now = time.Hour + 3*time.Second
+		v.numbering.stamp(nil, 5*size)
+		v.numbering.sent[0].fate = arrived
+		for range outstanding {
+			v.numbering.stamp(nil, size)
+		}
+		tr := &track{viewer: v, kind: media.Video}
+		tr.rtt.Store(int64(40 * time.Millisecond))
+		tr.pace.most = 500_000
+		tr.history.next = 1000
+		for i := range wanted {
+			tr.wanted = append(tr.wanted, uint16(900+i))
+		}
+		return tr
+	}
+	for _, c := range []struct {
+		about               string
+		wait                time.Duration
+		outstanding, wanted int
+		want                bool
+	}{
+		{"nothing is asked for", 200 * time.Millisecond, 100, 0, false},
+		{"few are lost on a link with an empty queue", 0, 100, 2, false},
+		{"what is on its way fits into the queue", 200 * time.Millisecond, 12, 2, false},
+		{"three times as much as the queue holds is on its way", 200 * time.Millisecond, 36, 2, true},
+		{"much was asked for already", 0, 0, 30, true},
+	} {
+		tr := track(c.wait, c.outstanding, c.wanted)
+		if got := tr.viewer.numbering.outstanding(); got != c.outstanding*size {
+			t.Errorf("%s: %d bytes are on their way, want %d", c.about, got, c.outstanding*size)
+		}
+		if got := tr.hopeless(); got != c.want {
+			t.Errorf("%s: hopeless is %t; queue %v", c.about, got, tr.viewer.est.Estimate().Queue)
+		}
+	}
+}

@@ -30,7 +30,8 @@ type negotiation struct {
 
 // proposal is a section of an offer.
 type proposal struct {
-	track    *track
+	mid      string
+	track    *track   // nil: the data channels'
 	formats  []format // best first
 	inactive bool
 }
@@ -61,7 +62,7 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 		return "", v.failed(fmt.Errorf("offer: %w: the last one waits for its answer", ErrBadState))
 	case v.answers:
 		return "", v.failed(fmt.Errorf("offer: %w: this peer makes the offers", ErrBadState))
-	case len(v.tracks) == 0:
+	case len(v.tracks) == 0 && v.data.Load() == nil:
 		return "", v.failed(fmt.Errorf("offer: %w: there are no tracks", ErrBadState))
 	}
 	if err := v.propose(); err != nil {
@@ -78,9 +79,7 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 		v.end(fmt.Errorf("offer: %w", err))
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
-	v.offered = v.offered[:0]
 	for _, t := range v.tracks {
-		v.offered = append(v.offered, proposal{t, t.offer, t.inactive})
 		t.named = *t.msid.Load()
 	}
 	v.unanswered.Store(true)
@@ -124,9 +123,10 @@ func (v *Viewer) offer(restartICE bool) (string, error) {
 	}
 	proposals := map[string]proposal{}
 	for _, t := range v.tracks {
-		proposals[t.mid] = proposal{t, t.offer, t.inactive}
+		proposals[t.mid] = proposal{t.mid, t, t.offer, t.inactive}
 	}
-	return dress(text, proposals, nil)
+	text, v.offered, err = dress(text, proposals, nil)
+	return text, err
 }
 
 // SetAnswer takes the answer to the last Offer. After an error the offer stays
@@ -154,7 +154,7 @@ func (v *Viewer) SetAnswer(ctx context.Context, sdp string) error {
 	var declined DeclinedError
 	for i, o := range v.offered {
 		switch t := o.track; {
-		case accepted[i] != nil:
+		case t == nil || accepted[i] != nil:
 		case o.inactive || t.inactive:
 			t.accepted = nil
 		default:
@@ -200,9 +200,16 @@ func (v *Viewer) checkAnswer(r *remote) (accepted [][]format, misfits []*track, 
 	}
 	accepted = make([][]format, len(v.offered))
 	seen := false // some picture is taken
-	some := !slices.ContainsFunc(v.offered, func(o proposal) bool { return !o.inactive })
+	some := !slices.ContainsFunc(v.offered, func(o proposal) bool { return o.track == nil || !o.inactive })
 	for i, o := range v.offered {
 		t, s := o.track, r.sections[i]
+		if t == nil {
+			if s.mid != o.mid || s.media != "application" {
+				return nil, nil, badSDP("m-line %d is %s %q, the offer has application %q", i, s.media, s.mid, o.mid)
+			}
+			some = some || s.data
+			continue
+		}
 		if s.mid != t.mid || s.kind() != t.kind {
 			return nil, nil, badSDP("m-line %d is %s %q, the offer has %s %q", i, s.media, s.mid, t.kind, t.mid)
 		}
@@ -428,13 +435,14 @@ func (v *Viewer) answer(ctx context.Context, r *remote, sections []*section, res
 			return "", err
 		}
 		t.agree(t.offer, t.offer)
-		proposals[s.mid] = proposal{t, t.offer, t.inactive}
+		proposals[s.mid] = proposal{s.mid, t, t.offer, t.inactive}
 	}
 	text, err := v.conn.answer(ctx, r, sections, restart)
 	if err != nil {
 		return "", err
 	}
-	return dress(text, proposals, r)
+	text, _, err = dress(text, proposals, r)
+	return text, err
 }
 
 func (v *Viewer) byMid(mid string) *track {

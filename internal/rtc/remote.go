@@ -27,14 +27,16 @@ type remote struct {
 }
 
 type section struct {
-	media    string // "video", "audio", "application"
-	protos   []string
-	formats  []string // the m-line's, as text
-	mid      string
-	usable   bool // audio or video, not rejected, on the one transport
-	receives bool
-	own      bool // what it sends is received without pion (see Publisher)
-	codecs   []peerFormat
+	media      string // "video", "audio", "application"
+	protos     []string
+	formats    []string // the m-line's, as text
+	mid        string
+	usable     bool // audio or video, not rejected, on the one transport
+	data       bool // data channels, likewise
+	maxMessage int  // bytes that a message on them may have
+	receives   bool
+	own        bool // what it sends is received without pion (see Publisher)
+	codecs     []peerFormat
 
 	// of header extensions that fit a one-byte header (RFC 8285 §4.2), 0: none
 	delayID     uint8 // playout delay
@@ -98,11 +100,10 @@ func parseRemote(text string) (*remote, error) {
 			return nil, badSDP("mid %q is there twice", s.mid)
 		}
 		mids[s.mid] = true
-		if r.bundled && !slices.Contains(group, s.mid) {
-			s.usable = false
-		}
-		if !r.bundled && slices.ContainsFunc(r.sections, func(o *section) bool { return o.usable }) {
-			s.usable = false // it would need a transport of its own
+		alone := r.bundled && !slices.Contains(group, s.mid) ||
+			!r.bundled && slices.ContainsFunc(r.sections, func(o *section) bool { return o.usable || o.data })
+		if alone { // it would need a transport of its own
+			s.usable, s.data = false, false
 		}
 		r.sections = append(r.sections, s)
 	}
@@ -173,6 +174,8 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 		protos:   m.MediaName.Protos,
 		formats:  m.MediaName.Formats,
 		receives: true,
+
+		maxMessage: MaxData, // RFC 8841 §6.1 assumes 64 KiB too
 	}
 	bundleOnly := false
 	byPT := map[uint8]*peerFormat{}
@@ -185,6 +188,10 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 		switch a.Key {
 		case "mid":
 			s.mid = a.Value
+		case "max-message-size":
+			if n, err := strconv.Atoi(a.Value); err == nil && n > 0 { // 0: any
+				s.maxMessage = min(n, MaxData)
+			}
 		case "bundle-only":
 			bundleOnly = true
 		case "inactive", "sendonly":
@@ -203,7 +210,9 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 	if !token(s.mid) {
 		return nil, fmt.Errorf("mid %q is missing or malformed", s.mid)
 	}
-	s.usable = s.kind() != 0 && (m.MediaName.Port.Value != 0 || bundleOnly)
+	offered := m.MediaName.Port.Value != 0 || bundleOnly
+	s.usable = s.kind() != 0 && offered
+	s.data = s.media == "application" && slices.Contains(s.protos, "SCTP") && slices.Contains(s.formats, "webrtc-datachannel") && offered
 	s.codecs = order(s.formats, byPT)
 	return s, nil
 }

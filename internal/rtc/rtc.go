@@ -123,6 +123,8 @@ type Source interface {
 	Notify(wake func())
 	// RequestKeyframe asks for a keyframe; the stream throttles.
 	RequestKeyframe()
+	// Skip leaves out what is due until a new keyframe comes, which it asks for.
+	Skip()
 	// Close ends the subscription. Idempotent.
 	Close()
 }

@@ -120,6 +120,14 @@ func (s *fakeSource) RequestKeyframe() {
 	}
 }
 
+// Skip leaves out what there is, like a stream's subscription.
+func (s *fakeSource) Skip() {
+	s.mu.Lock()
+	s.cursor, s.begun = len(s.packets), false
+	s.mu.Unlock()
+	s.RequestKeyframe()
+}
+
 func (s *fakeSource) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

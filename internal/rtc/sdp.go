@@ -100,7 +100,7 @@ func (r *remote) forPion(sections []*section, setup string) string {
 	line := func(text string, args ...any) { fmt.Fprintf(&b, text+"\r\n", args...) }
 	var mids []string
 	for _, s := range sections {
-		if s.usable {
+		if s.usable || s.data {
 			mids = append(mids, s.mid)
 		}
 	}
@@ -120,6 +120,20 @@ func (r *remote) forPion(sections []*section, setup string) string {
 	}
 	first := true
 	for _, s := range sections {
+		if s.media == "application" {
+			port := 0
+			if s.data {
+				port = 9
+			}
+			line("m=application %d UDP/DTLS/SCTP webrtc-datachannel", port)
+			line("c=IN IP4 0.0.0.0")
+			line("a=mid:%s", s.mid)
+			line("a=setup:%s", setup)
+			line("a=sctp-port:5000")
+			line("a=max-message-size:%d", s.maxMessage)
+			r.candidatesFor(s.data, &first, line)
+			continue
+		}
 		formats := strconv.Itoa(nominalAudio)
 		if s.kind() == media.Video {
 			formats = fmt.Sprintf("%d %d", nominalVideo, nominalVideoRTX)
@@ -144,39 +158,53 @@ func (r *remote) forPion(sections []*section, setup string) string {
 		} else {
 			line("a=rtpmap:%d opus/48000/2", nominalAudio)
 		}
-		if s.usable && first {
-			first = false
-			for _, c := range r.candidates {
-				line("a=candidate:%s", strings.TrimPrefix(c, "candidate:"))
-			}
-			if r.complete {
-				line("a=end-of-candidates")
-			}
-		}
+		r.candidatesFor(s.usable, &first, line)
 	}
 	return b.String()
 }
 
+// candidatesFor writes the candidates into the first section that is used.
+func (r *remote) candidatesFor(used bool, first *bool, line func(string, ...any)) {
+	if !used || !*first {
+		return
+	}
+	*first = false
+	for _, c := range r.candidates {
+		line("a=candidate:%s", strings.TrimPrefix(c, "candidate:"))
+	}
+	if r.complete {
+		line("a=end-of-candidates")
+	}
+}
+
 // dress makes a local description out of pion's: each section gets its track's
 // formats. For an answer (offer is not nil) the sections come in the offer's
-// order, with those that are refused in between.
-func dress(text string, proposals map[string]proposal, offer *remote) (string, error) {
+// order, with those that are refused in between. It returns the sections of an offer
+// in their order; that of the data channels stays as pion has it.
+func dress(text string, proposals map[string]proposal, offer *remote) (string, []proposal, error) {
 	var d sdp.SessionDescription
 	if err := d.UnmarshalString(text); err != nil {
-		return "", fmt.Errorf("pion's description: %w", err)
+		return "", nil, fmt.Errorf("pion's description: %w", err)
 	}
 	byMid := map[string]*sdp.MediaDescription{}
+	var order []proposal
 	for _, m := range d.MediaDescriptions {
 		mid, _ := m.Attribute("mid")
 		p, ok := proposals[mid]
-		if !ok || len(p.formats) == 0 {
-			return "", fmt.Errorf("pion's description: mid %q is unknown", mid)
+		switch {
+		case m.MediaName.Media == "application" && offer == nil:
+			p.mid = mid
+			m.Attributes = slices.DeleteFunc(m.Attributes, secondComponent)
+		case !ok || len(p.formats) == 0:
+			return "", nil, fmt.Errorf("pion's description: mid %q is unknown", mid)
+		default:
+			putFormats(m, p)
 		}
-		putFormats(m, p)
-		byMid[mid] = m
+		byMid[mid], order = m, append(order, p)
 	}
 	if offer == nil {
-		return marshal(&d)
+		text, err := marshal(&d)
+		return text, order, err
 	}
 	d.MediaDescriptions = d.MediaDescriptions[:0]
 	for _, s := range offer.sections {
@@ -194,7 +222,15 @@ func dress(text string, proposals map[string]proposal, offer *remote) (string, e
 	if !offer.bundled {
 		d.Attributes = slices.DeleteFunc(d.Attributes, func(a sdp.Attribute) bool { return a.Key == "group" })
 	}
-	return marshal(&d)
+	text, err := marshal(&d)
+	return text, order, err
+}
+
+// secondComponent tells whether an attribute is a candidate for RTCP: pion lists each
+// twice, and there is one component (rtcp-mux).
+func secondComponent(a sdp.Attribute) bool {
+	words := strings.Fields(a.Value)
+	return a.Key == "candidate" && len(words) > 1 && words[1] == "2"
 }
 
 func marshal(d *sdp.SessionDescription) (string, error) {
@@ -244,12 +280,8 @@ func putFormats(m *sdp.MediaDescription, p proposal) {
 			return rtxSSRC != "" && strings.HasPrefix(a.Value, rtxSSRC+" ")
 		case "sendonly":
 			return p.inactive
-		case "candidate":
-			// pion lists each twice, for RTCP too; there is one component (rtcp-mux)
-			words := strings.Fields(a.Value)
-			return len(words) > 1 && words[1] == "2"
 		}
-		return false
+		return secondComponent(a)
 	})
 	if p.inactive {
 		m.WithPropertyAttribute("inactive")

@@ -43,7 +43,7 @@ const (
 	rtxTries    = 4                      // times that one packet is sent again: at 10 % loss all but one in 10,000 have come by then
 	rtxRecent   = 256                    // packets whose last retransmission is remembered
 	maxNacked   = 256                    // packets asked for that may wait for the shard
-	rtxWithin   = 500 * time.Millisecond // what takes longer to be sent again isn't: a keyframe is there sooner
+	rtxWithin   = 400 * time.Millisecond // what takes longer to be sent again isn't: a keyframe is there sooner
 	defaultRTT  = 50 * time.Millisecond
 	minRTXPause = 10 * time.Millisecond
 )
@@ -280,7 +280,7 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 		t.wanted = t.wanted[:0]
 		t.repair = t.history.next
 		if t.cur != nil {
-			t.viewer.asking = t.cur.src
+			t.viewer.leaping = t.cur.src
 		}
 	}
 	n := min(len(t.wanted), room)
@@ -303,24 +303,40 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 	return sent, left, nil
 }
 
-// hopeless tells whether a keyframe comes sooner than all that was asked for: after
-// most of a large frame was sent to a link that was much slower than thought. A
-// viewer on 300 kbit/s waited 3.8 s for the rest of its first keyframe of 150 KB,
-// while frames of a fitting bitrate waited behind it (make bench-network, 2026-11).
+// hopeless tells whether a keyframe comes sooner than all that was asked for and will
+// be: after most of a large frame, or a quarter of a second of a stream, was sent to a
+// link that was much slower than thought. A viewer on 300 kbit/s waited 3.8 s for the
+// rest of its first keyframe of 150 KB, while frames of a fitting bitrate waited behind
+// it (make bench-network, 2026-11).
 func (t *track) hopeless() bool {
-	most := t.pace.most
-	if most == 0 || t.kind != media.Video || t.takes(len(t.wanted)) <= rtxWithin {
+	if t.pace.most == 0 || t.kind != media.Video || len(t.wanted) == 0 {
+		return false
+	}
+	doomed := t.doomed()
+	if doomed+t.takes(len(t.wanted)*pacePacket) <= rtxWithin {
 		return false
 	}
 	slices.Sort(t.wanted) // what wasn't answered yet is asked for again
 	t.wanted = slices.Compact(t.wanted)
 	t.wanted = slices.DeleteFunc(t.wanted, func(seq uint16) bool { return t.history.unwrap(seq) < t.repair })
-	return t.takes(len(t.wanted)) > rtxWithin
+	return len(t.wanted) > 0 && doomed+t.takes(len(t.wanted)*pacePacket) > rtxWithin
 }
 
-// takes is how long some packets take on the viewer's link.
-func (t *track) takes(packets int) time.Duration {
-	return time.Duration(int64(packets) * pacePacket * 8 * int64(time.Second) / int64(t.pace.most))
+// doomed is how long it would take to send again what is on its way and won't arrive: a
+// queue that has begun to drop is full, and what was sent beyond what it holds is lost,
+// which the receiver notices only as the queue in front of it passes: a packet every 20 ms
+// on 600 kbit/s. 0 while nothing stands in a queue.
+func (t *track) doomed() time.Duration {
+	queue := t.viewer.est.Estimate().Queue
+	if queue < paceWait {
+		return 0
+	}
+	return max(t.takes(t.viewer.numbering.outstanding())-queue-t.pause(), 0)
+}
+
+// takes is how long some bytes take on the viewer's link, of which something is known.
+func (t *track) takes(bytes int) time.Duration {
+	return time.Duration(int64(bytes) * 8 * int64(time.Second) / int64(t.pace.most))
 }
 
 // plan sets the pace for a buffer of the current encoding.

@@ -175,7 +175,8 @@ func (v *Viewer) SetFmtp(slot, fmtp string) (offer bool) {
 }
 
 // OfferDue tells whether an Offer would tell the peer something that it must
-// know: a track that was added, removed or renamed, a format that it has not accepted.
+// know: a track that was added, removed or renamed, a format that it has not accepted,
+// data channels.
 // Ask after SetAnswer: much may have changed while the offer was out.
 func (v *Viewer) OfferDue() bool {
 	v.neg.Lock()
@@ -185,6 +186,9 @@ func (v *Viewer) OfferDue() bool {
 	}
 	v.sendMu.Lock()
 	defer v.sendMu.Unlock()
+	if v.data.Load() != nil && !slices.ContainsFunc(v.offered, func(p proposal) bool { return p.track == nil }) {
+		return true
+	}
 	for _, t := range v.tracks {
 		if t.inactive {
 			if len(t.accepted) > 0 {

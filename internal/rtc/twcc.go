@@ -80,6 +80,18 @@ func (p *sentPacket) sentAt(now time.Duration) time.Duration {
 	return now - time.Duration(uint32(now/time.Microsecond)-p.at)*time.Microsecond
 }
 
+// outstanding is the bytes that were sent after the last packet of which something was told.
+func (t *numbering) outstanding() (bytes int) {
+	for i := range uint64(min(t.next, uint64(len(t.sent)))) {
+		p := &t.sent[(t.next-1-i)&uint64(len(t.sent)-1)]
+		if !t.awaits(p) {
+			break
+		}
+		bytes += int(p.size)
+	}
+	return bytes
+}
+
 // grow doubles the number of packets that are remembered.
 func (t *numbering) grow() {
 	old := t.sent

@@ -66,13 +66,15 @@ type Viewer struct {
 	relays *relays // nil: the peer may be anywhere
 
 	marked   atomic.Bool // is in the shard's ready list
-	asking   Source      // is to be asked for a keyframe after the turn; the shard's
+	leaping  Source      // is to go on at its next keyframe, after the turn; the shard's
 	paced    bool        // is in the shard's paced list; the shard's
 	open     atomic.Bool // packets can be sent: connected, and ICE isn't restarting
 	foreign  atomic.Int32
 	bySSRC   sync.Map                   // uint32 → *track
 	verdicts []verdict                  // of the congestion control feedback that is being read
 	heard    func([]media.PacketReport) // for tests: what each transport-wide feedback tells anew
+
+	data atomic.Pointer[dataChannels] // nil: not asked for
 
 	negotiation // guarded by its own lock
 
@@ -153,9 +155,9 @@ func (v *Viewer) send(s *shard) due {
 		}
 	}
 	s.switched = s.switched[:0]
-	if src := v.asking; src != nil {
-		v.asking = nil
-		src.RequestKeyframe()
+	if src := v.leaping; src != nil {
+		v.leaping = nil
+		src.Skip()
 	}
 	return next
 }

@@ -158,7 +158,7 @@ func TestCandidatesOfANegotiationAreLimited(t *testing.T) {
 	good := candidateOf(t)
 	var err error
 	for range maxCandidates + 1 {
-		err = x.receive(context.Background(), good)
+		err = x.receive(context.Background(), x.out.socket, good)
 	}
 	if r := refusalOf(err); err == nil || r.code != rateLimited || !r.fatal {
 		t.Errorf("candidate %d: %v", maxCandidates+1, err)
@@ -225,7 +225,9 @@ func newSilentClient(t *testing.T, g *gateway) (net.Conn, string) {
 }
 
 func TestHalfOpenSocketIsDropped(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.ping, w.silence = 20*time.Millisecond, 200*time.Millisecond })
+	g := newGateway(t, func(_ *config.Gateway, w *timing) {
+		w.ping, w.silence, w.resume = 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
+	})
 	conn, id := newSilentClient(t, g)
 	defer conn.Close()
 	x := g.session(id)
@@ -237,7 +239,7 @@ func TestHalfOpenSocketIsDropped(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsCutAndDisturbsNobody(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.resume = 50 * time.Millisecond })
 	_, viewer := g.watch(t, "test")
 	conn, id := newSilentClient(t, g)
 	defer conn.Close()
@@ -249,7 +251,9 @@ func TestClientThatDoesNotReadIsCutAndDisturbsNobody(t *testing.T) {
 		case <-x.done:
 			cut = true
 		default:
-			cut = x.client.(*socket).ending()
+			x.out.mu.Lock()
+			cut = x.out.socket == nil || x.out.socket.ending()
+			x.out.mu.Unlock()
 		}
 	}
 	select {

@@ -45,6 +45,7 @@ type request struct {
 	Stream       string
 	Token        string
 	Resume       string
+	Seq          int
 	Session      string
 	Codecs       *codecs
 	SDP          string
@@ -71,7 +72,7 @@ type request struct {
 // requests lists what a client may say: for each type the fields that it must
 // and may have, beside those of common.
 var requests = map[string]struct{ must, may []string }{
-	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "codecs", "rendition", "view", "name", "role", "create"}},
+	"join":          {must: []string{"roomId"}, may: []string{"version", "stream", "token", "resume", "seq", "codecs", "rendition", "view", "name", "role", "create"}},
 	"watch":         {must: []string{"stream"}, may: []string{"rendition", "view"}},
 	"unwatch":       {must: []string{"stream"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
@@ -90,6 +91,7 @@ var requests = map[string]struct{ must, may []string }{
 	"set-role":      {must: []string{"target", "role"}},
 	"lock":          {must: []string{"on"}},
 	"close-room":    {},
+	"open-data":     {},
 	"token":         {must: []string{"token"}},
 	"ping":          {},
 	"leave":         {},
@@ -108,6 +110,7 @@ var fields = map[string]func(*request, json.RawMessage) error{
 	"version":    func(r *request, v json.RawMessage) error { return integer(&r.Version, v) },
 	"stream":     func(r *request, v json.RawMessage) error { return text(&r.Stream, v, 128) },
 	"token":      func(r *request, v json.RawMessage) error { return text(&r.Token, v, 8192) },
+	"seq":        func(r *request, v json.RawMessage) error { return count(&r.Seq, v) },
 	"resume":     func(r *request, v json.RawMessage) error { return text(&r.Resume, v, 128) },
 	"session":    func(r *request, v json.RawMessage) error { return text(&r.Session, v, 128) },
 	"sdp":        func(r *request, v json.RawMessage) error { return text(&r.SDP, v, maxMessage) },
@@ -241,6 +244,17 @@ func number(dst *float64, v json.RawMessage, limit float64) error {
 func integer(dst *int, v json.RawMessage) error {
 	if isNull(v) || json.Unmarshal(v, dst) != nil {
 		return errors.New("not an integer")
+	}
+	return nil
+}
+
+// count reads a number of things.
+func count(dst *int, v json.RawMessage) error {
+	if err := integer(dst, v); err != nil {
+		return err
+	}
+	if *dst < 0 || *dst > 1<<53 {
+		return errors.New("not between 0 and 2^53")
 	}
 	return nil
 }
@@ -396,7 +410,8 @@ type header struct {
 	RequestID string `json:"requestId,omitempty"`
 	RoomID    string `json:"roomId,omitempty"`
 	UserID    string `json:"userId,omitempty"`
-	Timestamp int64  `json:"timestamp"` // Unix milliseconds
+	Timestamp int64  `json:"timestamp"`     // Unix milliseconds
+	Seq       uint64 `json:"seq,omitempty"` // of a session's messages after joined
 }
 
 func (h *header) envelope() *header { return h }
@@ -409,6 +424,8 @@ type joinedMessage struct {
 	ICEServers []iceServer  `json:"iceServers"`
 	ICEPolicy  string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
 	Stream     *streamState `json:"stream,omitempty"`   // that is watched at once
+	Resumed    bool         `json:"resumed,omitempty"`  // the session goes on
+	Received   *int         `json:"received,omitempty"` // messages of the client, if it goes on
 	placeState
 }
 

@@ -17,8 +17,10 @@ type metrics struct {
 	timeouts    *prometheus.CounterVec // kind
 	refusals    *prometheus.CounterVec // code
 	messages    *prometheus.CounterVec // direction, type
+	resumes     *prometheus.CounterVec // result
 	sockets     prometheus.Gauge
 	slowSockets prometheus.Counter
+	data        *prometheus.CounterVec   // what: in, out, dropped
 	connect     *prometheus.HistogramVec // kind
 	firstFrame  prometheus.Histogram
 	decisions   *prometheus.CounterVec   // what
@@ -49,6 +51,12 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_messages_total", Help: "WebSocket messages, by direction and type.",
 		}, []string{"direction", "type"}),
+		data: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_data_messages_total", Help: "Messages of data channels: from clients, to clients, and those that were not sent because a client was slow or has none.",
+		}, []string{"what"}),
+		resumes: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_resumes_total", Help: "Clients that came back to their session, by whether it was there.",
+		}, []string{"result"}),
 		sockets: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "gateway_sockets", Help: "WebSockets open now, joined or not.",
 		}),

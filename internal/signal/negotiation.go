@@ -26,7 +26,7 @@ type nextOffer struct {
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
 		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
-		FullICE: x.fullICE || strings.Contains(x.whep.offer, "a=ice-lite"),
+		FullICE: x.fullICE || x.data.Load() != nil || strings.Contains(x.whep.offer, "a=ice-lite"),
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:
@@ -54,6 +54,11 @@ func (x *session) newViewer() (err error) {
 	}
 	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
+	}
+	if d := x.data.Load(); d != nil {
+		if err := d.attach(x.viewer); err != nil {
+			return err
+		}
 	}
 	x.viewer.Observe(x.network.observed != nil)
 	return nil
@@ -134,7 +139,10 @@ func (x *session) reopen(ctx context.Context) error {
 
 // answer takes the client's answer to the open offer.
 func (x *session) answer(ctx context.Context, sdp string) error {
-	if !x.offered {
+	switch {
+	case !x.offered && x.answered != "" && x.answered == sdp:
+		return nil // again, by a client that didn't know whether it had come
+	case !x.offered:
 		return refuse(badState, "no offer waits for an answer")
 	}
 	err := x.viewer.SetAnswer(ctx, sdp)
@@ -142,7 +150,7 @@ func (x *session) answer(ctx context.Context, sdp string) error {
 	if err != nil && !errors.As(err, &declined) {
 		return fmt.Errorf("answer: %w", err)
 	}
-	x.offered = false
+	x.offered, x.answered = false, sdp
 	var refused error
 	if declined != nil {
 		if refused = x.declined(ctx, declined); refusalOf(refused).fatal {

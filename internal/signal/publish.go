@@ -154,8 +154,11 @@ func (x *session) publisherOptions() rtc.PublisherOptions {
 // mayPublish refuses what the participant may not publish.
 func (x *session) mayPublish(wanted []publication) error {
 	grant := x.place.Grant()
+	if !grant.May(auth.Publish, x.room, "") { // also for a connection without streams
+		return refuse(forbidden, "publishing takes publish in %q", x.room)
+	}
 	for _, p := range wanted {
-		if grant == nil || !grant.May(auth.Publish, x.room, p.name) {
+		if !grant.May(auth.Publish, x.room, p.name) {
 			return refuse(forbidden, "publishing %q takes publish in %q", p.name, x.room)
 		}
 	}

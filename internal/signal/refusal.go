@@ -28,6 +28,7 @@ const (
 	codecUnsupported   code = "codec-unsupported"
 	tooManyViewers     code = "too-many-viewers"
 	tooManyStreams     code = "too-many-streams"
+	resumeFailed       code = "resume-failed"
 	rateLimited        code = "rate-limited"
 	messageTooLarge    code = "message-too-large"
 	timedOut           code = "timeout"
@@ -67,6 +68,7 @@ var codes = map[code]struct {
 	unsupportedVersion: {true, websocket.ClosePolicyViolation, http.StatusBadRequest},
 	codecUnsupported:   {true, websocket.ClosePolicyViolation, http.StatusNotAcceptable},
 	tooManyViewers:     {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
+	resumeFailed:       {true, websocket.ClosePolicyViolation, http.StatusNotFound},
 	tooManyStreams:     {false, websocket.ClosePolicyViolation, http.StatusConflict},
 	rateLimited:        {true, websocket.ClosePolicyViolation, http.StatusTooManyRequests},
 	messageTooLarge:    {true, websocket.CloseMessageTooBig, http.StatusRequestEntityTooLarge},
@@ -76,8 +78,8 @@ var codes = map[code]struct {
 	unauthorized:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
 	forbidden:          {true, websocket.ClosePolicyViolation, http.StatusForbidden},
 	tokenExpired:       {true, websocket.ClosePolicyViolation, http.StatusUnauthorized},
-	roomClosed:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
-	roomLocked:         {true, websocket.ClosePolicyViolation, http.StatusForbidden},
+	roomClosed:         {true, websocket.ClosePolicyViolation, http.StatusConflict},
+	roomLocked:         {true, websocket.ClosePolicyViolation, http.StatusConflict},
 	roomFull:           {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},
 	unknownTarget:      {false, websocket.ClosePolicyViolation, http.StatusNotFound},
 	tooManyRooms:       {true, websocket.CloseTryAgainLater, http.StatusServiceUnavailable},

@@ -50,6 +50,14 @@ func (e *ear) take() []room.Event {
 
 // hear is the session's room.Sink.
 func (x *session) hear(e room.Event) {
+	if m, ok := e.(room.Relayed); ok {
+		if _, ok := m.Message.(room.Data); ok {
+			if d := x.data.Load(); d != nil {
+				d.hand(m)
+			}
+			return
+		}
+	}
 	if x.ear.put(e) {
 		x.end(errors.New("the session takes no events of its room"))
 	}
@@ -86,7 +94,7 @@ type placeState struct {
 	Room         room.Info      `json:"room"`
 	Streams      []streamState  `json:"streams"`
 	Participants []room.Profile `json:"participants,omitempty"` // missing: they may not be seen
-	ResumeWithin float64        `json:"resumeWithin"`           // s
+	ResumeWithin float64        `json:"resumeWithin"`           // s that a client may be away; 0: not at all
 	Expires      int64          `json:"expires,omitempty"`      // Unix milliseconds
 }
 
@@ -94,7 +102,7 @@ type placeState struct {
 func (x *session) describePlace(s room.Snapshot) placeState {
 	p := placeState{
 		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
-		Streams: []streamState{}, ResumeWithin: x.place.DepartureTimeout().Seconds(),
+		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
 	}
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
@@ -178,6 +186,9 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 	case room.Moved:
 		return x.moved(ctx, e.Snapshot)
 	case room.Left:
+		if e.Reason == room.Absent {
+			return errGone
+		}
 		return departure(e.Reason)
 	case room.Muted:
 		x.mutePublished(e.Kind, e.On)
@@ -219,7 +230,7 @@ func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
 	x.keepPublished()
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
-	m := x.greeting("moved", s)
+	m := x.greeting("moved", "", s)
 	var own *watch
 	old := slices.Clone(x.watches)
 	if o, err := x.place.Offer(x.room); err == nil {

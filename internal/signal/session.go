@@ -74,6 +74,7 @@ type session struct {
 	kind   string // overWebSocket, overWHEP or overWHIP
 	server *Server
 	client client
+	out    *outbox // the client, over a WebSocket; else nil
 	codecs *codecs
 	trace  string
 	log    *slog.Logger
@@ -88,9 +89,10 @@ type session struct {
 	switches   switches
 	ear        ear
 	place      *room.Participant
-	relayed    *rate.Limiter            // bytes for others
-	names      atomic.Pointer[[]string] // of the streams that are watched, for others
-	done       chan struct{}            // closed when run has ended
+	relayed    *rate.Limiter                // bytes for others
+	data       atomic.Pointer[dataChannels] // nil: not asked for
+	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
 	room      string
@@ -102,6 +104,7 @@ type session struct {
 	kinds     []media.Kind // that the client receives; nil: any
 	fixed     bool         // the client made the offer: codecs and tracks stay
 	offered   bool         // an offer waits for its answer
+	answered  string       // the last answer that was taken
 	gathering bool         // the gateway's candidates aren't all found yet
 	started   bool         // ICE has begun to connect
 	connected bool         // at least once
@@ -115,6 +118,7 @@ type session struct {
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
+	parked    *time.Timer // until the client must be back; nil: its socket is there
 }
 
 // switches are the renditions that the viewer has begun to send and that the session
@@ -142,11 +146,13 @@ func (s *switches) take() map[string]string {
 }
 
 // join begins a session for a client with a grant that asked for one over a WebSocket.
-func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c client) (*session, error) {
+func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c *socket) (*session, error) {
 	if m.Version != protocolVersion {
 		return nil, refuse(unsupportedVersion, "version %d is not spoken here; version %d is", m.Version, protocolVersion)
 	}
-	x := s.newSession(ctx, overWebSocket, m.RoomID, c)
+	out := &outbox{log: c.log, socket: c}
+	x := s.newSession(ctx, overWebSocket, m.RoomID, out)
+	x.out = out
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
 	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
 	if err != nil {
@@ -249,6 +255,8 @@ func (x *session) step(ctx context.Context) error {
 			return ending(err)
 		}
 		return x.reopen(ctx)
+	case <-x.expired():
+		return errGone
 	case <-x.changed:
 		return x.follow(ctx)
 	case <-x.up.ended():
@@ -323,18 +331,23 @@ func ending(err error) error {
 
 // greet tells the client that it is in.
 func (x *session) greet(s room.Snapshot) {
-	m := x.greeting("joined", s)
+	x.client.send(x.welcome(x.request, s))
+	x.request = ""
+}
+
+// welcome is what a client is told who comes, or comes back.
+func (x *session) welcome(requestID string, s room.Snapshot) *joinedMessage {
+	m := x.greeting("joined", requestID, s)
 	if w := x.single; w != nil {
 		w.told = stateOf(w.offered, w.stream.Info())
 		m.Stream = &w.told
 	}
-	x.client.send(m)
-	x.request = ""
+	return m
 }
 
-func (x *session) greeting(kind string, s room.Snapshot) *joinedMessage {
+func (x *session) greeting(kind, requestID string, s room.Snapshot) *joinedMessage {
 	return &joinedMessage{
-		header: x.header(kind, x.request), Session: x.id, TraceID: x.trace, Version: protocolVersion,
+		header: x.header(kind, requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
 		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), placeState: x.describePlace(s),
 	}
 }
@@ -354,14 +367,18 @@ func (x *session) follow(ctx context.Context) error {
 	return nil
 }
 
-// receive acts on a client's message. The error is for the client. ctx bounds
-// the wait, not the work.
-func (x *session) receive(ctx context.Context, m request) error {
+// receive acts on a client's message, which came by a socket. The error is for the
+// client. ctx bounds the wait, not the work.
+func (x *session) receive(ctx context.Context, c *socket, m request) error {
 	switch {
 	case m.Session != "" && m.Session != x.id:
+		x.out.count(c)
 		return refuse(badState, "session is another's, or over")
 	}
 	_, err := call(ctx, x, func(ctx context.Context) (none, error) {
+		if !x.out.count(c) {
+			return none{}, errGone
+		}
 		return none{}, x.act(ctx, m)
 	})
 	var left departure
@@ -413,6 +430,8 @@ func (x *session) act(ctx context.Context, m request) error {
 	case "observe":
 		x.observe(m.On)
 		return nil
+	case "open-data":
+		return x.openData(ctx, m.RequestID)
 	case "token":
 		return x.renew(ctx, m)
 	case "leave":

@@ -14,6 +14,7 @@ package signal
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -90,6 +91,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
+	resume    time.Duration // that a session waits at most for a client that has lost its socket, see room.Participant.DepartureTimeout
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -103,12 +105,14 @@ type Server struct {
 	rooms   *room.Rooms
 	auth    Authority
 
+	addresses *addresses
+
 	handlers sync.WaitGroup // sockets and sessions
 
 	mu       sync.Mutex // guards below; held to look up and to enter only
 	closing  bool
 	sockets  map[*socket]struct{}
-	sessions map[string]*session // by id
+	sessions map[[sha256.Size]byte]*session // by secretKey
 }
 
 // New makes a server. [Server.Close] ends it.
@@ -130,9 +134,11 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
+			resume:    10 * time.Minute, // as the room has it
 		},
-		sockets:  make(map[*socket]struct{}),
-		sessions: make(map[string]*session),
+		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
+		sockets:   make(map[*socket]struct{}),
+		sessions:  make(map[[sha256.Size]byte]*session),
 	}
 	if s.rooms == nil {
 		s.rooms = room.New(room.Options{
@@ -192,6 +198,8 @@ func (s *Server) enterSocket(c *socket) error {
 		return errShuttingDown
 	case len(s.sockets) >= s.conf.Limits.Viewers+unjoined:
 		return refuse(tooManyViewers, "%d sockets are open, which is the limit", len(s.sockets))
+	case !s.addresses.enter(c.address, s.conf.Limits.SocketsPerAddress):
+		return refuse(tooManyViewers, "%d sockets are open from one address, which is the limit", s.conf.Limits.SocketsPerAddress)
 	}
 	s.sockets[c] = struct{}{}
 	s.handlers.Add(1)
@@ -202,6 +210,7 @@ func (s *Server) leaveSocket(c *socket) {
 	s.mu.Lock()
 	delete(s.sockets, c)
 	s.mu.Unlock()
+	s.addresses.leave(c.address)
 	s.handlers.Done()
 }
 
@@ -215,7 +224,7 @@ func (s *Server) enterSession(x *session) error {
 	case len(s.sessions) >= s.conf.Limits.Viewers:
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
-	s.sessions[x.id] = x
+	s.sessions[secretKey(x.id)] = x
 	s.handlers.Add(1)
 	return nil
 }
@@ -224,13 +233,7 @@ func (s *Server) enterSession(x *session) error {
 func (s *Server) forget(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, x.id)
-}
-
-func (s *Server) session(id string) *session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions[id]
+	delete(s.sessions, secretKey(x.id))
 }
 
 // checkOrigin refuses a browser's request that comes from a page of another

@@ -47,7 +47,7 @@ type gateway struct {
 func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
-	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}}
+	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}, Room: config.Room{DepartureTimeout: 30 * time.Second}}
 	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
 	log := testLogger(t)
 	for name, tracks := range map[string][]media.Track{
@@ -61,7 +61,6 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	} {
 		g.add(t, name, tracks...)
 	}
-	g.sources["away"].absent = true
 	for _, f := range change {
 		f(conf, new(timing))
 	}
@@ -97,7 +96,7 @@ func testLogger(t *testing.T) *slog.Logger {
 
 // add makes a stream.
 func (g *gateway) add(t *testing.T, name string, tracks ...media.Track) {
-	src := &source{tracks: tracks}
+	src := &source{tracks: tracks, absent: name == "away"}
 	s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true, Sync: "av"}, src, testLogger(t))
 	g.sources[name], g.streams[name] = src, s
 	t.Cleanup(func() { s.Close() })
@@ -568,6 +567,12 @@ func (p *peer) negotiate(c *conversation, offer map[string]any) {
 	}
 	answered = true
 	mu.Unlock()
+	p.candidates(c)
+}
+
+// candidates takes the gateway's candidates.
+func (p *peer) candidates(c *conversation) {
+	p.t.Helper()
 	for {
 		m := c.hear("ice-candidate")
 		if m["candidate"] == nil {

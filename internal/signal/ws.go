@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,6 +24,8 @@ const (
 	restartCost  = 25 // messages that a restart-ice counts for: it gathers candidates anew
 	selectRate   = 2  // selects a second: each may start an encoder and negotiate
 	selectBurst  = 4
+	watchRate    = 4 // watches a second
+	watchBurst   = maxWatched
 	maxStrikes   = 10  // refused messages until the socket is closed
 	outgoing     = 128 // messages that wait for a client that doesn't read
 	unjoined     = 256 // sockets that may be open beside the viewers'
@@ -82,10 +86,12 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 	c := &socket{
 		server:  s,
 		conn:    conn,
+		address: prefixOf(r.RemoteAddr),
 		trace:   trace,
 		log:     s.log.With("trace_id", trace),
 		limiter: rate.NewLimiter(messageRate, messageBurst),
 		selects: rate.NewLimiter(selectRate, selectBurst),
+		watches: rate.NewLimiter(watchRate, watchBurst),
 		out:     make(chan frame, outgoing),
 		done:    make(chan struct{}),
 	}
@@ -103,11 +109,12 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// frame is what the writer writes: a message, and the close frame after it if
-// the message was the last.
+// frame is what the writer writes: messages, and the close frame after them if
+// nothing follows.
 type frame struct {
-	data  []byte
-	close []byte
+	messages [][]byte
+	close    []byte
+	seq      uint64 // of the last message, if it is a session's
 }
 
 // socket is one WebSocket: how the messages of a session travel, and the rules
@@ -115,10 +122,12 @@ type frame struct {
 type socket struct {
 	server   *Server
 	conn     *websocket.Conn
+	address  netip.Prefix
 	trace    string
 	log      *slog.Logger
 	limiter  *rate.Limiter
 	selects  *rate.Limiter
+	watches  *rate.Limiter
 	opened   *auth.Grant   // by the request that opened the socket
 	stranger error         // why there is no such grant
 	out      chan frame    // to the writer
@@ -130,11 +139,13 @@ type socket struct {
 	strikes int
 
 	mu     sync.Mutex // guards below; held to enqueue and to set a deadline
-	last   bool       // the last message is enqueued: nothing follows it
+	last   bool       // nothing more is enqueued
+	over   bool       // because the last message is: a left or a fatal error
 	closed bool       // the close frame was sent: the peer has the linger time
 }
 
-// serve reads until the socket ends, and then ends its session.
+// serve reads until the socket ends. Its session ends with it if the client has
+// closed it, and waits for the client otherwise.
 func (c *socket) serve(ctx context.Context) {
 	written := make(chan struct{})
 	go func() {
@@ -144,22 +155,32 @@ func (c *socket) serve(ctx context.Context) {
 	overdue := time.AfterFunc(c.server.timing.join, func() {
 		c.refuse("", refuse(timedOut, "no join within %v", c.server.timing.join))
 	})
-	c.read(ctx, overdue)
+	err := c.read(ctx, overdue)
 	overdue.Stop()
-	if c.session != nil {
+	switch leaves := websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway); {
+	case c.session == nil:
+	case (leaves || c.session.resumeWithin() == 0) && c.session.out.detach(c):
 		c.session.end(errGone)
 		<-c.session.done
+	default:
+		c.session.lost(context.WithoutCancel(ctx), c)
 	}
 	close(c.done)
 	c.conn.Close()
 	<-written
 }
 
-// read is the reader: it takes messages until the peer is gone, or has had its
-// time to answer our close frame.
-func (c *socket) read(ctx context.Context, overdue *time.Timer) {
+// read is the reader: it takes messages until the peer is gone, which is the error, or
+// has had its time to answer our close frame.
+func (c *socket) read(ctx context.Context, overdue *time.Timer) error {
 	c.alive()
-	c.conn.SetPongHandler(func(string) error { c.alive(); return nil })
+	c.conn.SetPongHandler(func(data string) error {
+		c.alive()
+		if seq, err := strconv.ParseUint(data, 10, 64); err == nil && c.session != nil { // it has what came before the ping
+			c.session.out.confirm(c, seq)
+		}
+		return nil
+	})
 	answerPing := c.conn.PingHandler()
 	c.conn.SetPingHandler(func(data string) error {
 		c.alive()
@@ -172,11 +193,11 @@ func (c *socket) read(ctx context.Context, overdue *time.Timer) {
 	for {
 		kind, r, err := c.conn.NextReader()
 		if err != nil {
-			return
+			return err
 		}
 		data, err := io.ReadAll(io.LimitReader(r, maxMessage+1))
 		if err != nil {
-			return
+			return err
 		}
 		c.alive()
 		if c.ending() {
@@ -185,11 +206,13 @@ func (c *socket) read(ctx context.Context, overdue *time.Timer) {
 		m, err := c.take(kind, data)
 		if err == nil {
 			err = c.receive(ctx, m, overdue)
+		} else if c.session != nil {
+			c.session.out.count(c)
 		}
 		if err != nil {
 			c.refuse(m.RequestID, err)
 		}
-		if c.ending() && c.session != nil {
+		if c.isOver() && c.session != nil {
 			c.session.end(wasRefused)
 		}
 	}
@@ -220,6 +243,11 @@ func (c *socket) take(kind int, data []byte) (request, error) {
 		r.fatal = false
 		return m, r
 	}
+	if m.Type == "watch" && !c.watches.Allow() {
+		r := refuse(rateLimited, "more than %d watches a second", watchRate)
+		r.fatal = false
+		return m, r
+	}
 	return m, nil
 }
 
@@ -242,7 +270,7 @@ func (c *socket) receive(ctx context.Context, m request, overdue *time.Timer) er
 		c.send(&pongMessage{header{Type: "pong", RequestID: m.RequestID}})
 		return nil
 	case c.session != nil:
-		if err := c.session.receive(ctx, m); err != nil {
+		if err := c.session.receive(ctx, c, m); err != nil {
 			return c.strike(err)
 		}
 		return nil
@@ -254,11 +282,7 @@ func (c *socket) receive(ctx context.Context, m request, overdue *time.Timer) er
 	case !overdue.Stop():
 		return nil // too late: the refusal is on its way
 	}
-	grant, err := c.grant(ctx, m.Token)
-	if err != nil {
-		return err
-	}
-	session, err := c.server.join(ctx, m, grant, c)
+	session, err := c.join(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -279,6 +303,29 @@ func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
 	return g, err
 }
 
+// join takes up a session, or begins one, if the client's address may.
+func (c *socket) join(ctx context.Context, m request) (*session, error) {
+	all := c.server.addresses
+	if m.Resume == "" {
+		if !all.mayJoin(c.address) {
+			return nil, refuse(rateLimited, "more than %d joins a second from one address", c.server.conf.Limits.JoinsPerAddress)
+		}
+		grant, err := c.grant(ctx, m.Token)
+		if err != nil {
+			return nil, err
+		}
+		return c.server.join(ctx, m, grant, c)
+	}
+	if !all.mayResume(c.address) {
+		return nil, refuse(rateLimited, "too many sessions that there aren't were asked for from this address")
+	}
+	x, err := c.server.resume(ctx, m, c)
+	if err != nil {
+		all.refused(c.address)
+	}
+	return x, err
+}
+
 // refuse tells the client what was refused. It doesn't block.
 func (c *socket) refuse(requestID string, err error) {
 	r := refusalOf(err)
@@ -291,19 +338,28 @@ func (c *socket) refuse(requestID string, err error) {
 	} else {
 		c.log.Debug("message refused", "code", r.code, "err", r.message)
 	}
-	c.send(errorMessage(r, c.trace, requestID))
+	m := errorMessage(r, c.trace, requestID)
+	if c.session != nil {
+		c.session.out.answer(c, m)
+		return
+	}
+	c.send(m)
 }
 
-// send hands a message to the writer. After a left or a fatal error the socket
-// is closed and further messages are dropped. It doesn't block: a client that
-// doesn't read is cut off.
+// send hands a message that isn't a session's to the writer, as push does.
 func (c *socket) send(m message) {
 	data, err := encode(m)
 	if err != nil {
 		c.log.Error("message dropped", "err", err)
 		return
 	}
-	f := frame{data: data, close: closing(m)}
+	c.push(frame{messages: [][]byte{data}, close: closing(m)}, m.envelope().Type)
+}
+
+// push hands something to the writer. After a left or a fatal error the socket is
+// closed and what comes further is dropped. It doesn't block: a client that doesn't
+// read is cut off.
+func (c *socket) push(f frame, kind string) {
 	c.mu.Lock()
 	if c.last {
 		c.mu.Unlock()
@@ -315,14 +371,23 @@ func (c *socket) send(m message) {
 	default:
 		queued = false
 	}
-	c.last = !queued || f.close != nil
+	c.over = queued && f.close != nil
+	c.last = !queued || c.over
 	c.mu.Unlock()
 
 	if !queued {
 		c.cut()
 		return
 	}
-	c.server.metrics.messages.WithLabelValues("out", m.envelope().Type).Inc()
+	c.server.metrics.messages.WithLabelValues("out", kind).Add(float64(len(f.messages)))
+}
+
+// hangUpNow ends the socket without a word: another has taken its place.
+func (c *socket) hangUpNow() {
+	c.mu.Lock()
+	c.last = true
+	c.mu.Unlock()
+	c.conn.NetConn().Close()
 }
 
 // cut ends the socket of a client that doesn't read.
@@ -352,27 +417,31 @@ func closing(m message) []byte {
 func (c *socket) write() {
 	ping := time.NewTicker(c.server.timing.ping)
 	defer ping.Stop()
+	var written uint64 // seq of the last message
 	for {
 		var f frame
 		select {
 		case <-c.done:
 			return
 		case <-ping.C:
-			if c.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(c.server.timing.write)) != nil {
+			if c.conn.WriteControl(websocket.PingMessage, strconv.AppendUint(nil, written, 10), time.Now().Add(c.server.timing.write)) != nil {
 				c.conn.NetConn().Close()
 				return
 			}
 			continue
 		case f = <-c.out:
 		}
-		c.conn.SetWriteDeadline(time.Now().Add(c.server.timing.write))
-		if err := c.conn.WriteMessage(websocket.TextMessage, f.data); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				c.cut()
+		for _, data := range f.messages {
+			c.conn.SetWriteDeadline(time.Now().Add(c.server.timing.write))
+			if err := c.conn.WriteMessage(websocket.TextMessage, data); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					c.cut()
+				}
+				c.conn.NetConn().Close()
+				return
 			}
-			c.conn.NetConn().Close()
-			return
 		}
+		written = max(written, f.seq)
 		if f.close != nil {
 			c.conn.WriteControl(websocket.CloseMessage, f.close, time.Now().Add(c.server.timing.write))
 			c.hangUp()
@@ -400,7 +469,14 @@ func (c *socket) hangUp() {
 	c.conn.SetReadDeadline(time.Now().Add(c.server.timing.linger))
 }
 
-// ending tells whether the last message is on its way.
+// isOver tells whether a left or a fatal error is on its way.
+func (c *socket) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
+// ending tells whether nothing more is sent.
 func (c *socket) ending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

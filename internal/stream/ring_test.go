@@ -292,6 +292,30 @@ func TestKeyframeRequestsAreSharedAndSpaced(t *testing.T) {
 	}
 }
 
+func TestSkipGoesOnAtANewKeyframe(t *testing.T) {
+	baseline(t)
+	f := newFeed()
+	defer f.clear(nil)
+	s, other := f.subscribe(), f.subscribe()
+	f.frame(3, true)
+	expect(t, read(s), 0, 3)
+	f.frame(2, false)
+	s.Skip()
+	if ask, _ := f.ask(nil, media.Now()); !ask {
+		t.Error("no keyframe is asked for")
+	}
+	f.frame(2, false)
+	if got := read(s); len(got) != 0 {
+		t.Fatalf("read %v although the keyframe hasn't come", got)
+	}
+	f.frame(3, true)
+	expect(t, read(s), 7, 3)
+	if s.Dropped() != 4 {
+		t.Errorf("%d packets were skipped, want 4", s.Dropped())
+	}
+	expect(t, read(other), 7, 3) // it begins there
+}
+
 func TestFindServesWhatIsInTheRing(t *testing.T) {
 	baseline(t)
 	f := newFeed()

@@ -138,6 +138,21 @@ func (s *Subscription) wake() {
 // asked of an encoder. It doesn't block.
 func (s *Subscription) RequestKeyframe() { s.ring.want() }
 
+// Skip leaves out all packets until a keyframe that hasn't begun yet, and asks for it:
+// for a viewer who has lost so much that what follows is of no use. It doesn't block.
+func (s *Subscription) Skip() {
+	r := s.ring
+	r.mu.Lock()
+	if s.open {
+		s.dropped += r.head - s.next
+		r.count.Dropped += r.head - s.next
+		s.next = r.head
+		s.shut(r.head)
+	}
+	r.mu.Unlock()
+	r.want()
+}
+
 // Track describes what the subscription reads.
 func (s *Subscription) Track() media.Track { return s.ring.described() }
 

@@ -38,8 +38,14 @@ const policy = "default-src 'none'; script-src 'self'%s; style-src 'self'; conne
 	"media-src 'self' blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors %s"
 
 const (
-	nobody    = "'none'" // may frame the list of streams
+	nobody    = "'none'" // may frame the list of streams, or a room
 	everybody = "*"      // may frame the page of one stream
+)
+
+// What a page may use of what can be captured (Permissions-Policy).
+const (
+	nothing = "camera=(), display-capture=(), microphone=()"
+	capture = "camera=(self), display-capture=(self), microphone=(self)" // to publish it
 )
 
 // file is one embedded file as it goes out.
@@ -124,6 +130,7 @@ type site struct {
 	assets   map[string]*file // by name below assets/
 	index    *file
 	watch    *file
+	room     *file
 	early    string // the watch page's inline script as a policy names it: " 'sha256-…'"
 	notFound []byte // a page with {root} and {assets} still in it: it is shown at any depth
 	version  string // hash of all assets: pages name them by it, so that browsers may keep them
@@ -152,6 +159,7 @@ var load = sync.OnceValue(func() *site {
 	s.early = " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	watch := bytes.Replace(read("watch.html"), []byte("{early}"), early, 1)
 	s.watch = newFile("watch.html", s.fill(watch, "../"))
+	s.room = newFile("room.html", s.fill(read("room.html"), "../"))
 	s.notFound = read("notfound.html")
 	return s
 })
@@ -175,6 +183,7 @@ func (s *site) fill(page []byte, root string) []byte {
 //
 //   - / lists the streams
 //   - /watch/{name} plays one; it may be framed by any page
+//   - /room/{name} is a room: it may use camera, microphone and screen, and may not be framed
 //   - /assets/{file} is for embedding: always revalidated, readable from any origin
 //   - /assets/{version}/{file} is what the pages themselves name: kept by browsers for good
 //
@@ -183,24 +192,26 @@ func (s *site) fill(page []byte, root string) []byte {
 func Handler() http.Handler {
 	s := load()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.index, "", nobody) })
-	mux.HandleFunc("GET /watch/{name}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.watch, s.early, everybody) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.index, "", nobody, nothing) })
+	mux.HandleFunc("GET /watch/{name}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.watch, s.early, everybody, nothing) })
+	mux.HandleFunc("GET /room/{name}", func(w http.ResponseWriter, r *http.Request) { s.page(w, r, s.room, "", nobody, capture) })
 	mux.HandleFunc("GET /assets/{file}", s.asset)
 	mux.HandleFunc("GET /assets/{version}/{file}", s.asset)
 	mux.HandleFunc("/", s.missing)
 	return mux
 }
 
-// page answers with a page that the given ancestors may frame.
-func (s *site) page(w http.ResponseWriter, r *http.Request, f *file, inline, ancestors string) {
-	protect(w.Header(), inline, ancestors)
+// page answers with a page that the given ancestors may frame and that may use
+// the given features of the browser.
+func (s *site) page(w http.ResponseWriter, r *http.Request, f *file, inline, ancestors, features string) {
+	protect(w.Header(), inline, ancestors, features)
 	w.Header().Set("Cache-Control", "no-cache")
 	f.serve(w, r, http.StatusOK)
 }
 
-func protect(h http.Header, inline, ancestors string) {
+func protect(h http.Header, inline, ancestors, features string) {
 	h.Set("Content-Security-Policy", fmt.Sprintf(policy, inline, ancestors))
-	h.Set("Permissions-Policy", "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()")
+	h.Set("Permissions-Policy", features+", geolocation=(), payment=(), usb=()")
 }
 
 func (s *site) asset(w http.ResponseWriter, r *http.Request) {
@@ -222,7 +233,7 @@ func (s *site) asset(w http.ResponseWriter, r *http.Request) {
 
 // missing answers what isn't there: 404, or 405 where only the method is wrong.
 func (s *site) missing(w http.ResponseWriter, r *http.Request) {
-	protect(w.Header(), "", nobody)
+	protect(w.Header(), "", nobody, nothing)
 	w.Header().Set("Cache-Control", "no-store")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")

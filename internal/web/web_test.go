@@ -44,6 +44,7 @@ func TestPagesAllowOnlyTheirOwnScriptsAndStyles(t *testing.T) {
 		{"/", 200, "'none'"},
 		{"/watch/test", 200, "*"},
 		{"/watch/T%C3%BCr%20vorn", 200, "*"},
+		{"/room/meeting", 200, "'none'"},
 		{"/nothing/here", 404, "'none'"},
 	} {
 		res := get(t, c.path)
@@ -68,8 +69,12 @@ func TestPagesAllowOnlyTheirOwnScriptsAndStyles(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", c.path, name, got, want)
 			}
 		}
-		if !strings.Contains(res.Header.Get("Permissions-Policy"), "camera=()") {
-			t.Errorf("%s: no Permissions-Policy against the camera", c.path)
+		camera := "camera=()"
+		if strings.HasPrefix(c.path, "/room/") {
+			camera = "camera=(self)"
+		}
+		if got := res.Header.Get("Permissions-Policy"); !strings.Contains(got, camera) {
+			t.Errorf("%s: Permissions-Policy is %q, want %s", c.path, got, camera)
 		}
 	}
 }
@@ -111,7 +116,7 @@ func TestNothingElseIsInline(t *testing.T) {
 
 func TestEveryAddressInAPageLeadsSomewhere(t *testing.T) {
 	reference := regexp.MustCompile(`(?:href|src)="([^"#]+)"`)
-	for _, page := range []string{"/", "/watch/test", "/a/b/c/missing"} {
+	for _, page := range []string{"/", "/watch/test", "/room/test", "/a/b/c/missing"} {
 		for _, m := range reference.FindAllStringSubmatch(body(t, get(t, page)), -1) {
 			target := path.Join(path.Dir(page), m[1])
 			if strings.HasPrefix(target, "/api/") {
@@ -137,24 +142,26 @@ func TestModulesImportWhatIsThere(t *testing.T) {
 
 // The time to the first frame counts from the navigation: a module that is
 // found only when another one was read costs a round trip.
-func TestWatchPagePreloadsEveryModule(t *testing.T) {
-	page := body(t, get(t, "/watch/test"))
+func TestPagesPreloadEveryModule(t *testing.T) {
 	imported := regexp.MustCompile(`from '\./([^']+)'|import '\./([^']+)'`)
-	seen := map[string]bool{}
-	var follow func(name string)
-	follow = func(name string) {
-		if seen[name] {
-			return
+	for address, first := range map[string]string{"/watch/test": "watch.js", "/room/test": "room-page.js", "/": "home.js"} {
+		page := body(t, get(t, address))
+		seen := map[string]bool{}
+		var follow func(name string)
+		follow = func(name string) {
+			if seen[name] {
+				return
+			}
+			seen[name] = true
+			if !strings.Contains(page, "/"+name+`"`) {
+				t.Errorf("%s doesn't name %s", address, name)
+			}
+			for _, m := range imported.FindAllStringSubmatch(string(load().assets[name].body), -1) {
+				follow(m[1] + m[2])
+			}
 		}
-		seen[name] = true
-		if !strings.Contains(page, "/"+name+`"`) {
-			t.Errorf("the page doesn't name %s", name)
-		}
-		for _, m := range imported.FindAllStringSubmatch(string(load().assets[name].body), -1) {
-			follow(m[1] + m[2])
-		}
+		follow(first)
 	}
-	follow("watch.js")
 }
 
 func TestAssetsHaveTypesAndCanBeEmbedded(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type GatewayOptions struct {
 	Pipelines map[string]string // stream name → text of its YAML file
 	Config    string            // text of gateway.yaml; empty: defaults
 	Auth      string            // auth.mode; empty: none
+	HTTPS     bool              // with a self-signed certificate
 	Host      string            // host of the listen address; empty: 127.0.0.1
 	Port      int               // 0: a free one
 	Env       []string          // added to the environment; DISPLAY is empty unless named here
@@ -40,6 +42,7 @@ type Gateway struct {
 	Dir    string // holds gateway.yaml and pipelines/
 	Host   string
 	Port   int
+	scheme string
 	client *http.Client
 }
 
@@ -88,7 +91,7 @@ func StartGateway(ctx context.Context, o GatewayOptions) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{Host: o.Host, Port: o.Port}
+	g := &Gateway{Host: o.Host, Port: o.Port, scheme: "http"}
 	if g.Host == "" {
 		g.Host = "127.0.0.1"
 	}
@@ -101,7 +104,13 @@ func StartGateway(ctx context.Context, o GatewayOptions) (*Gateway, error) {
 		return nil, err
 	}
 	// a connection a request: none is left open to be counted among the gateway's files
-	g.client = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: o.Namespace.Dial, DisableKeepAlives: true}}
+	transport := &http.Transport{DialContext: o.Namespace.Dial, DisableKeepAlives: true}
+	if o.HTTPS {
+		g.scheme = "https"
+		o.Env = append([]string{"GATEWAY_HTTPS_SELF_SIGNED=true"}, o.Env...)
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // it is our own
+	}
+	g.client = &http.Client{Timeout: 20 * time.Second, Transport: transport}
 	if err := g.start(ctx, path, o); err != nil {
 		g.Close()
 		return nil, err
@@ -156,7 +165,7 @@ func (g *Gateway) start(ctx context.Context, path string, o GatewayOptions) erro
 
 // URL is the address of a path, such as "/watch/desktop".
 func (g *Gateway) URL(path string) string {
-	return "http://" + g.Host + ":" + strconv.Itoa(g.Port) + path
+	return g.scheme + "://" + g.Host + ":" + strconv.Itoa(g.Port) + path
 }
 
 // WritePipeline writes pipelines/NAME.yaml in one step, as an editor does that

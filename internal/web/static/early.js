@@ -1,6 +1,7 @@
 // Inline in the watch page: joins and answers the first offer while the modules load, which take a slow machine longer than all of that.
 // signaling.js and viewer.js take over what is begun here.
 (() => {
+  if (/[#&]token=/.test(location.hash)) return; // nobody is known by it yet
   const socket = new WebSocket(new URL('../ws', location.href).href.replace(/^http/, 'ws'));
   const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   const types = (kind) => [...new Set((RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType))];
@@ -8,14 +9,19 @@
   const join = {
     roomId: decodeURIComponent(location.pathname.replace(/\/+$/, '').replace(/^.*\//, '')),
     version: 1,
+    role: 'viewer',
     codecs: { video: types('video'), audio: types('audio') },
     ...(rendition && rendition !== 'auto' ? { rendition } : {}),
   };
-  const early = { socket, join, messages: [], pc, answer: null };
+  const early = { socket, join, messages: [], pc, answer: null, sent: 0 };
   globalThis.gatewayEarly = early;
 
   let session;
-  const send = (type, fields) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify({ type, ...fields }));
+  const send = (type, fields) => {
+    if (socket.readyState !== WebSocket.OPEN) return;
+    if (type !== 'join') early.sent++;
+    socket.send(JSON.stringify({ type, ...fields }));
+  };
   const answer = async (sdp) => {
     await pc.setRemoteDescription({ type: 'offer', sdp });
     const { sdp: text } = await pc.createAnswer();

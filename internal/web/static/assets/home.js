@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { api, root, signIn, takeToken } from './access.js';
+import { Account, Rooms } from './home-rooms.js';
 import { codecName, trackTexts } from './stats.js';
 import { refusedEdit, sentence, stateNames } from './words.js';
 
@@ -10,11 +12,11 @@ import { refusedEdit, sentence, stateNames } from './words.js';
 
 const listEvery = 2_000;
 const pictureEvery = 4_000;
-const answerWithin = 5_000;
 /** A picture of a stream that rests is made by starting its capture once: that takes a while. */
 const pictureWithin = 12_000;
 
-const root = new URL(import.meta.url.replace(/assets\/[^]*$/, ''));
+const rooms = new Rooms();
+const account = new Account();
 const list = document.getElementById('streams');
 const empty = document.getElementById('empty');
 const outage = document.getElementById('outage');
@@ -182,22 +184,28 @@ function tell(findings) {
 }
 
 async function update() {
-  let answer, listed;
+  let listed;
   try {
-    answer = await fetch(new URL('api/streams', root), { cache: 'no-store', signal: AbortSignal.timeout(answerWithin) });
-    listed = answer.ok ? await answer.json() : null;
-  } catch {
-    if (navigator.onLine) complain('The gateway doesn’t answer', `${location.host} can’t be reached. This page keeps trying.`);
+    listed = await api('api/streams');
+  } catch (err) {
+    if (err.status === 401) {
+      complain('');
+      show([]);
+      empty.hidden = true;
+      account.forget();
+      await signIn();
+      return update();
+    }
+    if (err.status) complain('The gateway can’t list its streams', `It answered ${err.status}. This page keeps asking.`);
+    else if (navigator.onLine) complain('The gateway doesn’t answer', `${location.host} can’t be reached. This page keeps trying.`);
     else complain('This device is offline', 'The streams come back with the network.');
-    return;
-  }
-  if (!listed) {
-    complain('The gateway can’t list its streams', `It answered ${answer.status}. This page keeps asking.`);
     return;
   }
   complain('');
   show(listed.streams ?? []);
   tell(listed.problems ?? []);
+  await account.learn();
+  await rooms.update(account, listed.streams ?? []);
   const now = performance.now();
   for (const card of cards.values()) card.refresh(now); // not awaited: a slow picture doesn't hold up the list
 }
@@ -218,4 +226,4 @@ async function follow() {
 
 document.addEventListener('visibilitychange', follow);
 addEventListener('online', update);
-follow();
+takeToken().then(follow); // what is wrong with it the card to sign in says soon enough

@@ -40,14 +40,14 @@ export function resolveSource(src) {
 }
 
 /**
- * The element. Attributes: src, rendition, muted, controls, stats, ice-transport-policy.
+ * The element. Attributes: src, token, rendition, muted, controls, stats, ice-transport-policy.
  *
  * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `stream` (detail: Stream), `rendition` (detail:
  * Choice), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second), `quality` (detail: Quality, once a
  * second from when the numbers are first shown).
  */
 export class GatewayPlayer extends HTMLElement {
-  static observedAttributes = ['src', 'rendition', 'muted', 'stats', 'ice-transport-policy'];
+  static observedAttributes = ['src', 'token', 'rendition', 'muted', 'stats', 'ice-transport-policy'];
 
   /** From when the first frame is timed, on the clock of performance.now(); a page that is only a player says 0. @type {number|undefined} */
   startedAt;
@@ -171,7 +171,12 @@ export class GatewayPlayer extends HTMLElement {
     else if (!this.isConnected) return;
     else if (name === 'muted') this.#view.video.muted = after !== null;
     else if (name === 'rendition') this.#select();
-    else if (this.#viewer || name === 'src') this.#open();
+    else if (this.#viewer || name === 'src') this.#open(); // also for another token
+  }
+
+  /** Tries again at once, if it waits to do so or was refused. */
+  retryNow() {
+    this.#viewer?.retryNow();
   }
 
   /** Shows the player's picture on the whole screen, or ends that. */
@@ -229,7 +234,7 @@ export class GatewayPlayer extends HTMLElement {
     this.#callUntil = 0;
     v.name.textContent = source.room;
     const policy = this.getAttribute('ice-transport-policy') === 'relay' ? 'relay' : 'all';
-    const viewer = new Viewer({ url: source.url, room: source.room, rendition: this.rendition, iceTransportPolicy: policy, startedAt: this.startedAt });
+    const viewer = new Viewer({ url: source.url, room: source.room, token: this.getAttribute('token') ?? '', rendition: this.rendition, iceTransportPolicy: policy, startedAt: this.startedAt });
     this.#viewer = viewer;
     viewer.addEventListener('state', () => this.#render());
     viewer.addEventListener('stream', (event) => {

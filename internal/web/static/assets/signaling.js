@@ -1,6 +1,7 @@
 /**
- * The conversation with a gateway over its WebSocket: it dials, joins, keeps the link checked, and when the link is lost dials and
- * joins again by itself. It knows nothing of media or of pages; docs/protocol.md names the messages.
+ * The conversation with a gateway over its WebSocket: it dials, joins, keeps the link checked, and when the link is lost dials again by
+ * itself and takes up the session where it was, or joins anew where that can't be. It knows nothing of media or of pages;
+ * docs/protocol.md names the messages.
  *
  * @module
  */
@@ -12,6 +13,8 @@ const pongWithin = 5_000;
 const openWithin = 10_000;
 /** A socket that was open for so long counts as a success: the next loss is answered quickly again. */
 const steadyAfter = 5_000;
+/** How many messages are remembered until the gateway is known to have had them. */
+const remembered = 256;
 
 /**
  * How long to wait before dialing again: exponential, half of it random so that a crowd doesn't come back at one moment. A page that is
@@ -56,7 +59,8 @@ function begun(url, join) {
 /**
  * A conversation that outlives its sockets.
  *
- * Events: `state` (detail: SignalingState) and `message` (detail: the message, any but pong).
+ * Events: `state` (detail: SignalingState) and `message` (detail: the message, any but pong; a `joined` that is `resumed` goes on with
+ * the session of the one before).
  */
 export class Signaling extends EventTarget {
   #url;
@@ -70,6 +74,20 @@ export class Signaling extends EventTarget {
   #pingTimer = 0;
   #deadline = 0;
   #openedAt = 0;
+  /** What takes the session up again, and for how many milliseconds; null before it is joined, and when it is over. @type {{ secret: string, within: number }?} */
+  #session = null;
+  #lostAt = 0;
+  #resuming = false;
+  /** The number of the gateway's last message in the session. */
+  #seq = 0;
+  /** Messages of the session that the gateway may not have had, how many there were, and how many of them when each ping was sent. @type {{ number: number, message: object }[]} */
+  #unconfirmed = [];
+  #number = 0;
+  /** The page's own beginning (early.js), if the session is its: what it has sent the gateway counts too. @type {{ sent: number }?} */
+  #early = null;
+  /** @type {number[]} */
+  #pings = [];
+  #moved = false;
 
   /**
    * @param {string} url the gateway's WebSocket, such as "ws://box:8080/ws"
@@ -86,44 +104,81 @@ export class Signaling extends EventTarget {
     return this.#state;
   }
 
+  /** Whether the socket is lost and the session can still be taken up. */
+  get resumable() {
+    return this.#session !== null && (!this.#lostAt || performance.now() - this.#lostAt < this.#session.within);
+  }
+
+  /** Whether the network has changed since the gateway was last heard: media may need another way too. */
+  get moved() {
+    return this.#moved;
+  }
+
   /** Dials, and keeps dialing until close. */
   open() {
     if (this.#state !== 'closed') return;
-    addEventListener('online', this.#wake);
+    addEventListener('online', this.#move);
+    navigator.connection?.addEventListener?.('change', this.#move);
     document.addEventListener('visibilitychange', this.#wake);
     this.#dial();
   }
 
   /** Leaves and stops for good (until open is called again). */
   close() {
-    removeEventListener('online', this.#wake);
+    removeEventListener('online', this.#move);
+    navigator.connection?.removeEventListener?.('change', this.#move);
     document.removeEventListener('visibilitychange', this.#wake);
+    this.#forget();
     this.send('leave');
     this.#hangUp();
     this.#enter('closed');
   }
 
   /**
-   * Sends a message. It is dropped when the socket isn't open: whoever joins again starts from the beginning.
+   * Sends a message. In a session each comes once: what is sent while the socket is lost, and what was lost with it, the gateway gets when
+   * the session is taken up again. Without one it is dropped.
    *
    * @param {string} type
    * @param {object} [fields]
-   * @returns {boolean} whether it was sent
+   * @returns {boolean} whether it was sent, or will be
    */
   send(type, fields = {}) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify({ type, ...fields }));
+    const message = { type, ...fields };
+    const kept = this.#session !== null && type !== 'ping';
+    if (kept) {
+      this.#unconfirmed.push({ number: ++this.#number, message });
+      if (this.#unconfirmed.length > remembered) this.#unconfirmed.shift();
+    }
+    if (this.#resuming || this.#socket?.readyState !== WebSocket.OPEN) return kept;
+    this.#socket.send(JSON.stringify(message));
     return true;
   }
 
   /**
-   * Gives this socket up and joins again.
+   * Gives this socket and its session up and joins anew.
    *
    * @param {number} [delay] milliseconds; otherwise as long as the number of tries says
    */
   rejoin(delay) {
+    this.#forget();
+    this.#redial(delay);
+  }
+
+  /** Asks for a sign of life now: something else says that the network has trouble. */
+  check() {
+    this.#ping(2_000);
+  }
+
+  /** Dials at once, if it is waiting to do so. */
+  retryNow() {
+    if (this.#state === 'waiting') this.#dial();
+  }
+
+  #redial(delay) {
     if (this.#state === 'closed') return;
     if (this.#state === 'open' && performance.now() - this.#openedAt > steadyAfter) this.#attempt = 0;
+    this.#lostAt ||= performance.now();
+    this.#resuming = this.#session !== null;
     this.#hangUp();
     delay ??= retryDelay(this.#attempt++, !document.hidden);
     this.#retryAt = performance.now() + delay;
@@ -131,9 +186,10 @@ export class Signaling extends EventTarget {
     this.#enter('waiting');
   }
 
-  /** Dials at once, if it is waiting to do so. */
-  retryNow() {
-    if (this.#state === 'waiting') this.#dial();
+  #forget() {
+    this.#session = null;
+    this.#resuming = false;
+    this.#unconfirmed = [];
   }
 
   #enter(state) {
@@ -143,15 +199,17 @@ export class Signaling extends EventTarget {
 
   #dial() {
     this.#hangUp();
-    const join = this.#join();
+    if (!this.resumable) this.#forget();
+    const join = { ...this.#join(), ...(this.#session ? { resume: this.#session.secret, seq: this.#seq } : {}) };
     const early = begun(this.#url, join);
+    if (!this.#session) this.#early = early ? globalThis.gatewayEarly : null;
     let socket;
     try {
       socket = early?.socket ?? new WebSocket(this.#url);
     } catch (err) {
       // a page of https may not open ws:, and nothing but a reload changes that
       console.error('gateway: the WebSocket cannot be opened:', err);
-      this.rejoin(15_000);
+      this.#redial(15_000);
       return;
     }
     this.#socket = socket;
@@ -159,7 +217,7 @@ export class Signaling extends EventTarget {
     this.#enter('connecting');
 
     const opened = () => {
-      if (!joined) this.send('join', join);
+      if (!joined) socket.send(JSON.stringify({ type: 'join', ...join }));
       this.#expect(pongWithin);
       this.#pingTimer = setInterval(() => this.#ping(pongWithin), pingEvery);
       this.#openedAt = performance.now();
@@ -176,24 +234,61 @@ export class Signaling extends EventTarget {
       } catch {
         return;
       }
-      if (message?.type !== 'pong') this.dispatchEvent(new CustomEvent('message', { detail: message }));
+      if (message) this.#hear(message);
     };
     socket.onclose = () => {
-      if (socket === this.#socket) this.rejoin();
+      if (socket === this.#socket) this.#redial();
     };
     if (joined) opened();
     // when whoever opened this is ready for answers
     if (early) queueMicrotask(() => early.messages.forEach((event) => socket.onmessage?.(event)));
   }
 
+  #hear(message) {
+    // what was sent before the ping that is answered has come too: a socket keeps the order
+    if (message.type === 'pong') {
+      this.#moved = false;
+      return this.#confirm(this.#pings.shift() ?? 0);
+    }
+    if (message.type === 'joined') this.#begin(message);
+    else if (message.seq) {
+      if (message.seq <= this.#seq) return; // sent again, but it had come
+      this.#seq = message.seq;
+    }
+    if (message.type === 'error' && message.code === 'resume-failed') return this.rejoin(0);
+    if (message.type === 'left' || (message.type === 'error' && message.fatal)) this.#forget();
+    this.dispatchEvent(new CustomEvent('message', { detail: message }));
+    if (message.type === 'joined') this.#moved = false;
+  }
+
+  #begin({ session, resumed, received = 0, resumeWithin }) {
+    this.#session = resumeWithin ? { secret: session, within: resumeWithin * 1_000 } : null;
+    this.#lostAt = 0;
+    this.#resuming = false;
+    if (!resumed) {
+      this.#seq = this.#number = 0;
+      this.#unconfirmed = [];
+      return;
+    }
+    this.#confirm(received - (this.#early?.sent ?? 0));
+    for (const { message } of this.#unconfirmed) this.#socket?.send(JSON.stringify(message));
+  }
+
   #ping(within) {
-    if (this.send('ping') && !this.#deadline) this.#expect(within);
+    if (!this.send('ping')) return;
+    this.#pings.push(this.#number);
+    if (!this.#deadline) this.#expect(within);
+  }
+
+  /** The gateway has had so many messages of the session. @param {number} count */
+  #confirm(count) {
+    this.#unconfirmed = this.#unconfirmed.filter(({ number }) => number > count);
   }
 
   /** A socket that says nothing for so long is dead, whatever its readyState says. */
   #expect(within) {
     clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => this.rejoin(), within);
+    this.#deadline = setTimeout(() => this.#redial(), within);
   }
 
   #hangUp() {
@@ -201,6 +296,7 @@ export class Signaling extends EventTarget {
     clearTimeout(this.#deadline);
     clearInterval(this.#pingTimer);
     this.#deadline = 0;
+    this.#pings = [];
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {
@@ -209,10 +305,15 @@ export class Signaling extends EventTarget {
     }
   }
 
+  #move = () => {
+    this.#moved = true;
+    this.#wake();
+  };
+
   /** The network came back, or the page is seen again: don't wait, and don't trust a socket that slept. */
   #wake = () => {
-    if (document.hidden) return;
+    if (document.hidden && !this.#moved) return;
     this.retryNow();
-    this.#ping(2_000);
+    this.check();
   };
 }

@@ -4,12 +4,8 @@
  *
  * @module
  */
+import { Receiver, receivableCodecs } from './receiver.js';
 import { Signaling } from './signaling.js';
-
-/** How long ICE may be "disconnected" before it is restarted. */
-const restartAfter = 3_000;
-/** How long a negotiation may take until media can flow; then the viewer joins again. */
-const connectWithin = 15_000;
 
 /** When to try again after a refusal, in milliseconds. Other refusals are retried like a lost link; null is not retried. */
 const retryAfter = {
@@ -18,6 +14,12 @@ const retryAfter = {
   'rate-limited': 10_000,
   'codec-unsupported': 15_000,
   'unsupported-version': null,
+  unauthorized: null,
+  'token-expired': null,
+  forbidden: 15_000,
+  'room-closed': 5_000,
+  'room-locked': 5_000,
+  'room-full': 5_000,
 };
 
 /**
@@ -91,55 +93,6 @@ const retryAfter = {
  */
 
 /**
- * The codecs that this browser receives, best first, as the join message lists them.
- *
- * @returns {{ video: string[], audio: string[] }}
- */
-export function receivableCodecs() {
-  const list = (kind) => {
-    // asking takes a browser time; the page may have asked already
-    const types = globalThis.gatewayEarly?.join.codecs[kind] ?? (RTCRtpReceiver.getCapabilities?.(kind)?.codecs ?? []).map((codec) => codec.mimeType);
-    return [...new Set(types)].filter((type) => !/\/(rtx|red|ulpfec|flexfec.*|cn|telephone-event)$/i.test(type));
-  };
-  return { video: list('video'), audio: list('audio') };
-}
-
-/**
- * An answer that asks for both channels: Chromium plays Opus in mono otherwise (RFC 7587 §6.1).
- *
- * @param {string} sdp
- * @returns {string}
- */
-function inStereo(sdp) {
-  return sdp.replace(/^(a=fmtp:\d+ (?=.*useinbandfec=1)(?!.*stereo=1).*)$/m, '$1;stereo=1');
-}
-
-/**
- * The answer that the page itself made to this offer (early.js), once.
- *
- * @param {RTCPeerConnection} pc
- * @param {string} sdp the offer
- * @returns {Promise<void>|undefined}
- */
-function answered(pc, sdp) {
-  const early = globalThis.gatewayEarly;
-  if (early?.adopted !== pc || early.answer?.sdp !== sdp) return;
-  const { done } = early.answer;
-  early.answer = null;
-  return done;
-}
-
-/** The connection that the page made before its modules were there (early.js), once, if its socket was taken over too. */
-function begun() {
-  const early = globalThis.gatewayEarly;
-  const pc = early?.pc;
-  if (!pc) return;
-  early.pc = null;
-  if (early.kept) return (early.adopted = pc);
-  pc.close(); // its socket is lost, and its session with it
-}
-
-/**
  * Watches one stream.
  *
  * Its steps are marks in the browser's performance timeline, gateway:connecting, open, joined, offer, answer, connected, first-frame.
@@ -151,17 +104,13 @@ function begun() {
 export class Viewer extends EventTarget {
   #signaling;
   #room;
-  #policy;
-  /** @type {RTCPeerConnection?} */
-  #pc = null;
+  #receiver;
   #media = new MediaStream();
   #session = '';
   /** @type {Stream?} */
   #stream = null;
   /** @type {ViewerState} */
   #status = { state: 'closed', code: '', message: '', retryAt: 0 };
-  #restartTimer = 0;
-  #connectTimer = 0;
   #startedAt = 0;
   #reported = false;
   /** Whether the socket of this try has opened. */
@@ -171,10 +120,6 @@ export class Viewer extends EventTarget {
   #waited = false;
   /** @type {{code: string, message: string}?} why the session that is about to end ends */
   #reason = null;
-  /** @type {Promise<void>} negotiation steps, one after the other */
-  #steps = Promise.resolve();
-  /** Counts sessions: a step of an older one does nothing. */
-  #epoch = 0;
   /** @type {{ video: string[], audio: string[] }|undefined} */
   #codecs;
   /** @type {Choice} */
@@ -201,25 +146,31 @@ export class Viewer extends EventTarget {
     super();
     this.#room = room;
     this.#choice = { rendition: '', selected: rendition };
-    this.#policy = iceTransportPolicy;
     this.#startedAt = startedAt ?? -1;
     this.#signaling = new Signaling(url, () => {
       this.#joinedWith = this.#choice.selected;
       return {
         roomId: room,
         version: 1,
+        role: 'viewer', // it only watches, whatever it may
         codecs: (this.#codecs ??= receivableCodecs()),
         ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
         ...(token ? { token } : {}),
       };
     });
+    this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
+    this.#receiver.addEventListener('tracks', () => this.#gather());
+    this.#receiver.addEventListener('connected', () => this.#enter('connected'));
+    this.#receiver.addEventListener('interrupted', () => this.#enter('interrupted'));
+    this.#receiver.addEventListener('refused', (event) => this.#cannot(event.detail));
+    this.#receiver.addEventListener('lost', (event) => this.#fail(event.detail));
     this.#signaling.addEventListener('state', (event) => this.#follow(event.detail));
     this.#signaling.addEventListener('message', (event) => this.#receive(event.detail));
   }
 
   /** The connection of the running session; null before open and after close. */
   get peerConnection() {
-    return this.#pc;
+    return this.#receiver.peerConnection;
   }
 
   /** The stream as the gateway last described it, or null. */
@@ -335,9 +286,10 @@ export class Viewer extends EventTarget {
     this.#enter('closed');
   }
 
-  /** Tries again at once, if the viewer waits to do so. */
+  /** Tries again at once, if the viewer waits to do so, or was refused for want of a token. */
   retryNow() {
-    this.#signaling.retryNow();
+    if (this.#status.state === 'refused' && this.#signaling.state === 'closed') this.#signaling.open();
+    else this.#signaling.retryNow();
   }
 
   /**
@@ -371,8 +323,7 @@ export class Viewer extends EventTarget {
     if (state === 'connecting' || state === 'open') performance.mark(`gateway:${state}`);
     if (state === 'open') this.#opened = true;
     if (state !== 'waiting') return;
-    clearTimeout(this.#connectTimer);
-    clearTimeout(this.#restartTimer);
+    this.#receiver.rest();
     const { code, message } = this.#reason ?? { code: this.#opened ? 'connection-lost' : 'unreachable', message: '' };
     this.#reason = null;
     this.#opened = false;
@@ -396,10 +347,11 @@ export class Viewer extends EventTarget {
         this.dispatchEvent(new CustomEvent('quality', { detail: { ...message, decisions: message.decisions ?? [] } }));
         break;
       case 'offer':
-        this.#step((pc) => this.#answer(pc, message.sdp));
+        if (this.#waited && !this.peerConnection?.remoteDescription) this.#startedAt = performance.now();
+        this.#receiver.offer(message.sdp, message.tracks);
         break;
       case 'ice-candidate':
-        this.#step((pc) => pc.addIceCandidate(message.candidate ?? undefined).catch(() => {}));
+        this.#receiver.candidate(message.candidate);
         break;
       case 'left':
         this.#lose(message.reason || 'left');
@@ -431,7 +383,15 @@ export class Viewer extends EventTarget {
     this.#lose(code, message, retryAfter[code]);
   }
 
-  #begin({ session, iceServers, iceTransportPolicy, stream }) {
+  #begin(joined) {
+    const { session, resumed, stream } = joined;
+    if (resumed) {
+      this.#session = session;
+      this.#describe(stream);
+      this.#enter(this.#receiver.connected ? 'connected' : 'joined');
+      this.#receiver.resume(this.#signaling.moved);
+      return;
+    }
     if (this.#session) {
       // media of the old session may have gone on without its socket until here
       this.#startedAt = performance.now();
@@ -443,11 +403,7 @@ export class Viewer extends EventTarget {
       this.#signaling.send('observe', { on: true });
       this.dispatchEvent(new CustomEvent('observe', { detail: true }));
     }
-    // before the offer is applied, so before candidates are gathered
-    this.#configure({
-      ...(iceServers?.length ? { iceServers } : {}),
-      ...(iceTransportPolicy === 'relay' ? { iceTransportPolicy } : {}),
-    });
+    this.#receiver.begin(joined);
     this.#enter('joined');
     this.#describe(stream);
     this.#asked = '';
@@ -457,7 +413,7 @@ export class Viewer extends EventTarget {
   }
 
   #describe(stream) {
-    if (!stream) return;
+    if (!stream || (this.#stream && stream.name !== this.#stream.name)) return; // others of the room
     this.#stream = stream;
     if (stream.state === 'absent') this.#waited = true;
     this.dispatchEvent(new CustomEvent('stream', { detail: stream }));
@@ -466,95 +422,37 @@ export class Viewer extends EventTarget {
   /** Makes the connection of the next session. */
   #renew() {
     this.#drop();
-    const pc = begun() ?? new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    this.#pc = pc;
-    if (this.#policy !== 'all') this.#configure({ iceTransportPolicy: this.#policy });
     this.#media = new MediaStream();
-    pc.onicecandidate = ({ candidate }) => {
-      // an empty candidate string is a browser's other way to say that there are no more
-      this.#signaling.send('ice-candidate', { candidate: candidate?.candidate ? candidate.toJSON() : null, session: this.#session });
-    };
-    pc.ontrack = ({ receiver }) => {
-      lowerDelay(receiver);
-      this.#gather();
-    };
-    pc.onconnectionstatechange = () => this.#watch(pc);
-  }
-
-  /** Changes the connection's configuration. @param {RTCConfiguration} changes */
-  #configure(changes) {
-    const pc = this.#pc;
-    if (pc && Object.keys(changes).length) pc.setConfiguration({ ...pc.getConfiguration(), ...changes });
+    this.#receiver.renew();
   }
 
   #drop() {
-    this.#epoch++;
     const observed = this.observing;
     this.#session = '';
     if (observed) this.dispatchEvent(new CustomEvent('observe', { detail: false }));
     this.#reported = this.#hidden = false;
     this.#hide();
     this.#waited = false;
-    clearTimeout(this.#connectTimer);
-    clearTimeout(this.#restartTimer);
-    const pc = this.#pc;
-    this.#pc = null;
-    if (pc) {
-      pc.onicecandidate = pc.ontrack = pc.onconnectionstatechange = null;
-      pc.close();
-    }
+    this.#receiver.close();
   }
 
-  /** @param {(pc: RTCPeerConnection) => Promise<unknown>} step */
-  #step(step) {
-    const epoch = this.#epoch;
-    this.#steps = this.#steps.then(async () => {
-      if (epoch !== this.#epoch || !this.#pc) return;
-      try {
-        await step(this.#pc);
-      } catch (err) {
-        if (epoch !== this.#epoch) return;
-        console.error('gateway: negotiation:', err);
-        this.dispatchEvent(new CustomEvent('error', { detail: { code: 'negotiation', message: String(err), traceId: '', fatal: false } }));
-        this.#lose('negotiation', String(err));
-      }
-    });
+  /** Negotiation or the way of the media failed for good. */
+  #fail({ code, message }) {
+    if (code === 'negotiation') this.dispatchEvent(new CustomEvent('error', { detail: { code, message, traceId: '', fatal: false } }));
+    this.#lose(code, message);
   }
 
-  async #answer(pc, sdp) {
-    const first = !pc.remoteDescription;
-    if (first && this.#waited) this.#startedAt = performance.now();
-    clearTimeout(this.#connectTimer);
-    this.#connectTimer = setTimeout(() => this.#lose('no-path'), connectWithin);
-    const early = answered(pc, sdp);
-    if (early) {
-      await early;
-      if (pc !== this.#pc) return;
-      pc.getReceivers().forEach(lowerDelay);
-      this.#watch(pc);
-    } else {
-      await pc.setRemoteDescription({ type: 'offer', sdp });
-      const answer = await pc.createAnswer();
-      await pc.setLocalDescription({ type: 'answer', sdp: inStereo(answer.sdp) });
-      if (pc !== this.#pc) return;
-      performance.mark('gateway:answer');
-      this.#signaling.send('answer', { session: this.#session, sdp: pc.localDescription.sdp });
-    }
-    this.#gather();
-    if (pc.connectionState === 'connected' && pc.iceConnectionState !== 'disconnected') clearTimeout(this.#connectTimer);
-    const refused = /^m=video 0 /m.test(pc.localDescription.sdp) && !/^m=video 0 /m.test(sdp);
-    if (refused) {
-      const codec = this.#stream?.tracks?.find((track) => track.kind === 'video')?.codec ?? 'its codec';
-      this.#lose('codec-unsupported', `this browser can't decode ${codec}`, retryAfter['codec-unsupported']);
-    }
+  /** @param {{ kind: string }[]} refused sections of the offer */
+  #cannot(refused) {
+    if (!refused.some(({ kind }) => kind === 'video')) return;
+    const codec = this.#stream?.tracks?.find((track) => track.kind === 'video')?.codec ?? 'its codec';
+    this.#lose('codec-unsupported', `this browser can't decode ${codec}`, retryAfter['codec-unsupported']);
   }
 
   /** Brings the MediaStream in line with what is received, and tells when that changed. */
   #gather() {
     const media = this.#media;
-    const receiving = this.#pc.getTransceivers().filter((t) => !t.stopped && /recv/.test(t.currentDirection ?? t.direction));
-    // before the answer a transceiver that was just offered counts too: the first frame should not wait for a round trip
-    const tracks = new Set(receiving.map((t) => t.receiver.track));
+    const tracks = new Set(this.#receiver.incoming.map(({ track }) => track));
     let changed = false;
     for (const track of media.getTracks()) {
       if (tracks.has(track)) continue;
@@ -567,31 +465,6 @@ export class Viewer extends EventTarget {
       changed = true;
     }
     if (changed) this.dispatchEvent(new CustomEvent('media', { detail: media }));
-  }
-
-  /** Answers changes of the connection's state. @param {RTCPeerConnection} pc */
-  #watch(pc) {
-    clearTimeout(this.#restartTimer);
-    switch (pc.connectionState) {
-      case 'connected':
-        clearTimeout(this.#connectTimer);
-        performance.mark('gateway:connected');
-        this.#enter('connected');
-        break;
-      case 'disconnected':
-        this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
-        break;
-      case 'failed':
-        this.#lose('connection-lost');
-        break;
-    }
-  }
-
-  #restart() {
-    if (!this.#signaling.send('restart-ice')) return;
-    this.#enter('interrupted');
-    clearTimeout(this.#connectTimer);
-    this.#connectTimer = setTimeout(() => this.#lose('connection-lost'), connectWithin);
   }
 
   #hide = () => {
@@ -610,10 +483,4 @@ export class Viewer extends EventTarget {
     this.#signaling.open();
     this.#renew();
   };
-}
-
-/** Asks for the shortest jitter buffer that the browser has. @param {RTCRtpReceiver} receiver */
-function lowerDelay(receiver) {
-  if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
-  else if ('playoutDelayHint' in receiver) receiver.playoutDelayHint = 0;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { signIn, takeToken } from './access.js';
 import { About } from './about.js';
 import './player.js';
 
@@ -16,8 +17,15 @@ player.toggleAttribute('stats', options.has('stats'));
 if (options.has('relay')) player.setAttribute('ice-transport-policy', 'relay');
 player.rendition = options.get('rendition') ?? 'auto';
 player.startedAt = 0;
-player.setAttribute('src', location.origin + location.pathname);
+const play = () => player.setAttribute('src', location.origin + location.pathname);
+if (location.hash.includes('token=')) takeToken().then(play); // what is wrong with it the card to sign in says soon enough
+else play();
 
+player.addEventListener('error', async ({ detail: { code } }) => {
+  if (!['unauthorized', 'token-expired'].includes(code) || self !== top) return; // in a frame the page around it sees to it
+  await signIn(code === 'token-expired' ? 'Your access has expired. Ask for a new link, or sign in again.' : undefined);
+  player.retryNow();
+});
 player.addEventListener('state', () => {
   document.title = `${player.stream?.title || decodeURIComponent(name)} · gateway`;
 });

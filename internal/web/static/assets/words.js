@@ -71,6 +71,18 @@ export function viewerWords({ state, code, message }, room, host) {
       };
     case 'too-many-viewers':
       return { title: 'All places are taken', detail: said || 'The gateway serves as many viewers as it may.', tone: 'calm', ...again };
+    case 'unauthorized':
+      return { title: 'Sign in to watch', detail: 'This gateway shows its streams to those who have a link, a token or a name and password.', tone: 'calm', action: 'retry' };
+    case 'token-expired':
+      return { title: 'Your access has expired', detail: 'Ask for a new link, or sign in again.', tone: 'calm', action: 'retry' };
+    case 'forbidden':
+      return { title: 'You may not see this', detail: said || 'Your access doesn’t extend to it.', tone: 'calm', ...again };
+    case 'room-closed':
+      return { title: 'The room is closed', detail: said || 'Somebody who may has closed it.', tone: 'calm', action: 'retry' };
+    case 'room-locked':
+      return { title: 'The room is locked', detail: 'Ask somebody inside to unlock it. You come in as soon as it is.', tone: 'calm', ...again };
+    case 'room-full':
+      return { title: 'The room is full', detail: said || 'You come in as soon as a place is free.', tone: 'calm', ...again };
     case 'rate-limited':
       return { title: 'Too many messages', detail: 'The gateway asked this page to slow down.', tone: 'fault', ...again };
     case 'unsupported-version':

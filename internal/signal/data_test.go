@@ -1,0 +1,154 @@
+package signal
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/room"
+	"gateway/internal/rtc"
+)
+
+// wired is a client with data channels.
+type wired struct {
+	*conversation
+	id       string
+	channels map[string]*webrtc.DataChannel
+	got      chan webrtc.DataChannelMessage
+}
+
+// wire opens the data channels of a client who is in a room.
+func wire(t *testing.T, c *conversation, p *peer, id string) *wired {
+	t.Helper()
+	w := &wired{conversation: c, id: id, channels: map[string]*webrtc.DataChannel{}, got: make(chan webrtc.DataChannelMessage, 100)}
+	open := make(chan *webrtc.DataChannel, 2)
+	p.pc.OnDataChannel(func(ch *webrtc.DataChannel) {
+		ch.OnMessage(func(m webrtc.DataChannelMessage) { w.got <- m })
+		ch.OnOpen(func() { open <- ch })
+	})
+	c.say(map[string]any{"type": "open-data", "requestId": "d"})
+	offer := c.hear("offer")
+	for offer["requestId"] != "d" { // the stream's own
+		p.negotiate(c, offer)
+		offer = c.hear("offer")
+	}
+	p.negotiate(c, offer)
+	for range 2 {
+		select {
+		case ch := <-open:
+			w.channels[ch.Label()] = ch
+		case <-time.After(patience):
+			t.Fatal("no data channel")
+		}
+	}
+	return w
+}
+
+func (w *wired) next(t *testing.T) webrtc.DataChannelMessage {
+	t.Helper()
+	select {
+	case m := <-w.got:
+		return m
+	case <-time.After(patience):
+		t.Fatal("no data message")
+		panic("unreachable")
+	}
+}
+
+func (w *wired) text(t *testing.T, text string) {
+	t.Helper()
+	if err := w.channels["reliable"].SendText(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDataReachesOthersOfTheRoom(t *testing.T) {
+	g := newGateway(t)
+	var all []*wired
+	for i := range 3 {
+		c, p := g.dial(t), newPeer(t)
+		joined := c.join("test")
+		if i > 0 { // the first one watches nothing before
+			p.negotiate(c, c.hear("offer"))
+		}
+		all = append(all, wire(t, c, p, joined["userId"].(string)))
+	}
+	a, b, c := all[0], all[1], all[2]
+
+	a.text(t, `{"data": {"speed": 3}}`)
+	for _, w := range []*wired{b, c} {
+		var e envelope
+		if m := w.next(t); !m.IsString || json.Unmarshal(m.Data, &e) != nil || e.UserID != a.id || string(e.Data) != `{"speed":3}` {
+			t.Errorf("%s", m.Data)
+		}
+	}
+	a.text(t, fmt.Sprintf(`{"target": %q, "data": 1}`, c.id))
+	if m := c.next(t); !strings.Contains(string(m.Data), `"data":1`) {
+		t.Errorf("%s", m.Data)
+	}
+	message := append([]byte{byte(len(a.id))}, a.id...)
+	if err := b.channels["lossy"].Send(append(message, 0, 255)); err != nil {
+		t.Fatal(err)
+	}
+	if m := a.next(t); m.IsString || string(m.Data) != string(rune(len(b.id)))+b.id+"\x00\xff" {
+		t.Errorf("%q", m.Data)
+	}
+	if len(b.got)+len(c.got)+len(a.got) != 0 {
+		t.Error("somebody got what was for another")
+	}
+
+	for text, code := range map[string]string{
+		`{"data": 1, "target": "nobody"}`: "unknown-target",
+		`{"target": "x"}`:                 "bad-message",
+		`{"data": 1} {"data": 2}`:         "bad-message",
+		`{"data": 1, "userId": "me"}`:     "bad-message",
+		`no`:                              "bad-message",
+	} {
+		a.text(t, text)
+		if e := a.hear("error"); e["code"] != code || e["fatal"] != false {
+			t.Errorf("%s: %v", text, e)
+		}
+	}
+	a.say(map[string]any{"type": "open-data"})
+	if e := a.hear("error"); e["code"] != "bad-state" {
+		t.Errorf("asked twice: %v", e)
+	}
+	for range dataStrike {
+		a.text(t, "no")
+	}
+	for e := a.hear("error"); e["code"] != "rate-limited"; e = a.hear("error") {
+	}
+	b.text(t, `{"data": "still here"}`)
+	c.next(t)
+}
+
+func FuzzUnpackData(f *testing.F) {
+	f.Add(true, []byte(`{"target": "x", "data": [1]}`))
+	f.Add(false, []byte("\x01xabc"))
+	f.Add(false, []byte{})
+	f.Fuzz(func(t *testing.T, text bool, payload []byte) {
+		target, body, err := unpackData(rtc.Data{Text: text, Payload: payload})
+		if err != nil {
+			return
+		}
+		if len(target) > maxUserID || text && !json.Valid(body) {
+			t.Fatalf("%q, %q", target, body)
+		}
+		packed := packData(target, room.Data{JSON: text, Payload: body})
+		if text {
+			var e envelope
+			if err := json.Unmarshal(packed.Payload, &e); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		again, same, err := unpackData(packed)
+		if err != nil || again != target || string(same) != string(body) {
+			t.Fatalf("%q, %q, %v", again, same, err)
+		}
+	})
+}
