@@ -61,6 +61,7 @@ type Authority struct {
 	now     func() time.Time
 	logins  *throttle
 	hashing chan struct{} // a place for each password that is checked at a time
+	waiting chan struct{} // and for each login that waits for one
 }
 
 // New makes an authority, and its state folder with the gateway's own key and
@@ -75,7 +76,7 @@ func New(o Options) (*Authority, error) {
 		a.open = true
 		return a, nil
 	}
-	a.logins, a.hashing = newThrottle(a.now), make(chan struct{}, hashesAtATime)
+	a.logins, a.hashing, a.waiting = newThrottle(a.now), make(chan struct{}, hashesAtATime), make(chan struct{}, loginsAtATime)
 	var err error
 	if a.state, err = openStore(o.State); err != nil {
 		return nil, err
@@ -103,6 +104,17 @@ func (a *Authority) AdminToken() string { return a.admin }
 
 // AdminTokenFile is the path of the file that holds AdminToken.
 func (a *Authority) AdminTokenFile() string { return a.state.path(adminFile) }
+
+// Reload reads the key files of others again. Where it can't, it says so in the log,
+// and the keys from before hold.
+func (a *Authority) Reload() {
+	if a.others == nil {
+		return
+	}
+	if err := a.others.read(); err != nil {
+		a.log.Error("keys not read again: those from before hold", "err", err)
+	}
+}
 
 // Authenticate tells what a token grants. Errors are ErrUnauthorized, with words
 // that its bearer may read.
@@ -276,6 +288,12 @@ func (a *Authority) Login(ctx context.Context, address, name, password string) (
 		return "", errors.New("nobody logs in: auth.mode is none")
 	}
 	if !a.logins.allow("address "+address, addressRate) || !a.logins.allow("user "+name, userRate) {
+		return "", ErrThrottled
+	}
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default: // from many addresses: those who are known already aren't held up by them
 		return "", ErrThrottled
 	}
 	user, known := a.users[name]

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -33,8 +34,9 @@ type key struct {
 
 // others are those whose tokens are taken beside the gateway's own.
 type others struct {
-	keys   []key   // of files
-	set    *keySet // nil: none
+	files  []string
+	keys   atomic.Pointer[[]key] // of files
+	set    *keySet               // nil: none
 	parser *jwt.Parser
 	now    func() time.Time
 }
@@ -43,13 +45,9 @@ type others struct {
 var methods = []string{"EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"}
 
 func newOthers(c *config.Auth, log *slog.Logger, now func() time.Time) (*others, error) {
-	o := &others{now: now}
-	for _, path := range c.Keys {
-		k, err := readKey(path)
-		if err != nil {
-			return nil, fmt.Errorf("auth.keys: %w", err)
-		}
-		o.keys = append(o.keys, k)
+	o := &others{files: c.Keys, now: now}
+	if err := o.read(); err != nil {
+		return nil, err
 	}
 	if c.JWKS != "" {
 		o.set = newKeySet(c.JWKS, log, now)
@@ -65,6 +63,20 @@ func newOthers(c *config.Auth, log *slog.Logger, now func() time.Time) (*others,
 	}
 	o.parser = jwt.NewParser(options...)
 	return o, nil
+}
+
+// read reads the key files. With an error the keys that were read before hold.
+func (o *others) read() error {
+	var keys []key
+	for _, path := range o.files {
+		k, err := readKey(path)
+		if err != nil {
+			return fmt.Errorf("auth.keys: %w", err)
+		}
+		keys = append(keys, k)
+	}
+	o.keys.Store(&keys)
+	return nil
 }
 
 // authenticate checks a token that others have signed.
@@ -98,7 +110,7 @@ func (o *others) find(ctx context.Context, kid, alg string) (jwt.VerificationKey
 			}
 		}
 	}
-	pick(o.keys)
+	pick(*o.keys.Load())
 	if o.set != nil && len(set.Keys) == 0 {
 		keys, err := o.set.get(ctx, kid)
 		if err != nil {

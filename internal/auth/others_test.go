@@ -156,6 +156,33 @@ func TestTokensOfOthersThatAreWrongAreRefused(t *testing.T) {
 	}
 }
 
+func TestKeyFilesAreReadAgain(t *testing.T) {
+	c := newClock()
+	path := filepath.Join(t.TempDir(), "portal.key")
+	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(one)
+	a := authority(t, c, config.Auth{Mode: config.AuthJWT, Keys: []string{path}})
+	good := func(secret string) bool {
+		_, err := a.Authenticate(t.Context(), forge(t, jwt.SigningMethodHS256, []byte(secret), nil, claimsUntil(c.now().Add(time.Hour))))
+		return err == nil
+	}
+	for _, step := range []struct {
+		text     string
+		one, two bool
+	}{{one, true, false}, {two, false, true}, {"bad", false, true}} {
+		write(step.text)
+		if a.Reload(); good(one) != step.one || good(two) != step.two {
+			t.Errorf("with %q: %v %v", step.text, good(one), good(two))
+		}
+	}
+	authority(t, c, config.Auth{}).Reload() // nothing to read
+}
+
 func TestKeyFilesThatAreWrongAreExplained(t *testing.T) {
 	dir := t.TempDir()
 	small := must(rsa.GenerateKey(rand.Reader, 1024))

@@ -1,13 +1,16 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"gateway/internal/auth"
+	"gateway/internal/config"
 )
 
 // row is one thing that the gateway answers over HTTP. The table of rows is all
@@ -30,8 +33,8 @@ func (r row) path() string {
 // need is what a request has to bring. The zero need is met by nobody.
 type need struct {
 	by     admission
-	action auth.Action // by grant: that it has to allow; "": any grant will do, and the handler looks closer
-	stream bool        // on the stream {name}, in the room of its name; else on the gateway itself
+	action auth.Action // by grant: that it has to allow; "": any will do, and the handler looks closer
+	on     string      // where: "" on the gateway itself, "room" in the room {room}, "stream" on the stream {name}
 }
 
 type admission uint8
@@ -47,10 +50,12 @@ var (
 	anyone  = need{by: byAnyone}
 	handler = need{by: byHandler}
 	someone = need{by: byGrant}
+	inRoom  = need{by: byGrant, on: "room"} // who may anything in the room {room}
 )
 
 func may(action auth.Action) need         { return need{by: byGrant, action: action} }
-func mayOnStream(action auth.Action) need { return need{by: byGrant, action: action, stream: true} }
+func mayInRoom(action auth.Action) need   { return need{by: byGrant, action: action, on: "room"} }
+func mayOnStream(action auth.Action) need { return need{by: byGrant, action: action, on: "stream"} }
 
 // served is the table as a handler.
 func (g *Gateway) served(table []row) *http.ServeMux {
@@ -84,16 +89,35 @@ func (g *Gateway) admit(n need, next http.Handler) http.Handler {
 			g.unauthorized(w, r, err)
 			return
 		}
-		name := ""
-		if n.stream {
-			name = r.PathValue("name")
-		}
-		if n.action != "" && !grant.May(n.action, name, name) {
-			deny(w, r, "this takes a grant to "+string(n.action))
+		if !g.allows(grant, n, r) {
+			deny(w, r, "this takes a grant to "+cmp.Or(string(n.action), "do anything in this room"))
 			return
 		}
 		w.Header().Add("Vary", "Authorization, Cookie")
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, grant)))
+	})
+}
+
+// allows tells whether a grant allows the action of a row where the request is about.
+func (g *Gateway) allows(grant *auth.Grant, n need, r *http.Request) bool {
+	switch name := r.PathValue("name"); n.on {
+	case "stream":
+		return name != "" && g.mayOn(grant, n.action, name)
+	case "room":
+		room := r.PathValue("room")
+		if n.action == "" {
+			return room != "" && len(grant.In(room)) > 0
+		}
+		return room != "" && grant.May(n.action, room, "")
+	}
+	return n.action == "" || grant.May(n.action, "", "")
+}
+
+// mayOn tells whether a grant allows an action on a stream: in its own room, and to
+// watch it also in another room that offers it.
+func (g *Gateway) mayOn(grant *auth.Grant, action auth.Action, name string) bool {
+	return grant.May(action, name, name) || action == auth.Watch && slices.ContainsFunc(g.conf.Rooms, func(r config.Room) bool {
+		return slices.Contains(r.Streams, name) && grant.May(action, r.Name, name)
 	})
 }
 

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,9 +29,11 @@ type house struct {
 
 const annasPassword = "correct horse"
 
+var annasHash = sync.OnceValues(func() (string, error) { return auth.HashPassword(annasPassword) })
+
 func newHouse(t *testing.T, conf string) *house {
 	t.Helper()
-	hash, err := auth.HashPassword(annasPassword)
+	hash, err := annasHash()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +41,7 @@ func newHouse(t *testing.T, conf string) *house {
 	write(t, filepath.Join(pipelines, "red.yaml"), small)
 	write(t, filepath.Join(pipelines, "blue.yaml"), strings.Replace(small, "red", "blue", 1))
 	write(t, filepath.Join(pipelines, "bad.yaml"), "sauce: videotestsrc\n")
-	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth:\n  users:\n    anna:\n      password: "+hash+"\n      role: host\n      rooms: [red]\n"+conf)
+	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth:\n  users:\n    anna:\n      password: "+hash+"\n      role: host\n      rooms: [red]\nrooms: {hall: {streams: [red]}}\n"+conf)
 	return startHouse(t, dir, pipelines)
 }
 
@@ -108,26 +113,35 @@ var permissions = map[string]struct {
 	"GET /readyz":  {"GET", "/readyz", "", everyone},
 	"GET /metrics": {"GET", "/metrics", "", "admin only-administer"},
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
-	"/whep/":       {"POST", "/whep/red", recvonly, redWatchers},
+	"/whep/":       {"POST", "/whep/red", recvonly, ofRed},
 
-	"/api/":                                {"GET", "/api/nothing", "", anybody},
-	"GET /api/session":                     {"GET", "/api/session", "", anybody},
-	"POST /api/session":                    {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
-	"DELETE /api/session":                  {"DELETE", "/api/session", "", everyone},
-	"POST /api/shares":                     {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
-	"GET /api/streams":                     {"GET", "/api/streams", "", anybody},
-	"GET /api/streams/{name}":              {"GET", "/api/streams/red", "", redWatchers},
-	"GET /api/streams/{name}/snapshot.jpg": {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
-	"GET /api/streams/{name}/viewers":      {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
-	"POST /api/reload":                     {"POST", "/api/reload", "", "admin only-administer"},
+	"/whip/": {"POST", "/whip/red", recvonly, "publisher host admin publisher-of-red host-of-red admin-of-red only-publish"},
+
+	"/api/":                                        {"GET", "/api/nothing", "", anybody},
+	"GET /api/session":                             {"GET", "/api/session", "", anybody},
+	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
+	"DELETE /api/session":                          {"DELETE", "/api/session", "", everyone},
+	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
+	"GET /api/streams":                             {"GET", "/api/streams", "", anybody},
+	"GET /api/streams/{name}":                      {"GET", "/api/streams/red", "", redWatchers},
+	"GET /api/streams/{name}/snapshot.jpg":         {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
+	"GET /api/streams/{name}/viewers":              {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
+	"GET /api/rooms":                               {"GET", "/api/rooms", "", anybody},
+	"GET /api/rooms/{room}":                        {"GET", "/api/rooms/red", "", anythingInRed},
+	"POST /api/rooms/{room}/close":                 {"POST", "/api/rooms/nowhere/close", "", "host admin only-moderate"},
+	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/hall/open", "", "admin only-administer"},
+	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/none", "", "host host-of-red admin admin-of-red only-moderate"},
+	"POST /api/reload":                             {"POST", "/api/reload", "", "admin only-administer"},
 }
 
 const (
 	everyone = "everyone"
 	anybody  = "anybody" // with a grant
 	// a grant of one stream of red, named red, reaches it too
-	redWatchers = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
-	recvonly    = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
+	ofRed         = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
+	redWatchers   = ofRed + " viewer-of-hall" // which offers red
+	anythingInRed = ofRed + " viewer-of-other-in-red only-publish only-relay only-control only-moderate only-administer viewer-of-stream-blue"
+	recvonly      = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
 		"a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n" +
 		"a=fingerprint:sha-256 00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00\r\n" +
 		"a=setup:actpass\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n"
@@ -139,6 +153,7 @@ func callers() map[string]*auth.Grant {
 		"viewer-of-stream-red":   {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"red"}},
 		"viewer-of-stream-blue":  {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"blue"}},
 		"viewer-of-other-in-red": {Role: auth.Viewer, Rooms: []string{"red"}, Streams: []string{"other"}},
+		"viewer-of-hall":         {Role: auth.Viewer, Rooms: []string{"hall"}},
 		"of-nothing":             {Role: auth.Admin, Can: []auth.Action{}, Rooms: []string{"*"}},
 	}
 	for _, role := range auth.Roles {
@@ -174,7 +189,7 @@ func TestEveryRouteTakesWhatItShould(t *testing.T) {
 			if token != "" {
 				header = []string{"Authorization", "Bearer " + token}
 			}
-			if strings.HasPrefix(p.path, "/whep/") {
+			if p.body == recvonly {
 				header = append(header, "Content-Type", "application/sdp")
 			}
 			answer, body := ask(t, p.method, h.url+p.path, p.body, header...)
@@ -217,6 +232,33 @@ func TestEveryRouteTakesWhatItShould(t *testing.T) {
 	}
 }
 
+func TestOddRequestsAreNoWayAround(t *testing.T) {
+	h := newHouse(t, "")
+	addr := strings.TrimPrefix(h.url, "http://")
+	for _, line := range []string{
+		"GET //metrics", "GET /./metrics", "GET /x/../metrics", "GET /%6detrics", "GET /metrics/", "GET /METRICS", "GET /metrics%00", "GET /metrics;x", "GET /metrics?token=" + h.auth.AdminToken(),
+		"GET http://" + addr + "/metrics", "GET http://localhost//api/streams", "HEAD /metrics", "OPTIONS /metrics", "POST /metrics", "PROPFIND /api/streams",
+		"GET /api/streams/red%2f..%2fblue", "GET /api/streams/", "GET /api/streams//", "GET /api/streams/.", "GET /api/streams/%2e%2e", "GET /api/streams/%2A", "GET /api/streams/*",
+		"GET /api/streams/red/viewers/", "HEAD /api/streams/red", "POST /api/reload/", "PUT /api/reload", "GET /whep/../metrics", "GET /healthz/../metrics", "GET /healthz/metrics", "GET /readyz%2f..%2fmetrics",
+	} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nX-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /metrics\r\nX-HTTP-Method-Override: GET\r\n\r\n", line, addr)
+		answer, err := io.ReadAll(c)
+		c.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(answer)
+		status, _, _ := strings.Cut(strings.TrimPrefix(text, "HTTP/1.1 "), " ")
+		if strings.HasPrefix(status, "2") && !strings.Contains(text, "text/html") || strings.Contains(text, "gateway_build_info") || strings.Contains(text, `"tracks"`) {
+			t.Errorf("%s: %s", line, text)
+		}
+	}
+}
+
 // What has no row isn't served, and a row that says nothing is served to nobody.
 func TestNothingIsServedByDefault(t *testing.T) {
 	h := newHouse(t, "")
@@ -250,7 +292,7 @@ func (r *recorder) WriteHeader(status int) { r.status = status }
 func TestListsShowWhatMayBeWatched(t *testing.T) {
 	h := newHouse(t, "")
 	for caller, want := range map[string]string{
-		"admin": "blue red problems", "viewer": "blue red", "viewer-of-red": "red", "admin-of-blue": "blue", "viewer-of-stream-red": "red", "only-publish": "", "of-nothing": "",
+		"admin": "blue red problems", "viewer": "blue red", "viewer-of-red": "red", "admin-of-blue": "blue", "viewer-of-stream-red": "red", "viewer-of-hall": "red", "only-publish": "", "of-nothing": "",
 	} {
 		_, body := ask(t, "GET", h.url+"/api/streams", "", "Authorization", "Bearer "+h.token(t, callers()[caller]))
 		var list struct {

@@ -163,9 +163,10 @@ func (g *Gateway) Serve(ctx context.Context) error {
 }
 
 // Reload brings the streams in line with the files of the pipelines folder now,
-// those included that were refused before, and reads the certificate's files. It
-// blocks until that is decided.
+// those included that were refused before, and reads the files of the certificate
+// and of the keys of others. It blocks until that is decided.
 func (g *Gateway) Reload() {
+	g.auth.Reload()
 	if g.https != nil {
 		g.https.Reload()
 	}

@@ -43,6 +43,7 @@ func (g *Gateway) table() []row {
 		{"GET /metrics", may(auth.Administer), promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{})},
 		{"GET /ws", handler, g.signal.WebSocket()},
 		{"/whep/", handler, g.signal.WHEP()},
+		{"/whip/", handler, g.signal.WHIP()},
 
 		{"/api/", someone, f(notFound)},
 		{"GET /api/session", someone, f(g.whoAmI)},
@@ -54,10 +55,10 @@ func (g *Gateway) table() []row {
 		{"GET /api/streams/{name}/snapshot.jpg", mayOnStream(auth.Watch), f(g.snapshot)},
 		{"GET /api/streams/{name}/viewers", mayOnStream(auth.Moderate), f(g.listViewers)},
 		{"GET /api/rooms", someone, f(g.listRooms)}, // those in which anything is granted
-		{"GET /api/rooms/{room}", someone, f(g.oneRoom)},
-		{"POST /api/rooms/{room}/close", someone, f(g.closeRoom)},                      // who moderates it
-		{"POST /api/rooms/{room}/open", someone, f(g.openRoom)},                        // who administers it
-		{"DELETE /api/rooms/{room}/participants/{user}", someone, f(g.removeFromRoom)}, // who moderates it
+		{"GET /api/rooms/{room}", inRoom, f(g.oneRoom)},
+		{"POST /api/rooms/{room}/close", mayInRoom(auth.Moderate), f(g.closeRoom)},
+		{"POST /api/rooms/{room}/open", mayInRoom(auth.Administer), f(g.openRoom)},
+		{"DELETE /api/rooms/{room}/participants/{user}", mayInRoom(auth.Moderate), f(g.removeFromRoom)},
 		{"POST /api/reload", may(auth.Administer), f(g.reload)},
 	}
 }
@@ -113,7 +114,7 @@ func (g *Gateway) listStreams(w http.ResponseWriter, r *http.Request) {
 		answer.Problems = g.streams.problems()
 	}
 	for _, s := range g.streams.list() {
-		if grant.May(auth.Watch, s.Name(), s.Name()) {
+		if g.mayOn(grant, auth.Watch, s.Name()) {
 			answer.Streams = append(answer.Streams, brief(s.Info()))
 		}
 	}

@@ -161,12 +161,12 @@ func (r *Rooms) RemoveFrom(id, user string, grant *auth.Grant) error {
 func (r *Rooms) command(id string, grant *auth.Grant, a auth.Action, f func(*room) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !grant.May(a, id, "") {
+		return fmt.Errorf("%w: it takes %s in %.64q", ErrForbidden, a, id)
+	}
 	one := r.find(id)
-	switch {
-	case one == nil || !anything(grant, id):
+	if one == nil {
 		return fmt.Errorf("%w: %.64q", ErrNotFound, id)
-	case !grant.May(a, id, ""):
-		return fmt.Errorf("%w: it takes %s in %q", ErrForbidden, a, id)
 	}
 	return f(one)
 }

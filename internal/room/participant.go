@@ -404,8 +404,8 @@ func (p *Participant) away() {
 }
 
 // Back notes that the connection is there again.
-func (p *Participant) Back() error {
-	return p.do(func(*room) error {
+func (p *Participant) Back() {
+	_ = p.do(func(*room) error {
 		if p.absent {
 			p.stop()
 			p.changed()

@@ -296,13 +296,16 @@ func (r *Rooms) List(grant *auth.Grant) []Summary {
 	return list
 }
 
-// Room tells of one room, and who is there if the grant lets that be seen.
-// ErrNotFound also says that the grant allows nothing there.
+// Room tells of one room, and who is there if the grant lets that be seen. Errors:
+// ErrForbidden, also where there is no such room, and ErrNotFound.
 func (r *Rooms) Room(id string, grant *auth.Grant) (Summary, []Profile, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !anything(grant, id) {
+		return Summary{}, nil, fmt.Errorf("%w: nothing is granted in %.64q", ErrForbidden, id)
+	}
 	one := r.find(id)
-	if one == nil || !anything(grant, id) {
+	if one == nil {
 		return Summary{}, nil, fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	}
 	var people []Profile

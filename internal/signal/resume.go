@@ -176,9 +176,7 @@ func (x *session) resume(ctx context.Context, m request, c *socket) bool {
 		x.parked.Stop()
 		x.parked = nil
 	}
-	if x.place.Back() != nil {
-		return false // sent away just now
-	}
+	x.place.Back() // who has been sent away meanwhile hears of it
 	x.log.InfoContext(ctx, "session is taken up again", "trace_id", c.trace)
 	return true
 }

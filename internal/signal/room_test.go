@@ -147,11 +147,19 @@ func TestThoseWhoTakePartSeeWhoComesAndGoes(t *testing.T) {
 	viewer.say(map[string]any{"type": "leave"})
 	viewer.hear("left")
 	host.about("participant-left", v["userId"])
-	publisher.conn.NetConn().Close() // it may come back
+	publisher.conn.Close()
 	if f := host.about("participant-changed", p["userId"]); f["absent"] != true {
-		t.Errorf("the host sees %v", f)
+		t.Errorf("the host sees %v of one whose socket is lost", f)
 	}
-	host.say(map[string]any{"type": "remove", "target": p["userId"]})
+	back := g.dial(t)
+	back.say(map[string]any{"type": "join", "roomId": "house", "version": 1, "resume": p["session"], "seq": 0})
+	if m := back.hear("joined"); m["resumed"] != true || len(words(m["participants"])) != 2 {
+		t.Errorf("got %v", m)
+	}
+	if f := host.about("participant-changed", p["userId"]); f["absent"] != nil {
+		t.Errorf("the host sees %v of one who came back", f)
+	}
+	back.say(map[string]any{"type": "leave"})
 	if f := host.about("participant-left", p["userId"]); f["name"] != "PUBLISHER" {
 		t.Errorf("the host sees %v", f)
 	}
@@ -213,11 +221,12 @@ func TestRoomsAreMadeForWhoMayAndAsks(t *testing.T) {
 	if code := g.refusedAs(t, "host", "new"); code != "not-found" {
 		t.Errorf("a room that nobody asked to be made: %s", code)
 	}
-	for token, want := range map[string]string{"publisher": "error", "host": "joined"} {
+	for _, x := range [][2]string{{"publisher", "error"}, {"host", "joined"}} {
 		c := g.dial(t)
-		c.say(map[string]any{"type": "join", "roomId": "new", "version": 1, "token": token, "create": true})
-		c.hear(want)
+		c.say(map[string]any{"type": "join", "roomId": "new", "version": 1, "token": x[0], "create": true})
+		c.hear(x[1])
 	}
+	g.as(t, "viewer", "new")
 }
 
 func TestHostsModerate(t *testing.T) {

@@ -61,7 +61,6 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	} {
 		g.add(t, name, tracks...)
 	}
-	g.sources["away"].absent = true
 	for _, f := range change {
 		f(conf, new(timing))
 	}
@@ -78,6 +77,7 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	mux := http.NewServeMux()
 	mux.Handle("/ws", g.WebSocket())
 	mux.Handle("/whep/", g.WHEP())
+	mux.Handle("/whip/", g.WHIP())
 	g.http = httptest.NewServer(Trace(mux, log))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -96,7 +96,7 @@ func testLogger(t *testing.T) *slog.Logger {
 
 // add makes a stream.
 func (g *gateway) add(t *testing.T, name string, tracks ...media.Track) {
-	src := &source{tracks: tracks}
+	src := &source{tracks: tracks, absent: name == "away"}
 	s := stream.New(&config.Stream{Name: name, Title: "The " + name, OnDemand: true, Sync: "av"}, src, testLogger(t))
 	g.sources[name], g.streams[name] = src, s
 	t.Cleanup(func() { s.Close() })

@@ -20,7 +20,7 @@ import (
 func (g *gateway) openPlan() {
 	var rooms []config.Room
 	for _, name := range append(slices.Collect(maps.Keys(g.streams)), "house") {
-		r := config.Room{Name: name}
+		r := config.Room{Name: name, DepartureTimeout: 30 * time.Second}
 		for stream := range g.streams {
 			r.Streams = append(r.Streams, stream)
 		}
@@ -87,6 +87,12 @@ func (p *tiles) shows(codec string, mids ...string) {
 
 // until answers offers until a message fits, and returns it.
 func (p *tiles) until(c *conversation, what string, fits func(m map[string]any) bool) map[string]any {
+	p.t.Helper()
+	return p.within(patience, c, what, fits)
+}
+
+// within is until with another patience.
+func (p *tiles) within(patience time.Duration, c *conversation, what string, fits func(m map[string]any) bool) map[string]any {
 	p.t.Helper()
 	deadline := time.After(patience)
 	var before []string
@@ -254,7 +260,7 @@ func TestWatchThatCannotBeDecodedIsRefusedAlone(t *testing.T) {
 func TestWatchIsBounded(t *testing.T) {
 	g := newGateway(t)
 	st := g.streams["test"]
-	tiles := config.Room{Name: "tiles"}
+	tiles := config.Room{Name: "tiles", DepartureTimeout: 30 * time.Second}
 	for i := range maxWatched {
 		tiles.Streams = append(tiles.Streams, fmt.Sprintf("tile-%d", i))
 	}
