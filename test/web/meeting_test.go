@@ -180,6 +180,15 @@ func TestPublishedOverTheGateway(t *testing.T) {
 	ann.until(t, "document.querySelectorAll('.tile.pictured').length === 3")
 	ben.click(t, ".camera")
 	ann.moving(t, 4)
+	// a host stops his picture, and lets it be seen again: only she can
+	ann.eval(t, "(window.ben = [...gatewayRoom.room.participants.values()].find((p) => p.name === 'Ben').userId, gatewayRoom.room.mute(ben, 'video', true), 0)", nil)
+	ben.until(t, "document.querySelector('.camera').matches('.forced') && document.querySelector('#toasts').innerText.includes('A host has muted your picture')")
+	ann.until(t, "document.querySelectorAll('.tile.pictured').length === 3")
+	ben.click(t, ".camera")
+	ben.until(t, "document.querySelector('#toasts').innerText.includes('Only a host can lift that')")
+	ann.eval(t, "(gatewayRoom.room.mute(ben, 'video', false), 0)", nil)
+	ben.until(t, "document.querySelector('.camera').matches('.on')")
+	ann.moving(t, 4)
 	// Ann reloads; Ben keeps his connection and what comes on it
 	ben.eval(t, "(window.kept = gatewayRoom.room.peerConnection, window.door = gatewayRoom.tiles.get('door').video, 0)", nil)
 	rig.Check(t, ann.page.Navigate(ann.ctx, g.URL("/room/hall?name=Ann")))
