@@ -61,6 +61,7 @@ type Authority struct {
 	now     func() time.Time
 	logins  *throttle
 	hashing chan struct{} // a place for each password that is checked at a time
+	waiting chan struct{} // and for each login that waits for one
 }
 
 // New makes an authority, and its state folder with the gateway's own key and
@@ -75,7 +76,7 @@ func New(o Options) (*Authority, error) {
 		a.open = true
 		return a, nil
 	}
-	a.logins, a.hashing = newThrottle(a.now), make(chan struct{}, hashesAtATime)
+	a.logins, a.hashing, a.waiting = newThrottle(a.now), make(chan struct{}, hashesAtATime), make(chan struct{}, loginsAtATime)
 	var err error
 	if a.state, err = openStore(o.State); err != nil {
 		return nil, err
@@ -287,6 +288,12 @@ func (a *Authority) Login(ctx context.Context, address, name, password string) (
 		return "", errors.New("nobody logs in: auth.mode is none")
 	}
 	if !a.logins.allow("address "+address, addressRate) || !a.logins.allow("user "+name, userRate) {
+		return "", ErrThrottled
+	}
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default: // from many addresses: those who are known already aren't held up by them
 		return "", ErrThrottled
 	}
 	user, known := a.users[name]

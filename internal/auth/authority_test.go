@@ -682,6 +682,12 @@ func TestLoginWaitsNoLongerThanItsCaller(t *testing.T) {
 	if _, err := a.Login(ctx, "192.0.2.1", "anna", "x"); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	for range loginsAtATime {
+		a.waiting <- struct{}{}
+	}
+	if _, err := a.Login(t.Context(), "192.0.2.1", "anna", "x"); !errors.Is(err, ErrThrottled) {
+		t.Error(err)
+	}
 }
 
 func FuzzToken(f *testing.F) {

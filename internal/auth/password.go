@@ -14,7 +14,10 @@ import (
 
 // hashesAtATime bounds what logins take of memory and CPU: each has its
 // password's memory, 64 MiB for one of ours.
-const hashesAtATime = 2
+const (
+	hashesAtATime = 2
+	loginsAtATime = 32 // those included that wait
+)
 
 // The cost of the passwords that HashPassword makes: the second choice of RFC
 // 9106 §4, 64 MiB and 3 passes, with fewer lanes.

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,9 +29,11 @@ type house struct {
 
 const annasPassword = "correct horse"
 
+var annasHash = sync.OnceValues(func() (string, error) { return auth.HashPassword(annasPassword) })
+
 func newHouse(t *testing.T, conf string) *house {
 	t.Helper()
-	hash, err := auth.HashPassword(annasPassword)
+	hash, err := annasHash()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +115,8 @@ var permissions = map[string]struct {
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
 	"/whep/":       {"POST", "/whep/red", recvonly, ofRed},
 
+	"/whip/": {"POST", "/whip/red", recvonly, "publisher host admin publisher-of-red host-of-red admin-of-red only-publish"},
+
 	"/api/":                                        {"GET", "/api/nothing", "", anybody},
 	"GET /api/session":                             {"GET", "/api/session", "", anybody},
 	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
@@ -182,7 +189,7 @@ func TestEveryRouteTakesWhatItShould(t *testing.T) {
 			if token != "" {
 				header = []string{"Authorization", "Bearer " + token}
 			}
-			if strings.HasPrefix(p.path, "/whep/") {
+			if p.body == recvonly {
 				header = append(header, "Content-Type", "application/sdp")
 			}
 			answer, body := ask(t, p.method, h.url+p.path, p.body, header...)
@@ -221,6 +228,33 @@ func TestEveryRouteTakesWhatItShould(t *testing.T) {
 	for pattern := range permissions {
 		if !slices.ContainsFunc(h.table(), func(r row) bool { return r.pattern == pattern }) {
 			t.Errorf("%s is in permissions, and isn't served", pattern)
+		}
+	}
+}
+
+func TestOddRequestsAreNoWayAround(t *testing.T) {
+	h := newHouse(t, "")
+	addr := strings.TrimPrefix(h.url, "http://")
+	for _, line := range []string{
+		"GET //metrics", "GET /./metrics", "GET /x/../metrics", "GET /%6detrics", "GET /metrics/", "GET /METRICS", "GET /metrics%00", "GET /metrics;x", "GET /metrics?token=" + h.auth.AdminToken(),
+		"GET http://" + addr + "/metrics", "GET http://localhost//api/streams", "HEAD /metrics", "OPTIONS /metrics", "POST /metrics", "PROPFIND /api/streams",
+		"GET /api/streams/red%2f..%2fblue", "GET /api/streams/", "GET /api/streams//", "GET /api/streams/.", "GET /api/streams/%2e%2e", "GET /api/streams/%2A", "GET /api/streams/*",
+		"GET /api/streams/red/viewers/", "HEAD /api/streams/red", "POST /api/reload/", "PUT /api/reload", "GET /whep/../metrics", "GET /healthz/../metrics", "GET /healthz/metrics", "GET /readyz%2f..%2fmetrics",
+	} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nX-Forwarded-For: 127.0.0.1\r\nX-Original-URL: /metrics\r\nX-HTTP-Method-Override: GET\r\n\r\n", line, addr)
+		answer, err := io.ReadAll(c)
+		c.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(answer)
+		status, _, _ := strings.Cut(strings.TrimPrefix(text, "HTTP/1.1 "), " ")
+		if strings.HasPrefix(status, "2") && !strings.Contains(text, "text/html") || strings.Contains(text, "gateway_build_info") || strings.Contains(text, `"tracks"`) {
+			t.Errorf("%s: %s", line, text)
 		}
 	}
 }

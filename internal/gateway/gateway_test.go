@@ -44,11 +44,17 @@ func startIn(t *testing.T, dir string) (url string) {
 
 func run(t *testing.T, dir string) (url string, stop func() error) {
 	t.Helper()
-	g, stop := runAs(t, dir, "")
+	return runWith(t, dir, "")
+}
+
+// runWith is run with more lines of configuration.
+func runWith(t *testing.T, dir, lines string) (url string, stop func() error) {
+	t.Helper()
+	g, stop := runAs(t, dir, lines)
 	return "http://" + g.Addr().String(), stop
 }
 
-// runAs runs the product with lines added to its configuration.
+// runAs is runWith, for who needs the gateway itself.
 func runAs(t *testing.T, dir, lines string) (g *Gateway, stop func() error) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "gateway.conf")

@@ -43,6 +43,7 @@ func (g *Gateway) table() []row {
 		{"GET /metrics", may(auth.Administer), promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{})},
 		{"GET /ws", handler, g.signal.WebSocket()},
 		{"/whep/", handler, g.signal.WHEP()},
+		{"/whip/", handler, g.signal.WHIP()},
 
 		{"/api/", someone, f(notFound)},
 		{"GET /api/session", someone, f(g.whoAmI)},

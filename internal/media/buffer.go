@@ -33,7 +33,7 @@ type Buffer struct {
 }
 
 const (
-	minClass = 11 // 2 KiB
+	minClass = 8  // 256 B: a publisher's packets come one by one
 	maxClass = 22 // 4 MiB; larger ones are left to the garbage collector
 )
 

@@ -60,6 +60,7 @@ type Engine struct {
 
 	mu          sync.Mutex // guards what follows
 	viewers     map[*Viewer]struct{}
+	publishers  map[*Publisher]struct{}
 	nextShard   int
 	closed      bool
 	certificate *certificate
@@ -72,7 +73,7 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	e := &Engine{log: o.Logger, lite: o.ICE.Lite && !o.ICE.RelayOnly, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}}
+	e := &Engine{log: o.Logger, lite: o.ICE.Lite && !o.ICE.RelayOnly, relayOnly: o.ICE.RelayOnly, viewers: map[*Viewer]struct{}{}, publishers: map[*Publisher]struct{}{}}
 	var err error
 	if e.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -225,7 +226,7 @@ func (e *Engine) forget(v *Viewer) {
 	e.mu.Unlock()
 }
 
-// Close closes all viewers and the port, and waits at most 5 s for them. Idempotent.
+// Close closes all viewers, publishers and the port, and waits at most 5 s for them. Idempotent.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {
@@ -233,24 +234,28 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
-	viewers := make([]*Viewer, 0, len(e.viewers))
+	var ended []<-chan struct{}
+	var ends []func(error)
 	for v := range e.viewers {
-		viewers = append(viewers, v)
+		ends, ended = append(ends, v.end), append(ended, v.done)
+	}
+	for p := range e.publishers {
+		ends, ended = append(ends, p.end), append(ended, p.done)
 	}
 	e.mu.Unlock()
 
-	for _, v := range viewers {
-		v.end(ErrClosed)
+	for _, end := range ends {
+		end(ErrClosed)
 	}
 	var err error
 	timeout := time.NewTimer(closeTimeout)
 	defer timeout.Stop()
 wait:
-	for i, v := range viewers {
+	for i, done := range ended {
 		select {
-		case <-v.done:
+		case <-done:
 		case <-timeout.C:
-			err = fmt.Errorf("%d viewers did not close within %v", len(viewers)-i, closeTimeout)
+			err = fmt.Errorf("%d peers did not close within %v", len(ended)-i, closeTimeout)
 			break wait
 		}
 	}

@@ -20,18 +20,17 @@ var hurries = []time.Duration{
 // pion's own 7, and one for each look that hurry adds.
 var maxBindingRequests = uint16(7 + len(hurries))
 
-// hurry shortens the time to the first packet. A look is had by adding a remote
-// candidate that no pair can be made of: of TCP, which the gateway doesn't use.
-func (p *peerConnection) hurry() {
-	v := p.viewer
+// hurry shortens the time to the first packet, until done. A look is had by adding a
+// remote candidate that no pair can be made of: of TCP, which the gateway doesn't use.
+func hurry(pc *webrtc.PeerConnection, done func() bool) {
 	started := time.Now()
 	var look func(i int)
 	look = func(i int) {
-		if v.open.Load() || v.Err() != nil {
+		if done() {
 			return
 		}
 		// an error says that the connection is closed: nothing is lost
-		_ = p.AddICECandidate(webrtc.ICECandidateInit{
+		_ = pc.AddICECandidate(webrtc.ICECandidateInit{
 			Candidate: fmt.Sprintf("1 1 tcp 1 192.0.2.1 %d typ host tcptype passive", 1+i), // RFC 5737 address
 		})
 		if i+1 < len(hurries) {

@@ -32,6 +32,16 @@ type metrics struct {
 	otherPackets  prometheus.Counter
 	fallbacks     *prometheus.CounterVec
 	stuck         prometheus.Counter
+
+	publishers      *prometheus.GaugeVec
+	publishersEnded *prometheus.CounterVec
+	received        prometheus.Counter
+	receivedBytes   prometheus.Counter
+	nacked          prometheus.Counter
+	repaired        prometheus.Counter
+	lost            prometheus.Counter
+	plisSent        prometheus.Counter
+	depth           *prometheus.HistogramVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -89,13 +99,28 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		badFeedbacks:  counter("transport_feedbacks_refused_total", "Of these, those that were malformed or told of packets that were never sent."),
 		switches:      counter("switches_total", "Encodings that a viewer's track began or went on with."),
 		probes:        counter("probes_total", "Probes for more bandwidth that were sent."),
-		probed:        counter("packets_probed_total", "RTP packets that were sent again for these probes."),
+		publishers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "gateway", Subsystem: "rtc", Name: "publishers", Help: "Publishers by the state of their connection.",
+		}, []string{"state"}),
+		publishersEnded: byReason("publishers_ended_total", "Publishers that ended, by reason."),
+		received:        counter("packets_received_total", "RTP packets received of publishers, without repairs and duplicates."),
+		receivedBytes:   counter("payload_bytes_received_total", "Payload bytes of these packets."),
+		nacked:          counter("nacked_packets_total", "Packets that publishers were asked for by NACK, each time counted."),
+		repaired:        counter("packets_repaired_total", "Missing packets of publishers that came again in time."),
+		lost:            counter("packets_lost_total", "Missing packets of publishers that were given up."),
+		plisSent:        counter("plis_sent_total", "Keyframes that publishers were asked for."),
+		depth: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "gateway", Subsystem: "rtc", Name: "jitter_buffer_depth_seconds",
+			Help:    "How long a missing packet of a publisher is waited for, of each of its streams each second, by kind of media.",
+			Buckets: []float64{.02, .03, .05, .075, .1, .15, .2, .3, .4, .5},
+		}, []string{"kind"}),
+		probed: counter("packets_probed_total", "RTP packets that were sent again for these probes."),
 	}
 	if r == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range append(all, m.viewers, m.connect) {
+	for _, c := range append(all, m.viewers, m.connect, m.publishers, m.depth) {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)

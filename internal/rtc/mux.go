@@ -220,10 +220,10 @@ func (s *sockets) at(addr net.Addr) *mux {
 	return s.muxes[u.AddrPort().Addr().Unmap().WithZone("")]
 }
 
-// viewerMux is the sockets as a viewer's ICE agent sees them.
+// viewerMux is the sockets as a peer's ICE agent sees them.
 type viewerMux struct {
 	*sockets
-	viewer *Viewer
+	viewer *Viewer // nil: a publisher's
 }
 
 // GetConn is pion's: the connection of an ICE agent at an address.
@@ -240,7 +240,12 @@ func (m viewerMux) GetConn(ufrag string, addr net.Addr) (net.PacketConn, error) 
 	if !ok {
 		return conn, nil
 	}
-	l := &link{muxConn: through, viewer: m.viewer, sender: at.socket.senders[m.viewer.shard.index]}
+	l := &link{muxConn: through, viewer: m.viewer}
+	if m.viewer != nil {
+		l.sender = at.socket.senders[m.viewer.shard.index]
+	} else {
+		l.sender = at.socket.senders[0]
+	}
 	l.at.Store(int64(media.Now())) // its peer is about to be heard
 	at.socket.owners.add(ufrag, l)
 	return l, nil
@@ -252,11 +257,11 @@ type muxConn interface {
 	ice.AddrPortReaderWriter
 }
 
-// link is a viewer's ICE agent at one of the sockets. What it writes goes to
-// pion's mux, but for RTP in the viewer's turn, which its shard sends in batches.
+// link is a peer's ICE agent at one of the sockets. What it writes goes to pion's
+// mux, but for RTP in a viewer's turn, which its shard sends in batches.
 type link struct {
 	muxConn
-	viewer *Viewer
+	viewer *Viewer // nil: a publisher's
 	sender *sender
 	noGSO  bool // segments don't get through to this viewer; its shard's
 	lastHeard
@@ -271,7 +276,7 @@ func (l *link) Close() error {
 // WriteToAddrPort is pion's.
 func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	// RTP is written with Viewer.sendMu held, which guards batching.
-	if isRTP(b) && l.viewer.batching {
+	if l.viewer != nil && isRTP(b) && l.viewer.batching {
 		if at := unmapped(to); at.Addr().Is4() == l.sender.socket.addr.Is4() {
 			l.viewer.shard.out.add(l, at, b)
 			return len(b), nil

@@ -3,6 +3,7 @@ package rtc
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/pion/interceptor"
@@ -21,8 +22,19 @@ func (e *Engine) newPeerConnection(v *Viewer, c *certificate) (*peerConnection, 
 	own := e.settings
 	own.SetICEUDPMux(viewerMux{e.sockets, v})
 	own.BufferFactory = v.buffer
-	if v.relays != nil {
-		own.SetRemoteIPFilter(v.relays.admit)
+	// pion calls from a goroutine for each change, in any order
+	pc, err := e.connect(own, c, v.relays, v.refresh, v.o.OnCandidate)
+	if err != nil {
+		return nil, err
+	}
+	return &peerConnection{pc, v, map[*track]*webrtc.RTPTransceiver{}}, nil
+}
+
+// connect makes a PeerConnection; refresh is called at each change of its state,
+// trickle, if it isn't nil, with each candidate.
+func (e *Engine) connect(own webrtc.SettingEngine, c *certificate, r *relays, refresh func(), trickle func(*Candidate)) (*webrtc.PeerConnection, error) {
+	if r != nil {
+		own.SetRemoteIPFilter(r.admit)
 	}
 	api := webrtc.NewAPI(
 		webrtc.WithSettingEngine(own),
@@ -33,24 +45,21 @@ func (e *Engine) newPeerConnection(v *Viewer, c *certificate) (*peerConnection, 
 	if err != nil {
 		return nil, fmt.Errorf("peer connection: %w", err)
 	}
-	// pion calls from a goroutine for each change, in any order
-	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { v.refresh() })
-	if v.o.OnCandidate != nil {
-		pc.OnICECandidate(v.trickle)
+	pc.OnConnectionStateChange(func(webrtc.PeerConnectionState) { refresh() })
+	if trickle == nil {
+		return pc, nil
 	}
-	return &peerConnection{pc, v, map[*track]*webrtc.RTPTransceiver{}}, nil
-}
-
-// trickle tells a candidate that pion has found.
-func (v *Viewer) trickle(c *webrtc.ICECandidate) {
-	if c == nil {
-		v.o.OnCandidate(nil)
-		return
-	}
-	init := c.ToJSON()
-	v.o.OnCandidate(&Candidate{
-		Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex, UsernameFragment: init.UsernameFragment,
+	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c == nil {
+			trickle(nil)
+			return
+		}
+		init := c.ToJSON()
+		trickle(&Candidate{
+			Candidate: init.Candidate, SDPMid: init.SDPMid, SDPMLineIndex: init.SDPMLineIndex, UsernameFragment: init.UsernameFragment,
+		})
 	})
+	return pc, nil
 }
 
 func (p *peerConnection) join(t *track) (ssrc, rtxSSRC uint32, err error) {
@@ -103,20 +112,34 @@ func (p *peerConnection) answer(ctx context.Context, r *remote, sections []*sect
 	if err := p.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: r.forPion(sections, setup)}); err != nil {
 		return "", err
 	}
+	text, err := localAnswer(ctx, p.PeerConnection, true, p.viewer.log)
+	if err != nil {
+		return "", err
+	}
+	p.begin()
+	return text, nil
+}
+
+// localAnswer makes the answer to the remote description, with all candidates that
+// are found within 3 s if it is to gather.
+func localAnswer(ctx context.Context, p *webrtc.PeerConnection, gather bool, log *slog.Logger) (string, error) {
 	d, err := p.CreateAnswer(&webrtc.AnswerOptions{OfferAnswerOptions: webrtc.OfferAnswerOptions{ICETricklingSupported: true}})
 	if err != nil {
 		return "", err
 	}
-	gathered := webrtc.GatheringCompletePromise(p.PeerConnection)
+	gathered := webrtc.GatheringCompletePromise(p)
 	if err := p.SetLocalDescription(d); err != nil {
 		return "", err
+	}
+	if !gather {
+		return d.SDP, nil
 	}
 	timeout := time.NewTimer(gatherTimeout)
 	defer timeout.Stop()
 	select {
 	case <-gathered:
 	case <-timeout.C:
-		p.viewer.log.Warn("not all candidates were found in time", "waited", gatherTimeout)
+		log.Warn("not all candidates were found in time", "waited", gatherTimeout)
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -124,14 +147,14 @@ func (p *peerConnection) answer(ctx context.Context, r *remote, sections []*sect
 	if local == nil {
 		return "", ErrClosed
 	}
-	p.begin()
 	return local.SDP, nil
 }
 
 // begin shortens the time to the first packet of a new connection.
 func (p *peerConnection) begin() {
 	if !p.viewer.described && p.viewer.relays == nil { // the look's candidate would be filtered out
-		p.hurry()
+		v := p.viewer
+		hurry(p.PeerConnection, func() bool { return v.open.Load() || v.Err() != nil })
 	}
 }
 
@@ -150,7 +173,9 @@ func (p *peerConnection) writeRTCP(packets []rtcp.Packet) error { return p.Write
 
 func (p *peerConnection) close() error { return p.GracefulClose() }
 
-func (p *peerConnection) state() State {
+func (p *peerConnection) state() State { return stateOf(p.PeerConnection) }
+
+func stateOf(p *webrtc.PeerConnection) State {
 	switch p.ConnectionState() {
 	case webrtc.PeerConnectionStateConnecting:
 		return StateConnecting

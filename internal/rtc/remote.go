@@ -35,6 +35,7 @@ type section struct {
 	data       bool // data channels, likewise
 	maxMessage int  // bytes that a message on them may have
 	receives   bool
+	own        bool // what it sends is received without pion (see Publisher)
 	codecs     []peerFormat
 
 	// of header extensions that fit a one-byte header (RFC 8285 §4.2), 0: none

@@ -148,6 +148,9 @@ func (r *remote) forPion(sections []*section, setup string) string {
 		} else {
 			line("a=inactive")
 		}
+		if s.own {
+			line("a=rid:0 send") // keeps pion from making a receiver of each SSRC that it doesn't know
+		}
 		if s.kind() == media.Video {
 			line("a=rtpmap:%d VP8/90000", nominalVideo)
 			line("a=rtpmap:%d rtx/90000", nominalVideoRTX)

@@ -18,7 +18,7 @@ func (everybody) Authenticate(context.Context, string) (*auth.Grant, error) { re
 func (everybody) FromRequest(*http.Request) (*auth.Grant, error)            { return auth.Open(), nil }
 
 // permissions is what each message of a client takes of who has joined, "" nothing,
-// and one of its kind, about another participant where it has a target. A type that
+// and one of its kind (with another name where "type" is a field), about another participant where it has a target. A type that
 // isn't here fails the test.
 var permissions = map[string]struct {
 	action auth.Action
@@ -34,6 +34,10 @@ var permissions = map[string]struct {
 	"view":          {"", map[string]any{"width": 1, "height": 1, "visible": true}},
 	"observe":       {"", map[string]any{"on": false}},
 	"open-data":     {auth.Relay, nil},
+	"unpublish":     {"", map[string]any{"stream": "nothing"}},
+	"publish":       {auth.Publish, map[string]any{"type": "offer", "sdp": "v=0"}},
+	"publish none":  {auth.Publish, map[string]any{"type": "offer", "sdp": "v=0", "streams": []any{}}},
+	"message all":   {auth.Relay, map[string]any{"type": "message", "data": 1}},
 	"offer":         {auth.Relay, map[string]any{"sdp": "v=0", "target": target}},
 	"message":       {auth.Relay, map[string]any{"data": 1, "target": target}},
 	"mute":          {auth.Moderate, map[string]any{"target": target, "kind": "audio", "on": true}},
@@ -116,7 +120,7 @@ func (c *conversation) forbidden(m map[string]any) bool {
 	c.t.Helper()
 	c.say(m)
 	if kind := m["type"]; kind != "close-room" && kind != "leave" {
-		c.say(map[string]any{"type": "ping", "requestId": "after " + fmt.Sprint(kind)})
+		c.say(map[string]any{"type": "ping", "requestId": fmt.Sprint("after ", m["requestId"])})
 	}
 	deadline := time.After(patience)
 	for {
@@ -130,7 +134,7 @@ func (c *conversation) forbidden(m map[string]any) bool {
 			c.t.Fatalf("no answer to %v: %v", m["type"], c.end)
 		case got["type"] == "error" && got["requestId"] == m["requestId"]:
 			return got["code"] == string(forbidden) || m["type"] == "watch" && got["code"] == string(notFound) // a stream that may not be seen isn't there
-		case got["type"] == "left", got["type"] == "pong" && got["requestId"] == "after "+fmt.Sprint(m["type"]):
+		case got["type"] == "left", got["type"] == "pong" && got["requestId"] == fmt.Sprint("after ", m["requestId"]):
 			return false
 		}
 	}

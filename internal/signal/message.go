@@ -65,6 +65,8 @@ type request struct {
 	Mute         media.Kind
 	Data         json.RawMessage
 	On           bool
+	Connection   string        // "publish": the one that the client sends on
+	Publications []publication // nil: not told
 }
 
 // requests lists what a client may say: for each type the fields that it must
@@ -74,13 +76,14 @@ var requests = map[string]struct{ must, may []string }{
 	"watch":         {must: []string{"stream"}, may: []string{"rendition", "view"}},
 	"unwatch":       {must: []string{"stream"}},
 	"answer":        {must: []string{"sdp"}, may: []string{"session"}},
-	"ice-candidate": {must: []string{"candidate"}, may: []string{"session"}},
+	"ice-candidate": {must: []string{"candidate"}, may: []string{"session", "connection"}},
 	"restart-ice":   {},
 	"select":        {must: []string{"rendition"}, may: []string{"stream"}},
 	"report":        {may: []string{"firstFrameMs", "frames", "stream"}},
 	"view":          {must: []string{"width", "height", "visible"}, may: []string{"audible", "stream"}},
 	"observe":       {must: []string{"on"}},
-	"offer":         {must: []string{"sdp"}},
+	"offer":         {must: []string{"sdp"}, may: []string{"streams"}},
+	"unpublish":     {must: []string{"stream"}},
 	"message":       {must: []string{"data"}},
 	"mute":          {must: []string{"target", "kind", "on"}},
 	"remove":        {must: []string{"target"}},
@@ -98,34 +101,39 @@ var common = []string{"type", "requestId", "roomId", "userId", "target", "timest
 
 // fields reads each field into a request. Lengths are in bytes.
 var fields = map[string]func(*request, json.RawMessage) error{
-	"type":      func(*request, json.RawMessage) error { return nil }, // read first
-	"requestId": func(r *request, v json.RawMessage) error { return text(&r.RequestID, v, 64) },
-	"roomId":    func(r *request, v json.RawMessage) error { return text(&r.RoomID, v, 128) },
-	"userId":    func(r *request, v json.RawMessage) error { return text(&r.UserID, v, 128) },
-	"target":    func(r *request, v json.RawMessage) error { return text(&r.Target, v, 128) },
-	"timestamp": func(_ *request, v json.RawMessage) error { return number(new(float64), v, 1<<53) },
-	"version":   func(r *request, v json.RawMessage) error { return integer(&r.Version, v) },
-	"stream":    func(r *request, v json.RawMessage) error { return text(&r.Stream, v, 128) },
-	"token":     func(r *request, v json.RawMessage) error { return text(&r.Token, v, 8192) },
-	"seq":       func(r *request, v json.RawMessage) error { return count(&r.Seq, v) },
-	"resume":    func(r *request, v json.RawMessage) error { return text(&r.Resume, v, 128) },
-	"session":   func(r *request, v json.RawMessage) error { return text(&r.Session, v, 128) },
-	"sdp":       func(r *request, v json.RawMessage) error { return text(&r.SDP, v, maxMessage) },
-	"rendition": func(r *request, v json.RawMessage) error { return text(&r.Rendition, v, 128) },
-	"codecs":    func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
-	"candidate": func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
-	"width":     func(r *request, v json.RawMessage) error { return pixels(&r.Width, v) },
-	"height":    func(r *request, v json.RawMessage) error { return pixels(&r.Height, v) },
-	"visible":   func(r *request, v json.RawMessage) error { return boolean(&r.Visible, v) },
-	"audible":   func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
-	"view":      func(r *request, v json.RawMessage) (err error) { r.View, err = readView(v); return err },
-	"on":        func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
-	"name":      func(r *request, v json.RawMessage) error { return displayName(&r.Name, v) },
-	"role":      func(r *request, v json.RawMessage) error { return oneOf(&r.Role, v, auth.Roles...) },
-	"create":    func(r *request, v json.RawMessage) error { return boolean(&r.Create, v) },
-	"to":        func(r *request, v json.RawMessage) error { return text(&r.To, v, 128) },
-	"kind":      func(r *request, v json.RawMessage) (err error) { r.Mute, err = readKind(v); return err },
-	"data":      func(r *request, v json.RawMessage) (err error) { r.Data, err = readData(v); return err },
+	"type":       func(*request, json.RawMessage) error { return nil }, // read first
+	"requestId":  func(r *request, v json.RawMessage) error { return text(&r.RequestID, v, 64) },
+	"roomId":     func(r *request, v json.RawMessage) error { return text(&r.RoomID, v, 128) },
+	"userId":     func(r *request, v json.RawMessage) error { return text(&r.UserID, v, 128) },
+	"target":     func(r *request, v json.RawMessage) error { return text(&r.Target, v, 128) },
+	"timestamp":  func(_ *request, v json.RawMessage) error { return number(new(float64), v, 1<<53) },
+	"version":    func(r *request, v json.RawMessage) error { return integer(&r.Version, v) },
+	"stream":     func(r *request, v json.RawMessage) error { return text(&r.Stream, v, 128) },
+	"token":      func(r *request, v json.RawMessage) error { return text(&r.Token, v, 8192) },
+	"seq":        func(r *request, v json.RawMessage) error { return count(&r.Seq, v) },
+	"resume":     func(r *request, v json.RawMessage) error { return text(&r.Resume, v, 128) },
+	"session":    func(r *request, v json.RawMessage) error { return text(&r.Session, v, 128) },
+	"sdp":        func(r *request, v json.RawMessage) error { return text(&r.SDP, v, maxMessage) },
+	"rendition":  func(r *request, v json.RawMessage) error { return text(&r.Rendition, v, 128) },
+	"codecs":     func(r *request, v json.RawMessage) (err error) { r.Codecs, err = readCodecs(v); return err },
+	"candidate":  func(r *request, v json.RawMessage) (err error) { r.Candidate, err = readCandidate(v); return err },
+	"width":      func(r *request, v json.RawMessage) error { return pixels(&r.Width, v) },
+	"height":     func(r *request, v json.RawMessage) error { return pixels(&r.Height, v) },
+	"visible":    func(r *request, v json.RawMessage) error { return boolean(&r.Visible, v) },
+	"audible":    func(r *request, v json.RawMessage) error { r.Audible = new(bool); return boolean(r.Audible, v) },
+	"view":       func(r *request, v json.RawMessage) (err error) { r.View, err = readView(v); return err },
+	"on":         func(r *request, v json.RawMessage) error { return boolean(&r.On, v) },
+	"name":       func(r *request, v json.RawMessage) error { return displayName(&r.Name, v) },
+	"role":       func(r *request, v json.RawMessage) error { return oneOf(&r.Role, v, auth.Roles...) },
+	"create":     func(r *request, v json.RawMessage) error { return boolean(&r.Create, v) },
+	"to":         func(r *request, v json.RawMessage) error { return text(&r.To, v, 128) },
+	"kind":       func(r *request, v json.RawMessage) (err error) { r.Mute, err = readKind(v); return err },
+	"data":       func(r *request, v json.RawMessage) (err error) { r.Data, err = readData(v); return err },
+	"connection": func(r *request, v json.RawMessage) error { return oneOf(&r.Connection, v, "publish") },
+	"streams": func(r *request, v json.RawMessage) (err error) {
+		r.Publications, err = readPublications(v)
+		return err
+	},
 	"firstFrameMs": func(r *request, v json.RawMessage) error {
 		r.FirstFrameMs = new(float64)
 		return number(r.FirstFrameMs, v, float64(10*time.Minute/time.Millisecond))

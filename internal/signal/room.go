@@ -79,6 +79,9 @@ func (x *session) settle(j room.Joining, m request) (err error) {
 	if x.place, err = x.server.rooms.Join(x.room, j); err != nil {
 		return err
 	}
+	if x.kind == overWHIP {
+		return nil // it watches nothing
+	}
 	o, err := x.place.Offer(cmp.Or(m.Stream, x.room))
 	switch {
 	case err == nil:
@@ -196,6 +199,7 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 		}
 		return departure(e.Reason)
 	case room.Muted:
+		x.mutePublished(e.Kind, e.On)
 		x.client.send(&mutedMessage{x.header("muted", ""), e.Kind, e.On})
 	case room.Joined:
 		x.client.send(&participantMessage{header: x.header("participant-joined", ""), Participant: e.Profile})
@@ -204,6 +208,7 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 	case room.Changed:
 		m := &participantMessage{header: x.header("participant-changed", ""), Participant: e.Profile}
 		if e.ID == x.user {
+			x.keepPublished()
 			m.Can = x.can()
 		}
 		x.client.send(m)
@@ -231,6 +236,7 @@ func (x *session) streamEnded(ctx context.Context, name string) error {
 // moved takes the session into another room, as if it had joined there.
 func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
+	x.keepPublished()
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
 	m := x.greeting("moved", "", s)
 	var own *watch

@@ -32,6 +32,7 @@ const (
 	connectionLost   departure = "connection-lost"   // ICE heard nothing for 30 s
 	connectionClosed departure = "connection-closed" // the client closed its PeerConnection
 	streamClosed     departure = "stream-closed"     // removed from the configuration
+	replaced         departure = "replaced"          // over WHIP: the same publisher came again
 	streamChanged    departure = "stream-changed"    // over WHEP: it has none of the codecs that were negotiated
 	wasRefused       departure = "refused"           // the client was told by a fatal error, or a problem over HTTP
 )
@@ -57,6 +58,7 @@ func (nobody) send(message) {}
 const (
 	overWebSocket = "ws"
 	overWHEP      = "whep"
+	overWHIP      = "whip"
 )
 
 // session is one participant who watches streams of a room on one PeerConnection,
@@ -69,7 +71,7 @@ const (
 type session struct {
 	id     string // secret: who knows it, owns the session
 	user   string // how others may know the participant
-	kind   string // overWebSocket or overWHEP
+	kind   string // overWebSocket, overWHEP or overWHIP
 	server *Server
 	client client
 	out    *outbox // the client, over a WebSocket; else nil
@@ -110,7 +112,8 @@ type session struct {
 	next      *nextOffer   // to be made when the last one is settled
 	trickled  int          // candidates of the client since the last offer
 	reported  bool         // the client told its time to first frame
-	whep      resource     // over WHEP
+	whep      resource     // over WHEP and WHIP
+	up        upstream     // what it publishes
 	granted   *auth.Grant  // as it was authenticated; what holds is the place's
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
@@ -175,6 +178,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		switched:   make(chan struct{}, 1),
 		ear:        ear{due: make(chan struct{}, 1)},
 		codecs:     new(codecs),
+		up:         newUpstream(),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
@@ -254,6 +258,12 @@ func (x *session) step(ctx context.Context) error {
 		return errGone
 	case <-x.changed:
 		return x.follow(ctx)
+	case <-x.up.ended():
+		return x.publisherEnded()
+	case c := <-x.up.candidates:
+		x.client.send(&publishCandidate{x.header("ice-candidate", ""), "publish", c})
+	case state := <-x.up.states:
+		x.publisherState(state)
 	case <-x.ear.due:
 		return x.learn(ctx)
 	case <-x.expires():
@@ -393,7 +403,14 @@ func (x *session) act(ctx context.Context, m request) error {
 	case "answer":
 		return x.answer(ctx, m.SDP)
 	case "ice-candidate":
+		if m.Connection != "" {
+			return x.publishedCandidate(m.Candidate)
+		}
 		return x.candidate(m.Candidate)
+	case "offer":
+		return x.publish(ctx, m)
+	case "unpublish":
+		return x.unpublish(m)
 	case "restart-ice":
 		if x.viewer == nil {
 			return refuse(badState, "nothing was offered yet")
@@ -430,6 +447,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.server.forget(x)
 	x.place.Leave()
 	x.server.users.leave(x.granted.Subject)
+	x.stopPublishing()
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}

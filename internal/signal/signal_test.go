@@ -77,6 +77,7 @@ func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway
 	mux := http.NewServeMux()
 	mux.Handle("/ws", g.WebSocket())
 	mux.Handle("/whep/", g.WHEP())
+	mux.Handle("/whip/", g.WHIP())
 	g.http = httptest.NewServer(Trace(mux, log))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -28,27 +28,41 @@ const (
 	fragmentType = "application/trickle-ice-sdpfrag"
 )
 
-// resource is what a WHEP session is over HTTP, beside what every session is.
+// resource is what a WHEP or WHIP session is over HTTP, beside what every session is.
 type resource struct {
-	path    string // the Location
-	offer   string // the client's, as it was last accepted
-	etag    string // of the ICE session: a restart changes it
-	limiter *rate.Limiter
+	path      string // the Location
+	offer     string // the client's, as it was last accepted
+	etag      string // of the ICE session: a restart changes it
+	limiter   *rate.Limiter
+	publishes string // over WHIP: ROOM/STREAM
+	owner     string // over WHIP: the grant's subject
+}
+
+// door is one of the ways over HTTP.
+type door struct {
+	prefix string // of the path
+	kind   string
+	usage  string
+	begin  func(w http.ResponseWriter, r *http.Request, room, stream string, grant *auth.Grant, offer string) error
 }
 
 // WHEP serves /whep/ROOM, /whep/ROOM/STREAM and the Locations of sessions, as draft-ietf-wish-whep-03
 // has it. Where that follows WHIP, so does this (RFC 9725).
 func (s *Server) WHEP() http.Handler {
+	return s.overHTTP(door{"/whep/", overWHEP, "a viewer comes by POST", s.watch})
+}
+
+func (s *Server) overHTTP(d door) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = s.traced(w, r)
-		err := s.serveWHEP(w, r)
+		err := s.serveDoor(w, r, d)
 		if err != nil && !errors.Is(err, context.Canceled) { // the client went away and waits for no answer
 			s.writeProblem(w, r, err)
 		}
 	})
 }
 
-func (s *Server) serveWHEP(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) serveDoor(w http.ResponseWriter, r *http.Request, d door) error {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Add("Vary", "Origin")
@@ -59,25 +73,25 @@ func (s *Server) serveWHEP(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Expose-Headers", "Location, Link, ETag, Accept-Patch, Retry-After, X-Trace-ID")
 	}
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/whep/"), "/")
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, d.prefix), "/")
 	switch {
 	case len(parts) == 1:
-		return s.serveEndpoint(w, r, parts[0], "")
+		return s.serveEndpoint(w, r, d, parts[0], "")
 	case len(parts) == 2 && r.Method == http.MethodOptions: // a stream's, or a session's
 		w.Header().Set("Accept-Post", sdpType)
 		w.Header().Set("Accept-Patch", fragmentType)
 		preflight(w, "DELETE, OPTIONS, PATCH, POST")
 		return nil
 	case len(parts) == 2 && r.Method == http.MethodPost:
-		return s.serveEndpoint(w, r, parts[0], parts[1])
+		return s.serveEndpoint(w, r, d, parts[0], parts[1])
 	case len(parts) <= 3:
-		return s.serveResource(w, r, parts[len(parts)-1])
+		return s.serveResource(w, r, d, parts[len(parts)-1])
 	}
 	return refuse(notFound, "there is nothing at %.200s", r.URL.Path)
 }
 
-// serveEndpoint answers for /whep/ROOM and /whep/ROOM/STREAM.
-func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name, stream string) error {
+// serveEndpoint answers for ROOM and ROOM/STREAM behind a door.
+func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, d door, name, stream string) error {
 	const allow = "OPTIONS, POST"
 	switch r.Method {
 	case http.MethodOptions:
@@ -87,7 +101,7 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name, str
 	case http.MethodPost:
 	default:
 		w.Header().Set("Allow", allow)
-		return refuse(methodNotAllowed, "a viewer comes by POST")
+		return refuse(methodNotAllowed, "%s", d.usage)
 	}
 	grant, err := s.auth.FromRequest(r)
 	if err != nil {
@@ -101,7 +115,7 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, name, str
 	if err != nil {
 		return err
 	}
-	return s.watch(w, r, name, stream, grant, offer)
+	return d.begin(w, r, name, stream, grant, offer)
 }
 
 // watch begins a session for an offer and answers it.
@@ -131,24 +145,34 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream stri
 		return x.accept(ctx, offer, receives, rendition)
 	})
 	if err != nil {
-		x.end(wasRefused)
-		<-x.done
-		if errors.Is(err, errGone) {
-			return errShuttingDown
-		}
-		return err
+		return x.refused(err)
 	}
+	s.created(w, x.whep.path, etag)
+	io.WriteString(w, answer)
+	return nil
+}
+
+// refused ends a session whose offer can't be answered. It returns why.
+func (x *session) refused(err error) error {
+	x.end(wasRefused)
+	<-x.done
+	if errors.Is(err, errGone) {
+		return errShuttingDown
+	}
+	return err
+}
+
+// created says where a session is; the answer follows.
+func (s *Server) created(w http.ResponseWriter, path, etag string) {
 	h := w.Header()
 	h.Set("Content-Type", sdpType)
-	h.Set("Location", x.whep.path)
+	h.Set("Location", path)
 	h.Set("ETag", etag)
 	h.Set("Accept-Patch", fragmentType)
 	for _, link := range iceLinks(s.conf.ICE) {
 		h.Add("Link", link)
 	}
 	w.WriteHeader(http.StatusCreated)
-	io.WriteString(w, answer)
-	return nil
 }
 
 // accept answers a client's offer (WHEP), with the tracks of the kinds and codecs
@@ -206,7 +230,7 @@ func (s *Server) awaitTracks(ctx context.Context, st room.Stream) error {
 }
 
 // serveResource answers for the Location of a session.
-func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, id string) error {
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, d door, id string) error {
 	const allow = "DELETE, OPTIONS, PATCH"
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Accept-Patch", fragmentType)
@@ -214,7 +238,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, id string
 		return nil
 	}
 	x := s.session(id)
-	if x == nil || x.kind != overWHEP || x.whep.path != r.URL.EscapedPath() {
+	if x == nil || x.kind != d.kind || x.whep.path != r.URL.EscapedPath() {
 		return refuse(notFound, "no such session")
 	}
 	switch r.Method {
@@ -296,24 +320,40 @@ func (x *session) patch(ctx context.Context, f fragment, match string) (patched,
 	done := patched{etag: x.whep.etag}
 	if restart {
 		offer := restartedOffer(x.whep.offer, f)
-		answer, err := x.viewer.Answer(ctx, offer)
+		answer, err := x.answerAgain(ctx, offer)
 		if err != nil {
 			return patched{}, err
 		}
-		x.whep.offer, x.whep.etag, x.trickled = offer, newETag(), 0
+		x.whep.offer, x.whep.etag, x.trickled, x.up.trickled = offer, newETag(), 0, 0
 		done = patched{etag: x.whep.etag, fragment: answerFragment(answer)}
 	}
+	take := x.candidate
+	if x.kind == overWHIP {
+		take = x.publishedCandidate
+	}
 	for _, c := range f.candidates {
-		if err := x.candidate(c); err != nil {
+		if err := take(c); err != nil {
 			return patched{}, err
 		}
 	}
 	if f.end {
-		if err := x.candidate(nil); err != nil {
+		if err := take(nil); err != nil {
 			return patched{}, err
 		}
 	}
 	return done, nil
+}
+
+// answerAgain answers an offer that restarts ICE.
+func (x *session) answerAgain(ctx context.Context, offer string) (answer string, err error) {
+	if x.kind != overWHIP {
+		return x.viewer.Answer(ctx, offer)
+	}
+	if x.up.publisher == nil {
+		return "", refuse(badState, "nothing is published")
+	}
+	answer, _, err = x.up.publisher.Answer(ctx, offer)
+	return answer, err
 }
 
 // readBody reads a request's body, bounded in size and time.

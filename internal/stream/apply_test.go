@@ -134,9 +134,9 @@ func TestEncoderThatFailedIsReplacedByWhatThePlanHasThen(t *testing.T) {
 	for !strings.HasPrefix(soft.branch.Launch, "software") {
 		soft = receive(t, l.started, "another encoder")
 	}
-	soft.frame(true)
-	for len(read(sub)) == 0 {
-		soft.frame(false)
+	for len(read(sub)) == 0 { // what it makes before it is taken on is lost
+		soft.frame(true)
+		time.Sleep(time.Millisecond)
 	}
 }
 

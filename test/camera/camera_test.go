@@ -297,7 +297,7 @@ func begin(ctx context.Context, t *testing.T, g *rig.Gateway) *watcher {
 func join(ctx context.Context, t *testing.T, g *rig.Gateway) *watcher {
 	t.Helper()
 	return watchWith(t, []media.Codec{media.H264, media.VP8}, func(o viewer.Options) (*viewer.Viewer, error) {
-		o.URL = "ws" + strings.TrimPrefix(g.URL("/ws"), "http")
+		o.URL = g.URL("/")
 		return viewer.Join(ctx, o, "webcam")
 	})
 }

@@ -32,7 +32,7 @@ func quote(s string) string {
 	return string(b)
 }
 
-// TestPagesOnEveryScreen looks at both pages on a phone, a desk and a wall, light
+// TestPagesOnEveryScreen looks at the pages on a phone, a desk and a wall, light
 // and dark: the stream's card is there, the video plays, nothing is wider than
 // the screen, and axe-core finds nothing serious.
 func TestPagesOnEveryScreen(t *testing.T) {
@@ -56,7 +56,7 @@ func TestPagesOnEveryScreen(t *testing.T) {
 		theme := map[bool]string{false: "light", true: "dark"}[dark]
 		for _, screen := range screens {
 			t.Run(theme+"/"+screen.name, func(t *testing.T) {
-				for _, path := range []string{"/", "/watch/desktop", "/watch/nowhere"} {
+				for _, path := range []string{"/", "/watch/desktop", "/watch/nowhere", "/room/desktop"} {
 					page, err := b.Open(ctx, "")
 					rig.Check(t, err)
 					rig.Check(t, page.Resize(ctx, screen.width, screen.height))
@@ -67,6 +67,10 @@ func TestPagesOnEveryScreen(t *testing.T) {
 						rig.Check(t, rig.WaitTrue(ctx, page, `document.querySelector('a[href*="watch/desktop"]')`))
 						rig.Check(t, rig.WaitTrue(ctx, page, `[...document.images].some((i) => i.complete && i.naturalWidth >= 160)`))
 					case "/watch/desktop":
+						rig.Check(t, strip.WaitVideo(ctx, page))
+					case "/room/desktop":
+						rig.Check(t, rig.WaitTrue(ctx, page, `document.querySelector('#lobby').checkVisibility()`))
+						rig.Check(t, page.Eval(ctx, `document.querySelector('#lobby form').requestSubmit()`, nil))
 						rig.Check(t, strip.WaitVideo(ctx, page))
 					case "/watch/nowhere":
 						rig.Check(t, rig.WaitTrue(ctx, page, pageText+`.includes("/dev/video99")`))

@@ -19,16 +19,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
+	"gateway/client"
 	"gateway/internal/media"
 )
 
 // Options says what to watch and how.
 type Options struct {
-	URL    string                                  // of the WHEP endpoint; of the WebSocket to join
+	URL    string                                  // of the WHEP endpoint; of the gateway to join
 	Codecs []media.Codec                           // what the viewer can receive; empty: H.264, VP8 and Opus
 	OnRTP  func(c media.Codec, packet *rtp.Packet) // called for each packet, on its track's goroutine; may be nil
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -42,11 +42,11 @@ type Viewer struct {
 	Answered time.Time // when the answer had come
 	Answer   string    // the gateway's SDP, by WHEP
 
-	session      string // URL of the WHEP session
-	client       *http.Client
-	conversation *conversation // nil by WHEP
-	peer         *webrtc.PeerConnection
-	reading      sync.WaitGroup
+	session string // URL of the WHEP session
+	client  *http.Client
+	peer    *webrtc.PeerConnection // nil over the WebSocket
+	joined  *client.Client         // nil by WHEP
+	reading sync.WaitGroup
 
 	mu        sync.Mutex // guards what follows
 	seen      Seen
@@ -101,10 +101,8 @@ func Watch(ctx context.Context, o Options) (*Viewer, error) {
 	return v, nil
 }
 
-// newViewer makes the peer, which reads each track that comes.
-func newViewer(o *Options) (*Viewer, error) {
-	v := &Viewer{Begun: time.Now(), keyframes: make(chan struct{})}
-	v.client = &http.Client{Transport: &http.Transport{DialContext: o.Dial}}
+// newAPI knows the codecs that are wanted.
+func newAPI(o *Options) (*webrtc.API, error) {
 	if len(o.Codecs) == 0 {
 		o.Codecs = []media.Codec{media.H264, media.VP8, media.Opus}
 	}
@@ -122,8 +120,17 @@ func newViewer(o *Options) (*Viewer, error) {
 	}
 	setting := webrtc.SettingEngine{}
 	setting.SetIncludeLoopbackCandidate(true)
-	api := webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithSettingEngine(setting))
-	var err error
+	return webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithSettingEngine(setting)), nil
+}
+
+// newViewer makes the peer, which reads each track that comes.
+func newViewer(o *Options) (*Viewer, error) {
+	v := &Viewer{Begun: time.Now(), keyframes: make(chan struct{})}
+	v.client = &http.Client{Transport: &http.Transport{DialContext: o.Dial}}
+	api, err := newAPI(o)
+	if err != nil {
+		return nil, err
+	}
 	if v.peer, err = api.NewPeerConnection(webrtc.Configuration{}); err != nil {
 		return nil, err
 	}
@@ -232,12 +239,16 @@ func (v *Viewer) read(track *webrtc.TrackRemote, onRTP func(media.Codec, *rtp.Pa
 		if err != nil {
 			return
 		}
-		if codec.Kind() == media.Video && len(packet.Payload) > 0 {
-			v.count(codec, packet, &order)
-		}
-		if onRTP != nil {
-			onRTP(codec, packet)
-		}
+		v.take(codec, packet, &order, onRTP)
+	}
+}
+
+func (v *Viewer) take(codec media.Codec, packet *rtp.Packet, order *sequence, onRTP func(media.Codec, *rtp.Packet)) {
+	if codec.Kind() == media.Video && len(packet.Payload) > 0 {
+		v.count(codec, packet, order)
+	}
+	if onRTP != nil {
+		onRTP(codec, packet)
 	}
 }
 
@@ -298,19 +309,8 @@ func (v *Viewer) WaitKeyframe(ctx context.Context) error {
 	case <-v.keyframes:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("no keyframe: %w (connection %s, %d packets)", ctx.Err(), v.peer.ConnectionState(), v.Seen().Packets)
+		return fmt.Errorf("no keyframe: %w (%d packets)", ctx.Err(), v.Seen().Packets)
 	}
-}
-
-// RequestKeyframe sends a PLI for each video track.
-func (v *Viewer) RequestKeyframe() error {
-	var plis []rtcp.Packet
-	for _, receiver := range v.peer.GetReceivers() {
-		if track := receiver.Track(); track != nil && track.Kind() == webrtc.RTPCodecTypeVideo {
-			plis = append(plis, &rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())})
-		}
-	}
-	return v.peer.WriteRTCP(plis)
 }
 
 // Close leaves, by DELETE as WHEP says or over the WebSocket, and ends the peer. A
@@ -327,8 +327,10 @@ func (v *Viewer) Close() error {
 	if v.session != "" {
 		err = v.leave()
 	}
-	if v.conversation != nil {
-		err = v.conversation.close()
+	if v.joined != nil {
+		err = v.joined.Close()
+		v.reading.Wait()
+		return err
 	}
 	err = errors.Join(err, v.peer.GracefulClose())
 	v.reading.Wait()

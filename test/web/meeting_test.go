@@ -3,9 +3,12 @@ package web_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,18 +16,21 @@ import (
 )
 
 // meeting is a real gateway with a room of two pipelines.
-func meeting(t *testing.T, config, access string) *rig.Gateway {
+func meeting(t *testing.T, access string) *rig.Gateway {
+	t.Helper()
+	return meetingIn(t, rig.GatewayOptions{Auth: access})
+}
+
+func meetingIn(t *testing.T, o rig.GatewayOptions) *rig.Gateway {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
-		Auth:   access,
-		Config: "rooms:\n  hall:\n    title: The hall\n    streams: [door, yard]\n" + config,
-		Pipelines: map[string]string{
-			"door": "title: Front door\nsource: videotestsrc is-live=true\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
-			"yard": "title: Yard\nsource: videotestsrc is-live=true pattern=ball\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
-		},
-	})
+	o.Config += "rooms:\n  hall:\n    title: The hall\n    streams: [door, yard]\n"
+	o.Pipelines = map[string]string{
+		"door": "title: Front door\nsource: videotestsrc is-live=true\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
+		"yard": "title: Yard\nsource: videotestsrc is-live=true pattern=ball\nvideo:\n  codec: vp8\n  width: 320\n  height: 180\n  framerate: 15\n",
+	}
+	g, err := rig.StartGateway(ctx, o)
 	rig.Check(t, err)
 	rig.End(t, "gateway", g.Close)
 	return g
@@ -43,7 +49,7 @@ func visit(t *testing.T, g *rig.Gateway, browser opener, path string) *world {
 }
 
 func TestMeetingOverTheGateway(t *testing.T) {
-	g := meeting(t, "", "none")
+	g := meeting(t, "none")
 	browser := chromium(t, false)
 	ann := visit(t, g, browser, "/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
@@ -79,8 +85,28 @@ var linkOfFirstStart = regexp.MustCompile(`http://\S+/#token=\S+`)
 
 // A fresh gateway is closed: its printed link opens it, and a link made from it
 // opens one room to one person.
+// A browser that wants a click before it plays sound plays the picture all the same.
+func TestRoomPlaysBeforeAClick(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Auth: "none", Pipelines: map[string]string{
+		"door": "source: videotestsrc is-live=true\nvideo: {codec: vp8, width: 320, height: 180, framerate: 15}\naudio: {source: audiotestsrc is-live=true}\n",
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{})
+	rig.Check(t, err)
+	rig.End(t, "chromium", browser.Close)
+	w := visit(t, g, browser, "/room/door?name=Ann")
+	w.until(t, connected)
+	w.moving(t, 1)
+	w.until(t, "document.querySelector('video').muted && document.querySelector('.sound').checkVisibility()")
+	w.click(t, ".sound") // no gesture, so that what is tested is that the picture isn't lost by it
+	w.moving(t, 1)
+}
+
 func TestLinksOpenAClosedGateway(t *testing.T) {
-	g := meeting(t, "", "token")
+	g := meeting(t, "token")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	link, err := g.WaitLog(ctx, linkOfFirstStart)
@@ -118,4 +144,185 @@ func TestLinksOpenAClosedGateway(t *testing.T) {
 	home.until(t, "document.querySelectorAll('#streams .card').length === 2")
 	home.click(t, "#account button")
 	home.until(t, "document.querySelector('.sign-in[open]')")
+}
+
+// Two publish camera and microphone, and watch each other and the pipelines.
+func TestPublishedOverTheGateway(t *testing.T) {
+	g := meeting(t, "none")
+	browser := chromium(t, false)
+	ann := visit(t, g, browser, "/room/hall?name=Ann")
+	ben := visit(t, g, browser, "/room/hall?name=Ben")
+	for _, w := range []*world{ann, ben} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+	}
+	for _, w := range []*world{ann, ben} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	// sound beside the picture, in the same stream
+	ben.click(t, ".microphone")
+	ann.until(t, "gatewayRoom.tiles.all.some((tile) => !tile.own && tile.video.srcObject?.getAudioTracks().length === 1)")
+	ann.moving(t, 4)
+	ben.click(t, ".microphone")
+	ann.until(t, "[...gatewayRoom.room.participants.values()].find((p) => p.name === 'Ben').muted.includes('audio') && document.querySelectorAll('.silent:not([hidden])').length === 2")
+	// off and on again
+	ben.click(t, ".camera")
+	ann.until(t, "document.querySelectorAll('.tile.pictured').length === 3")
+	ben.click(t, ".camera")
+	ann.moving(t, 4)
+	// Ann reloads; Ben keeps his connection and what comes on it
+	ben.eval(t, "(window.kept = gatewayRoom.room.peerConnection, window.door = gatewayRoom.tiles.get('door').video, 0)", nil)
+	rig.Check(t, ann.page.Navigate(ann.ctx, g.URL("/room/hall?name=Ann")))
+	ben.until(t, "document.querySelectorAll('.tile').length === 3")
+	ann.until(t, connected)
+	ann.click(t, ".camera")
+	ben.until(t, "document.querySelectorAll('.tile').length === 4")
+	ben.moving(t, 4)
+	ben.until(t, "gatewayRoom.room.peerConnection === kept && kept.connectionState === 'connected' && gatewayRoom.tiles.get('door').video === door")
+}
+
+// Chromium and Firefox in one room. A small picture comes in a small size, an
+// enlarged one in a larger.
+func TestBrowsersMeetOverTheGateway(t *testing.T) {
+	g := meeting(t, "none")
+	ann := visit(t, g, chromium(t, false), "/room/hall?name=Ann")
+	fox := visit(t, g, firefox(t), "/room/hall?name=Fox")
+	for _, w := range []*world{ann, fox} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
+	}
+	rig.Check(t, fox.page.Resize(fox.ctx, 700, 500))
+	for _, w := range []*world{ann, fox} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	const hers = "gatewayRoom.tiles.all.find((tile) => !tile.own && tile.label === 'Ann')"
+	fox.until(t, hers+".video.videoWidth > 0 && "+hers+".video.videoWidth <= 640")
+	rig.Check(t, fox.page.Resize(fox.ctx, 1900, 1060))
+	fox.eval(t, "("+hers+".size.click(), 0)", nil)
+	fox.until(t, hers+".video.videoWidth === 1280")
+	fox.moving(t, 4)
+}
+
+// gate is a way to a gateway's TCP port that can be shut.
+type gate struct {
+	listener net.Listener
+	to       string
+
+	mu    sync.Mutex // guards below
+	shut  bool
+	conns map[net.Conn]bool
+}
+
+func openGate(t *testing.T, to string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	rig.Check(t, err)
+	g := &gate{listener: l, to: to, conns: map[net.Conn]bool{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { g.pass(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		g.set(true)
+		all.Wait()
+	})
+	return g
+}
+
+// set shuts the gate, which cuts all that goes through, or opens it.
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	for c := range g.conns {
+		if shut {
+			c.Close()
+		}
+	}
+}
+
+func (g *gate) pass(c net.Conn) {
+	defer c.Close()
+	g.mu.Lock()
+	shut := g.shut
+	g.conns[c] = true
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		delete(g.conns, c)
+		g.mu.Unlock()
+	}()
+	if shut {
+		return
+	}
+	to, err := net.Dial("tcp", g.to)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	go func() {
+		io.Copy(to, c)
+		to.Close()
+	}()
+	io.Copy(c, to)
+}
+
+// One loses the socket for ten seconds: he is where he was, and nobody else
+// notices or renegotiates.
+func TestTenSecondsWithoutASocket(t *testing.T) {
+	g := meeting(t, "none")
+	way := openGate(t, fmt.Sprintf("127.0.0.1:%d", g.Port))
+	browser := chromium(t, false)
+	page, err := browser.Open(t.Context(), "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
+	rig.Check(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	ann := &world{ctx: ctx, page: page, log: func() string { return "" }}
+	ben := visit(t, g, browser, "/room/hall?name=Ben")
+	for _, w := range []*world{ann, ben} {
+		w.until(t, connected)
+		w.click(t, ".camera")
+		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+	}
+	for _, w := range []*world{ann, ben} {
+		w.until(t, "document.querySelectorAll('.tile').length === 4")
+		w.moving(t, 4)
+	}
+	ben.eval(t, `(() => {
+		window.noticed = [];
+		for (const type of ['media', 'joined', 'rendition', 'refused']) gatewayRoom.room.addEventListener(type, () => noticed.push(type));
+		gatewayRoom.room.peerConnection.addEventListener('signalingstatechange', () => noticed.push('offer'));
+		gatewayRoom.room.addEventListener('participants', () => gatewayRoom.room.participants.size === 2 || noticed.push('left'));
+	})()`, nil)
+	ann.eval(t, "(window.kept = [gatewayRoom.room.peerConnection, gatewayRoom.publisher.peerConnection], window.user = gatewayRoom.room.self.userId, window.lost = 0, 0)", nil)
+	way.set(true)
+	ann.until(t, "document.querySelector('#state').textContent.includes('Your place is kept')")
+	ann.moving(t, 4)             // media go their own way
+	time.Sleep(10 * time.Second) // the time is what is tested
+	ben.moving(t, 4)
+	way.set(false)
+	ann.until(t, connected)
+	ann.until(t, "gatewayRoom.room.self.userId === user && gatewayRoom.room.peerConnection === kept[0] && gatewayRoom.publisher.peerConnection === kept[1] && kept.every((pc) => pc.connectionState === 'connected')")
+	ann.moving(t, 4)
+	ben.moving(t, 4)
+	var noticed []string
+	ben.eval(t, "noticed", &noticed)
+	if len(noticed) > 0 {
+		t.Errorf("Ben has noticed: %q", noticed)
+	}
+	// and all works as before
+	ann.click(t, ".people-button")
+	ann.click(t, "#lock")
+	ben.until(t, "document.querySelector('#state').textContent.includes('locked')")
 }

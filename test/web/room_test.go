@@ -52,6 +52,17 @@ func chromium(t *testing.T, dark bool) *rig.Chromium {
 	return browser
 }
 
+func firefox(t *testing.T) *rig.Firefox {
+	t.Helper()
+	browser, err := rig.StartFirefox(t.Context(), rig.FirefoxOptions{Prefs: `
+user_pref("media.navigator.streams.fake", true);
+user_pref("media.navigator.permission.disabled", true);
+`})
+	rig.Check(t, err)
+	rig.End(t, "firefox", browser.Close)
+	return browser
+}
+
 const (
 	connected = "document.querySelector('#state').textContent === 'Connected'"
 	// moving counts tiles whose pictures are played now
@@ -357,15 +368,7 @@ func TestAxeFindsNothingInTheRoom(t *testing.T) {
 func TestRoomInFirefox(t *testing.T) {
 	h := startHall(t)
 	h.camera(t, "door", "Front door", standard)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	fox, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Prefs: `
-user_pref("media.navigator.streams.fake", true);
-user_pref("media.navigator.permission.disabled", true);
-`})
-	rig.Check(t, err)
-	rig.End(t, "firefox", fox.Close)
-	ann := enter(t, h, fox, "/room/hall?name=Ann")
+	ann := enter(t, h, firefox(t), "/room/hall?name=Ann")
 	ben := enter(t, h, chromium(t, false), "/room/hall?name=Ben")
 	for _, w := range []*world{ann, ben} {
 		w.until(t, connected)

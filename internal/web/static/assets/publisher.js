@@ -138,6 +138,9 @@ export class Publisher extends EventTarget {
   #told = new Set();
   #toldAt = { audio: -Infinity, video: -Infinity };
   #restartTimer = 0;
+  /** Whether ICE is being restarted, and whether an offer failed that has to be made again. */
+  #restarting = false;
+  #stale = false;
 
   /** @param {import('./room.js').Room} room */
   constructor(room) {
@@ -319,6 +322,7 @@ export class Publisher extends EventTarget {
 
   #drop() {
     clearTimeout(this.#restartTimer);
+    this.#restarting = this.#stale = false;
     this.#answer?.({ type: 'gone' });
     const pc = this.#pc;
     this.#pc = null;
@@ -342,7 +346,7 @@ export class Publisher extends EventTarget {
     }
     const state = this.#pc?.connectionState;
     if (state === 'failed' || state === 'closed') this.#renew();
-    else if (state === 'disconnected' || (state && this.#room.moved)) this.#restart();
+    else if (state && (this.#stale || (!this.#restarting && (state === 'disconnected' || this.#room.moved)))) this.#restart();
   }
 
   #connect() {
@@ -352,6 +356,7 @@ export class Publisher extends EventTarget {
     };
     pc.onconnectionstatechange = () => {
       clearTimeout(this.#restartTimer);
+      if (pc.connectionState === 'connected') this.#restarting = false;
       if (pc.connectionState === 'disconnected') this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
       if (pc.connectionState === 'failed' || pc.connectionState === 'closed') this.#renew();
     };
@@ -360,6 +365,7 @@ export class Publisher extends EventTarget {
 
   #restart() {
     if (!this.#pc) return;
+    this.#restarting = true;
     this.#pc.restartIce();
     this.#negotiate();
   }
@@ -399,10 +405,13 @@ export class Publisher extends EventTarget {
     this.#answer = null;
     if (pc !== this.#pc || answer.type === 'gone') return;
     if (answer.type === 'error') {
+      this.#stale = true;
       await pc.setLocalDescription({ type: 'rollback' }).catch(() => {});
       throw Object.assign(new Error(answer.message || answer.code), { code: answer.code });
     }
     await pc.setRemoteDescription({ type: 'answer', sdp: answer.sdp });
+    this.#stale = false;
+    if (pc.connectionState === 'connected') this.#restarting = false;
     for (const candidate of this.#early.splice(0)) this.#take(candidate);
     for (const { label, name } of answer.streams ?? []) {
       const source = this.#published.get(label)?.source;

@@ -161,9 +161,9 @@ export class Receiver extends EventTarget {
   /** The session goes on with another socket; media may need another way too. @param {boolean} moved whether the network has changed */
   resume(moved) {
     const pc = this.#pc;
-    this.#restarting = false;
     if (!pc?.remoteDescription) return;
-    if (moved || pc.connectionState === 'failed' || pc.connectionState === 'disconnected') this.#restart();
+    if (this.#restarting) this.#expect('connection-lost'); // what asked for it comes with the new socket
+    else if (moved || pc.connectionState === 'failed' || pc.connectionState === 'disconnected') this.#restart();
     else if (!this.connected) this.#expect('no-path');
   }
 
@@ -274,6 +274,7 @@ export class Receiver extends EventTarget {
         this.dispatchEvent(new Event('connected'));
         break;
       case 'disconnected':
+        this.#signaling.check(); // one that is lost too comes back first, and then brings the restart
         this.#restartTimer = setTimeout(() => this.#restart(), restartAfter);
         break;
       case 'failed':

@@ -36,8 +36,7 @@ function button(name, glyph, key) {
 
 function label(b, text, title = text) {
   setText(b.lastChild, text);
-  b.title = b.dataset.key ? `${title} (${b.dataset.key})` : title;
-  b.setAttribute('aria-label', title);
+  b.title = b.dataset.key ? `${title} (${b.dataset.key})` : title; // its description, where there is room for the text
 }
 
 /**
@@ -68,9 +67,7 @@ export class Bar extends EventTarget {
     this.people = button('people-button', 'people', 'p');
     this.share = button('share', 'share');
     this.leave = button('leave', 'leave');
-    this.count = element('span', { class: 'count', 'aria-hidden': 'true' });
     this.people.setAttribute('aria-controls', 'people');
-    this.people.append(this.count, element('span'));
     label(this.devices, 'Devices', 'Choose camera and microphone');
     label(this.sound, 'Sound', 'Turn the sound on');
     label(this.share, 'Share', 'Share a link to this room');
@@ -84,7 +81,7 @@ export class Bar extends EventTarget {
     for (const name of ['people', 'share', 'leave', 'sound']) this[name].onclick = () => this.dispatchEvent(new Event(name));
     publisher.addEventListener('change', () => this.render());
     publisher.addEventListener('error', ({ detail }) => {
-      if (['forbidden', 'bad-sdp', 'codec-unsupported', 'negotiation', 'timeout', 'too-many-streams', 'limit'].includes(detail.code)) publisher.close();
+      if (['forbidden', 'bad-sdp', 'codec-unsupported', 'too-many-streams'].includes(detail.code)) publisher.close();
       this.#say('This can’t be sent', detail.message);
     });
     for (const type of ['joined', 'participants', 'room', 'state']) room.addEventListener(type, () => this.render());
@@ -122,13 +119,11 @@ export class Bar extends EventTarget {
     this.screen.disabled = this.#busy.has('screen');
     this.screen.classList.toggle('on', sharing);
     this.screen.setAttribute('aria-pressed', String(sharing));
-    label(this.screen, sharing ? 'Stop' : 'Screen', sharing ? 'Stop sharing the screen' : 'Share a screen');
+    label(this.screen, 'Screen', sharing ? 'Stop sharing the screen' : 'Share a screen');
     this.devices.hidden = !source;
     const there = this.#room.participants.size;
-    setText(this.count, there ? String(there) : '');
-    setText(this.people.children[1], 'People');
-    this.people.title = 'People (p)';
-    this.people.setAttribute('aria-label', there ? `People, ${there} here` : 'People');
+    this.people.dataset.count = there || '';
+    label(this.people, 'People', there ? `${there} here` : 'Who is here');
     this.share.hidden = this.#room.status.state === 'left';
   }
 

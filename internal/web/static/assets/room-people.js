@@ -112,7 +112,7 @@ class Row {
     const own = participant.userId === self.userId;
     const name = participant.name || 'Somebody';
     setText(this.name, own ? `${name} (you)` : name);
-    setText(this.role, [roles[participant.role] ?? participant.role, participant.streams?.length ? 'sending' : ''].filter(Boolean).join(', '));
+    setText(this.role, [roles[participant.role] ?? participant.role, participant.absent ? 'connection lost' : participant.streams?.length ? 'sending' : ''].filter(Boolean).join(', '));
     setText(this.face, initials(name));
     const marks = ['audio', 'video'].filter((kind) => this.muted(kind));
     if (this.marks.dataset.kinds !== marks.join()) {

@@ -26,7 +26,8 @@ const final = new Set(['removed', 'room-closed', 'leave']);
 /**
  * Somebody in the room.
  *
- * @typedef {{ userId: string, name?: string, role: string, streams?: string[], muted?: ('audio'|'video')[] }} Participant
+ * @typedef {{ userId: string, name?: string, role: string, streams?: string[], muted?: ('audio'|'video')[], absent?: boolean }} Participant absent: the connection is lost, and may
+ *   come back
  */
 
 /** @typedef {import('./viewer.js').Stream & { publisher?: string, label?: string }} RoomStream publisher: the userId, of what a participant publishes */

@@ -73,6 +73,7 @@ export class Signaling extends EventTarget {
   #retryTimer = 0;
   #pingTimer = 0;
   #deadline = 0;
+  #deadlineAt = 0;
   #openedAt = 0;
   /** What takes the session up again, and for how many milliseconds; null before it is joined, and when it is over. @type {{ secret: string, within: number }?} */
   #session = null;
@@ -162,6 +163,11 @@ export class Signaling extends EventTarget {
   rejoin(delay) {
     this.#forget();
     this.#redial(delay);
+  }
+
+  /** Asks for a sign of life now: something else says that the network has trouble. */
+  check() {
+    this.#ping(2_000);
   }
 
   /** Dials at once, if it is waiting to do so. */
@@ -272,7 +278,7 @@ export class Signaling extends EventTarget {
   #ping(within) {
     if (!this.send('ping')) return;
     this.#pings.push(this.#number);
-    if (!this.#deadline) this.#expect(within);
+    if (!this.#deadline || performance.now() + within < this.#deadlineAt) this.#expect(within);
   }
 
   /** The gateway has had so many messages of the session. @param {number} count */
@@ -284,6 +290,7 @@ export class Signaling extends EventTarget {
   #expect(within) {
     clearTimeout(this.#deadline);
     this.#deadline = setTimeout(() => this.#redial(), within);
+    this.#deadlineAt = performance.now() + within;
   }
 
   #hangUp() {
@@ -309,6 +316,6 @@ export class Signaling extends EventTarget {
   #wake = () => {
     if (document.hidden && !this.#moved) return;
     this.retryNow();
-    this.#ping(2_000);
+    this.check();
   };
 }

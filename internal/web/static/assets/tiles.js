@@ -11,6 +11,7 @@ const gap = 12;
 const ratio = 16 / 9;
 /** Smaller than this no tile gets: the list scrolls instead. CSS pixels. */
 const narrowest = 132;
+const narrowestBeside = 84;
 /** How long frames may be missing before the tile says so. */
 const stillAfter = 3_000;
 
@@ -22,17 +23,18 @@ const stillAfter = 3_000;
  * @param {number} count
  * @param {number} width
  * @param {number} height of the space: more is taken where boxes would be too small
+ * @param {number} [least] how wide they are at least
  * @returns {Box[]}
  */
-export function pack(count, width, height) {
+export function pack(count, width, height, least = narrowest) {
   let best = { columns: 1, wide: 0 };
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
     const wide = Math.min((width - (columns - 1) * gap) / columns, ((height - (rows - 1) * gap) / rows) * ratio);
     if (wide > best.wide) best = { columns, wide };
   }
-  if (best.wide < narrowest) {
-    const columns = Math.max(1, Math.floor((width + gap) / (narrowest + gap)));
+  if (best.wide < least) {
+    const columns = Math.max(1, Math.floor((width + gap) / (least + gap)));
     best = { columns: Math.min(columns, count), wide: Math.min((width - (columns - 1) * gap) / columns, width) };
   }
   const { columns, wide } = best;
@@ -60,7 +62,7 @@ export function arrange(count, large, width, height) {
   if (large < 0 || count < 2) return pack(count, width, height);
   const beside = width > height * 1.2;
   const strip = beside ? Math.max(narrowest, Math.min(width * 0.22, 420)) : Math.max(84, height * 0.2);
-  const boxes = beside ? pack(count - 1, strip, height) : pack(count - 1, width, strip);
+  const boxes = beside ? pack(count - 1, strip, height, narrowestBeside) : pack(count - 1, width, strip, narrowestBeside);
   const [main] = beside ? pack(1, width - strip - gap, height) : pack(1, width, height - strip - gap);
   for (const box of boxes) {
     if (beside) box.left += width - strip;
@@ -128,13 +130,15 @@ export class Tile {
     this.play();
   }
 
-  /** Plays; rejected by browsers that want a click first, which `blocked` is told. */
+  /** Plays, without its sound where a browser wants a click first, which `blocked` is told. */
   async play() {
     try {
       await this.video.play();
-      this.blocked?.(false);
+      this.blocked?.(this.video.muted && !this.own);
     } catch (err) {
-      if (err.name === 'NotAllowedError') this.blocked?.(true);
+      if (err.name !== 'NotAllowedError' || this.video.muted) return;
+      this.video.muted = true;
+      await this.play();
     }
   }
 

@@ -413,7 +413,7 @@ export class Viewer extends EventTarget {
   }
 
   #describe(stream) {
-    if (!stream) return;
+    if (!stream || (this.#stream && stream.name !== this.#stream.name)) return; // others of the room
     this.#stream = stream;
     if (stream.state === 'absent') this.#waited = true;
     this.dispatchEvent(new CustomEvent('stream', { detail: stream }));

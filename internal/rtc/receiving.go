@@ -1,0 +1,584 @@
+package rtc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/transport/v4/packetio"
+
+	"gateway/internal/media"
+)
+
+const (
+	// maxReceived is the largest payload that is forwarded, in bytes: with a
+	// viewer's header, extensions and SRTP it has to fit a datagram of 1500.
+	maxReceived = 1400
+	// maxPublished bounds what is taken of a publisher, in bit/s; a burst of a second
+	// passes. More than that is dropped.
+	maxPublished = 60_000_000
+
+	maxStreams       = 64 // SSRCs that a publisher may use before it is ended
+	feedbackInterval = 100 * time.Millisecond
+)
+
+// receiving is what comes of a publisher.
+type receiving struct {
+	publisher *Publisher
+	ssrc      uint32        // of the gateway's feedback
+	stir      chan struct{} // feedback may be due earlier
+	stop      chan struct{}
+	stopped   chan struct{}
+
+	rmu      sync.Mutex // guards what follows; held while sinks are called
+	lines    []*line
+	streams  map[uint32]*inbound // by SSRC; nil: not taken
+	time     timeline
+	packet   rtp.Packet // the one that is read
+	recorder *twcc.Recorder
+	tokens   float64 // bytes that may come now
+	tokensAt time.Duration
+	dropped  uint64 // packets over maxPublished, or of no layer
+	buffers  int    // that pion was given
+	batch    []media.Received
+	rtt      time.Duration // of ICE
+	reportAt time.Duration
+	twccAt   time.Duration
+	firs     uint8
+	wrapped  bool // closed
+}
+
+// line is one m-line of a publisher.
+type line struct {
+	*sending
+	layers []*layer
+}
+
+// layer is one encoding that comes on an m-line.
+type layer struct {
+	line   *line
+	rid    string
+	sink   Sink
+	ssrc   uint32 // 0: nothing has come yet
+	buffer jitterBuffer
+	time   streamTime
+	frame  uint32        // timestamp of the newest that was handed on
+	taken  time.Duration // its capture
+	begun  bool
+	gap    bool   // something was lost that hasn't been told yet
+	wanted bool   // a keyframe is to be asked for
+	asked  uint64 // keyframes
+	report struct {
+		ntp     uint32 // the middle bits of the last sender report
+		arrived time.Duration
+	}
+	counted ReceiveCounts // by the metrics
+	before  ReceiveCounts // of SSRCs that were left
+}
+
+// inbound is an SSRC of a layer: of its media, or of its repairs.
+type inbound struct {
+	layer *layer
+	rtx   bool
+}
+
+func (r *receiving) begin(p *Publisher, ssrc uint32) {
+	r.publisher, r.ssrc = p, ssrc
+	r.stir, r.stop, r.stopped = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	r.streams = map[uint32]*inbound{}
+	r.recorder = twcc.NewRecorder(ssrc)
+	r.tokens = maxPublished / 8
+}
+
+func (r *receiving) close() {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	r.wrapped, r.lines, r.streams = true, nil, nil
+}
+
+// expect makes the lines what an offer has.
+func (r *receiving) expect(sends []*sending) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	var lines []*line
+	for _, s := range sends {
+		i := slices.IndexFunc(r.lines, func(l *line) bool {
+			return l.mid == s.mid && l.format.codec == s.format.codec && slices.Equal(l.sending.layers, s.layers)
+		})
+		if i >= 0 {
+			l := r.lines[i]
+			l.sending = s
+			for _, y := range l.layers {
+				y.buffer.repairs = s.repairable()
+			}
+			lines = append(lines, l)
+			continue
+		}
+		l := &line{sending: s}
+		for _, rid := range s.layers {
+			y := &layer{line: l, rid: rid}
+			y.renew(&r.time, 0)
+			l.layers = append(l.layers, y)
+		}
+		lines = append(lines, l)
+	}
+	for ssrc, in := range r.streams {
+		if in == nil || !slices.Contains(lines, in.layer.line) {
+			delete(r.streams, ssrc) // to be looked at again
+		}
+	}
+	r.lines = lines
+}
+
+// repairable tells whether the sender answers NACKs.
+func (s *sending) repairable() bool { return slices.Contains(s.format.feedback, "nack") }
+
+// renew begins a layer, or goes on with it under another SSRC.
+func (y *layer) renew(t *timeline, ssrc uint32) {
+	rate := y.line.format.codec.ClockRate()
+	y.before = y.counts()
+	y.ssrc, y.gap = ssrc, y.begun
+	y.buffer = jitterBuffer{rate: rate, repairs: y.line.repairable()}
+	y.time = streamTime{timeline: t, rate: rate}
+	y.report.ntp = 0
+}
+
+// Deliver sets where a layer's packets go; nil: nowhere. layer is one of
+// Incoming.Layers. An unknown one is ErrBadState.
+func (p *Publisher) Deliver(mid, layer string, to Sink) error {
+	p.rmu.Lock()
+	defer p.rmu.Unlock()
+	y := p.layer(mid, layer)
+	if y == nil {
+		return fmt.Errorf("m-line %q, layer %q: %w: there is none", mid, layer, ErrBadState)
+	}
+	y.sink = to
+	return nil
+}
+
+// RequestKeyframe asks the peer for a keyframe of a layer, by a PLI (RFC 4585 §6.3.1)
+// or, if it takes only that, a FIR (RFC 5104 §4.3.1). The caller throttles. It doesn't block.
+func (p *Publisher) RequestKeyframe(mid, layer string) {
+	p.rmu.Lock()
+	defer p.rmu.Unlock()
+	if y := p.layer(mid, layer); y != nil && y.line.kind() == media.Video {
+		y.wanted = true
+		poke(p.stir)
+	}
+}
+
+// layer finds a layer; rmu is held.
+func (r *receiving) layer(mid, rid string) *layer {
+	for _, l := range r.lines {
+		for _, y := range l.layers {
+			if l.mid == mid && y.rid == rid {
+				return y
+			}
+		}
+	}
+	return nil
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// buffer is pion's hook for where incoming SRTP and SRTCP packets go (see
+// SettingEngine.BufferFactory). pion keeps something for each SSRC: a peer that
+// uses many is ended.
+func (r *receiving) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	if r.buffers++; r.buffers > 2*maxStreams {
+		r.publisher.end(errForeign)
+		return discard{}
+	}
+	if kind == packetio.RTCPBufferPacket {
+		return &reportInlet{r, ssrc}
+	}
+	return &mediaInlet{r, ssrc}
+}
+
+// mediaInlet takes the RTP packets of one SSRC, decrypted.
+type mediaInlet struct {
+	receiving *receiving
+	ssrc      uint32
+}
+
+func (i *mediaInlet) Write(b []byte) (int, error) {
+	i.receiving.receive(i.ssrc, b, media.Now())
+	return len(b), nil
+}
+func (*mediaInlet) Read([]byte) (int, error) { return 0, io.EOF }
+func (*mediaInlet) Close() error             { return nil }
+
+// receive takes an RTP packet. Nothing in it is trusted: memory and work are bounded.
+func (r *receiving) receive(ssrc uint32, b []byte, now time.Duration) {
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	if r.wrapped || r.packet.Unmarshal(b) != nil || !r.admit(len(b), now) {
+		r.dropped++
+		return
+	}
+	h := &r.packet.Header
+	r.record(h, now)
+	in := r.streams[ssrc]
+	if in == nil {
+		if in = r.resolve(ssrc, h); in == nil {
+			r.dropped++
+			return
+		}
+	}
+	y := in.layer
+	f := &y.line.format
+	a := arrival{seq: h.SequenceNumber, timestamp: h.Timestamp, marker: h.Marker, payload: r.packet.Payload}
+	switch {
+	case in.rtx && (f.rtx == 0 || h.PayloadType != f.rtx || len(a.payload) < 2):
+		return // padding that probes for bandwidth has nothing in it
+	case in.rtx: // RFC 4588 §4
+		a.seq, a.payload, a.repaired = binary.BigEndian.Uint16(a.payload), a.payload[2:], true
+		if !y.buffer.begun {
+			return
+		}
+	case h.PayloadType != f.pt || y.ssrc != ssrc:
+		r.dropped++
+		return
+	default:
+		y.time.arrived(a.timestamp, now)
+	}
+	a.void = len(a.payload) > maxReceived
+	missing := y.buffer.count.Missing
+	y.buffer.push(a, now)
+	r.hand(y, now)
+	if y.buffer.count.Missing != missing {
+		poke(r.stir)
+	}
+}
+
+// record notes a packet for transport-wide feedback, whatever layer it is of: what isn't
+// told of counts as lost, also what only probes for bandwidth.
+func (r *receiving) record(h *rtp.Header, now time.Duration) {
+	for _, l := range r.lines {
+		if id := l.format.transportID; id != 0 { // the same on all m-lines (RFC 8843 §14.1)
+			if x := h.GetExtension(id); len(x) >= 2 {
+				r.recorder.Record(h.SSRC, binary.BigEndian.Uint16(x), int64(now/time.Microsecond))
+			}
+			return
+		}
+	}
+}
+
+// admit bounds the rate of what comes.
+func (r *receiving) admit(size int, now time.Duration) bool {
+	r.tokens = min(r.tokens+(now-r.tokensAt).Seconds()*maxPublished/8, maxPublished/8)
+	r.tokensAt = now
+	if r.tokens < float64(size) {
+		return false
+	}
+	r.tokens -= float64(size)
+	return true
+}
+
+// resolve finds the layer of an SSRC that wasn't seen before: by the SSRCs of the
+// description, else by the header extensions, else by the payload type if only one
+// m-line has it.
+func (r *receiving) resolve(ssrc uint32, h *rtp.Header) *inbound {
+	var in *inbound
+	for _, l := range r.lines {
+		if len(l.layers) > 1 {
+			continue
+		}
+		if slices.Contains(l.ssrcs, ssrc) {
+			in = &inbound{layer: l.layers[0]}
+		}
+		for _, rtx := range l.repairs {
+			if rtx == ssrc {
+				in = &inbound{layer: l.layers[0], rtx: true}
+			}
+		}
+	}
+	for _, l := range r.lines {
+		if in != nil {
+			break
+		}
+		byMid := l.midID != 0 && string(h.GetExtension(l.midID)) == l.mid
+		if !byMid && !(l.fromPT && (h.PayloadType == l.format.pt || l.format.rtx != 0 && h.PayloadType == l.format.rtx)) {
+			continue
+		}
+		rtx := l.format.rtx != 0 && h.PayloadType == l.format.rtx
+		for _, y := range l.layers {
+			named := len(l.layers) == 1 && y.rid == ""
+			if l.layerID != 0 && y.rid != "" {
+				named = string(h.GetExtension(l.layerID)) == y.rid
+			}
+			if rtx && l.rlayer != 0 && y.rid != "" {
+				named = string(h.GetExtension(l.rlayer)) == y.rid
+			}
+			if named {
+				in = &inbound{layer: y, rtx: rtx}
+			}
+		}
+	}
+	if in == nil || len(r.streams) >= maxStreams {
+		return nil
+	}
+	r.streams[ssrc] = in
+	if !in.rtx {
+		in.layer.renew(&r.time, ssrc)
+		in.layer.buffer.tookRTT(max(r.rtt, time.Millisecond), false)
+		if r.rtt == 0 {
+			in.layer.buffer.rtt = 0
+		}
+	}
+	return in
+}
+
+// hand passes on what a layer's buffer has.
+func (r *receiving) hand(y *layer, now time.Duration) {
+	r.batch = r.batch[:0]
+	for {
+		a, gap, ok := y.buffer.pop(now)
+		if !ok {
+			break
+		}
+		y.gap = y.gap || gap
+		if len(a.payload) == 0 { // padding
+			continue
+		}
+		if !y.begun || a.timestamp != y.frame {
+			y.begun, y.frame, y.taken = true, a.timestamp, y.time.capture(a.timestamp, now)
+		}
+		r.batch = append(r.batch, media.Received{
+			Payload: a.payload, Timestamp: a.timestamp, Marker: a.marker, Gap: y.gap, Capture: y.taken, Arrived: now,
+		})
+		y.gap = false
+	}
+	if len(r.batch) > 0 && y.sink != nil {
+		y.sink.Receive(r.batch)
+	}
+	clear(r.batch)
+}
+
+// reportInlet takes the RTCP of one SSRC.
+type reportInlet struct {
+	receiving *receiving
+	ssrc      uint32
+}
+
+func (i *reportInlet) Write(b []byte) (int, error) {
+	i.receiving.reported(i.ssrc, b, media.Now())
+	return len(b), nil
+}
+func (*reportInlet) Read([]byte) (int, error) { return 0, io.EOF }
+func (*reportInlet) Close() error             { return nil }
+
+// reported takes what the peer tells of its streams. pion hands a compound packet
+// over once for each SSRC that it names.
+func (r *receiving) reported(ssrc uint32, b []byte, now time.Duration) {
+	packets, err := rtcp.Unmarshal(b)
+	if err != nil {
+		return
+	}
+	r.rmu.Lock()
+	defer r.rmu.Unlock()
+	in := r.streams[ssrc]
+	if in == nil || in.rtx {
+		return
+	}
+	for _, p := range packets {
+		if sr, ok := p.(*rtcp.SenderReport); ok && sr.SSRC == ssrc && in.layer.ssrc == ssrc {
+			in.layer.time.report(sr.NTPTime, sr.RTPTime)
+			in.layer.report.ntp, in.layer.report.arrived = uint32(sr.NTPTime>>16), now
+		}
+	}
+}
+
+// tend gives up what is missing for too long, and sends feedback, until stop.
+func (p *Publisher) tend() {
+	defer close(p.stopped)
+	timer := time.NewTimer(feedbackInterval)
+	defer timer.Stop()
+	for {
+		packets, next := p.feedback(media.Now())
+		if len(packets) > 0 && p.current() == StateConnected {
+			if err := p.pc.WriteRTCP(packets); err != nil {
+				p.log.Debug("feedback not sent", "error", err)
+			}
+		}
+		timer.Reset(max(next-media.Now(), time.Millisecond))
+		select {
+		case <-p.stop:
+			return
+		case <-p.stir:
+		case <-timer.C:
+		}
+	}
+}
+
+// feedback is what is to be sent now, and when there may be more.
+func (p *Publisher) feedback(now time.Duration) (packets []rtcp.Packet, next time.Duration) {
+	p.rmu.Lock()
+	defer p.rmu.Unlock()
+	if p.reportAt == 0 {
+		p.reportAt, p.twccAt = now+reportInterval, now+feedbackInterval
+	}
+	report := now >= p.reportAt
+	if report {
+		p.reportAt = now + reportInterval
+		p.measureRTT()
+	}
+	next = p.reportAt
+	var reports []rtcp.ReceptionReport
+	for _, l := range p.lines {
+		for _, y := range l.layers {
+			if y.ssrc == 0 {
+				continue
+			}
+			p.hand(y, now)
+			packets = append(packets, p.repairs(y, now)...)
+			if at, ok := y.buffer.due(now); ok {
+				next = min(next, at)
+			}
+			if report {
+				reports = append(reports, y.receptionReport(now))
+				p.count(y, now)
+			}
+		}
+	}
+	if now >= p.twccAt {
+		p.twccAt = now + feedbackInterval
+		if p.recorder.PacketsHeld() > 0 {
+			packets = append(packets, p.recorder.BuildFeedbackPacket()...)
+		}
+	}
+	if len(reports) > 0 {
+		for i := 0; i < len(reports); i += 31 { // RFC 3550 §6.4.2
+			packets = append(packets, &rtcp.ReceiverReport{SSRC: p.ssrc, Reports: reports[i:min(i+31, len(reports))]})
+		}
+	}
+	return packets, min(next, p.twccAt)
+}
+
+// repairs asks for what is missing of a layer, and for a keyframe if one is wanted.
+func (p *Publisher) repairs(y *layer, now time.Duration) (packets []rtcp.Packet) {
+	if seqs := y.buffer.nacks(nil, now); len(seqs) > 0 {
+		packets = append(packets, &rtcp.TransportLayerNack{
+			SenderSSRC: p.ssrc, MediaSSRC: y.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(seqs),
+		})
+	}
+	if !y.wanted {
+		return packets
+	}
+	y.wanted = false
+	y.asked++
+	p.engine.metrics.plisSent.Inc()
+	if fb := y.line.format.feedback; slices.Contains(fb, "ccm fir") && !slices.Contains(fb, "nack pli") {
+		p.firs++
+		return append(packets, &rtcp.FullIntraRequest{
+			SenderSSRC: p.ssrc, MediaSSRC: y.ssrc, FIR: []rtcp.FIREntry{{SSRC: y.ssrc, SequenceNumber: p.firs}},
+		})
+	}
+	return append(packets, &rtcp.PictureLossIndication{SenderSSRC: p.ssrc, MediaSSRC: y.ssrc})
+}
+
+func (y *layer) receptionReport(now time.Duration) rtcp.ReceptionReport {
+	r := rtcp.ReceptionReport{SSRC: y.ssrc}
+	r.FractionLost, r.TotalLost, r.LastSequenceNumber, r.Jitter = y.buffer.report()
+	if y.report.ntp != 0 {
+		r.LastSenderReport, r.Delay = y.report.ntp, uint32((now-y.report.arrived)<<16/time.Second)
+	}
+	return r
+}
+
+// measureRTT takes the round trip time of ICE's checks, where repairs haven't told
+// it yet. rmu is held.
+func (p *Publisher) measureRTT() {
+	if p.current() != StateConnected {
+		return
+	}
+	pair, ok := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok || pair.CurrentRoundTripTime <= 0 {
+		return
+	}
+	p.rtt = time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
+	for _, l := range p.lines {
+		for _, y := range l.layers {
+			y.buffer.tookRTT(p.rtt, false)
+		}
+	}
+}
+
+// plus adds up counts.
+func (c ReceiveCounts) plus(d ReceiveCounts) ReceiveCounts {
+	return ReceiveCounts{
+		Packets: c.Packets + d.Packets, Bytes: c.Bytes + d.Bytes, Reordered: c.Reordered + d.Reordered,
+		Duplicates: c.Duplicates + d.Duplicates, Missing: c.Missing + d.Missing, Asked: c.Asked + d.Asked,
+		Repaired: c.Repaired + d.Repaired, Late: c.Late + d.Late, Lost: c.Lost + d.Lost,
+		Oversized: c.Oversized + d.Oversized, Restarts: c.Restarts + d.Restarts,
+	}
+}
+
+func (y *layer) counts() ReceiveCounts { return y.before.plus(y.buffer.count) }
+
+// count brings the metrics up to date with a layer.
+func (p *Publisher) count(y *layer, now time.Duration) {
+	m, c, was := p.engine.metrics, y.counts(), y.counted
+	y.counted = c
+	m.received.Add(float64(c.Packets - was.Packets))
+	m.receivedBytes.Add(float64(c.Bytes - was.Bytes))
+	m.nacked.Add(float64(c.Asked - was.Asked))
+	m.repaired.Add(float64(c.Repaired - was.Repaired))
+	m.lost.Add(float64(c.Lost - was.Lost))
+	m.depth.WithLabelValues(y.line.kind().String()).Observe(y.buffer.depth(now).Seconds())
+}
+
+// PublisherStats is what is known of a publisher at one moment.
+type PublisherStats struct {
+	State     State
+	Connected time.Time     // when it was first connected; zero before
+	RTT       time.Duration // of ICE's checks; 0 while unknown
+	Dropped   uint64        // packets that were over the rate, malformed, or of no layer
+	Layers    []LayerStats
+}
+
+// LayerStats is what is known of one layer.
+type LayerStats struct {
+	Mid, Layer string
+	Kind       media.Kind
+	Codec      media.Codec
+	ReceiveCounts
+	KeyframeRequests uint64        // sent to the peer
+	Jitter           time.Duration // of frames (RFC 3550 §6.4.1)
+	RTT              time.Duration // that a repair takes; 0 while unknown
+	Depth            time.Duration // how long a missing packet is waited for
+	Held             time.Duration // how long the one has been missing that is waited for now
+}
+
+// Stats reads the publisher's counters.
+func (p *Publisher) Stats() PublisherStats {
+	p.rmu.Lock()
+	defer p.rmu.Unlock()
+	now := media.Now()
+	p.mu.Lock()
+	s := PublisherStats{State: p.current(), Connected: p.connected, RTT: p.rtt, Dropped: p.dropped}
+	p.mu.Unlock()
+	for _, l := range p.lines {
+		for _, y := range l.layers {
+			s.Layers = append(s.Layers, LayerStats{
+				Mid: l.mid, Layer: y.rid, Kind: l.kind(), Codec: l.format.codec, ReceiveCounts: y.counts(),
+				KeyframeRequests: y.asked, Jitter: y.buffer.jitter, RTT: y.buffer.rtt,
+				Depth: y.buffer.depth(now), Held: y.buffer.held(now),
+			})
+		}
+	}
+	return s
+}

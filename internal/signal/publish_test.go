@@ -1,0 +1,535 @@
+package signal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/config"
+	"gateway/internal/stream"
+)
+
+// studio is a publisher: a PeerConnection on which a picture (VP8, frames of two
+// packets) and a sound go out, 50 a second, until the test ends.
+type studio struct {
+	t     *testing.T
+	pc    *webrtc.PeerConnection
+	plis  atomic.Int64
+	tasks sync.WaitGroup
+	stop  chan struct{}
+	ready chan struct{} // connected
+}
+
+func newStudio(t *testing.T) *studio {
+	t.Helper()
+	var settings webrtc.SettingEngine
+	settings.SetIncludeLoopbackCandidate(true)
+	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(codecsOfBrowsers(t)), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &studio{t: t, pc: pc, stop: make(chan struct{}), ready: make(chan struct{})}
+	var once sync.Once
+	pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
+		if state == webrtc.PeerConnectionStateConnected {
+			once.Do(func() { close(s.ready) })
+		}
+	})
+	t.Cleanup(func() { close(s.stop); pc.GracefulClose(); s.tasks.Wait() })
+	return s
+}
+
+// shot is the payload of a packet: of frame n the first or the second.
+func shot(n uint32, second, key bool) []byte {
+	p := make([]byte, 40)
+	switch {
+	case second:
+	case key:
+		p[0] = 0x10
+	default:
+		p[0], p[1] = 0x10, 1
+	}
+	binary.BigEndian.PutUint32(p[20:], n)
+	p[30] = p[0] ^ byte(n)
+	return p
+}
+
+// video sends a picture, with a keyframe when asked; id tells it from others.
+func (s *studio) video(id string) *webrtc.RTPSender {
+	asked := make(chan struct{}, 1)
+	return s.send(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}, id, func(p rtcp.Packet) {
+		if _, ok := p.(*rtcp.PictureLossIndication); ok {
+			s.plis.Add(1)
+			poke(asked)
+		}
+	}, func(n uint32) [][]byte {
+		key := n == 0
+		select {
+		case <-asked:
+			key = true
+		default:
+		}
+		return [][]byte{shot(n, false, key), shot(n, true, key)}
+	})
+}
+
+func (s *studio) audio(id string) *webrtc.RTPSender {
+	return s.send(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}, id, nil, func(n uint32) [][]byte {
+		return [][]byte{{0xfc, byte(n), byte(n >> 8)}}
+	})
+}
+
+func (s *studio) send(codec webrtc.RTPCodecCapability, id string, hear func(rtcp.Packet), frame func(n uint32) [][]byte) *webrtc.RTPSender {
+	s.t.Helper()
+	track, err := webrtc.NewTrackLocalStaticRTP(codec, id, "studio")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	transceiver, err := s.pc.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.tasks.Add(2)
+	go func() {
+		defer s.tasks.Done()
+		for {
+			packets, _, err := transceiver.Sender().ReadRTCP()
+			if err != nil {
+				return
+			}
+			for _, p := range packets {
+				if hear != nil {
+					hear(p)
+				}
+			}
+		}
+	}()
+	go func() {
+		defer s.tasks.Done()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		select {
+		case <-s.ready:
+		case <-s.stop:
+			return
+		}
+		seq := uint16(65000)
+		for n := uint32(0); ; n++ {
+			payloads := frame(n)
+			for i, p := range payloads {
+				_ = track.WriteRTP(&rtp.Packet{ // an error says that the connection is closed
+					Header:  rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: n * codec.ClockRate / 50, Marker: i == len(payloads)-1},
+					Payload: p,
+				})
+				seq++
+			}
+			select {
+			case <-tick.C:
+			case <-s.stop:
+				return
+			}
+		}
+	}()
+	return transceiver.Sender()
+}
+
+// offer makes an offer with all candidates.
+func (s *studio) offer(o *webrtc.OfferOptions) string {
+	s.t.Helper()
+	d, err := s.pc.CreateOffer(o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(s.pc)
+	if err := s.pc.SetLocalDescription(d); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case <-gathered:
+	case <-time.After(patience):
+		s.t.Fatal("no candidates")
+	}
+	return s.pc.LocalDescription().SDP
+}
+
+func (s *studio) accept(answer string) {
+	s.t.Helper()
+	if err := s.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		s.t.Fatalf("answer: %v\n%s", err, answer)
+	}
+}
+
+// mid is the m-line of a sender.
+func (s *studio) mid(sender *webrtc.RTPSender) string {
+	for _, tr := range s.pc.GetTransceivers() {
+		if tr.Sender() == sender {
+			return tr.Mid()
+		}
+	}
+	return ""
+}
+
+// whip publishes over WHIP.
+func (g *gateway) whip(t *testing.T, path string, s *studio) (response, string) {
+	t.Helper()
+	resp := g.do(t, "POST", "/whip/"+path, sdpBody(), s.offer(nil))
+	if resp.status != http.StatusCreated {
+		t.Fatalf("POST: %d %s", resp.status, resp.body)
+	}
+	s.accept(resp.body)
+	return resp, resp.header.Get("Location")
+}
+
+// until waits for something to become so.
+func until(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !so(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("it never was so that %s", what)
+		}
+	}
+}
+
+// What a WHIP client publishes comes out at a WHEP viewer, bit by bit.
+func TestWHIPReachesWHEPViewers(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) {
+		c.ICE.Servers = []config.ICEServer{{URLs: []string{"stun:127.0.0.1:9"}}}
+		c.Limits.Rooms = 1
+	})
+	s := newStudio(t)
+	s.video("video")
+	s.audio("audio")
+	resp, location := g.whip(t, "obs", s)
+	if h := resp.header; h.Get("Content-Type") != "application/sdp" || !strings.HasPrefix(location, "/whip/obs/") ||
+		!strings.HasPrefix(h.Get("ETag"), `"`) || h.Get("Link") != `<stun:127.0.0.1:9>; rel="ice-server"` || h.Get("Accept-Patch") != fragmentType {
+		t.Errorf("headers %v", h)
+	}
+	p := newPeer(t)
+	var mu sync.Mutex
+	got := map[uint16][]byte{} // a probe for bandwidth sends some of them again
+	begin := -1
+	enough := make(chan struct{}, 1)
+	p.reads = func(kind webrtc.RTPCodecType, packet *rtp.Packet) {
+		if kind != video {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if begin < 0 {
+			begin = int(packet.SequenceNumber)
+		}
+		got[packet.SequenceNumber] = bytes.Clone(packet.Payload)
+		if len(got) == 220 {
+			poke(enough)
+		}
+	}
+	g.whep(t, "obs", p, video, audio)
+	p.sees(audio)
+	p.await(enough, "220 packets of video")
+	mu.Lock()
+	defer mu.Unlock()
+	first := binary.BigEndian.Uint32(got[uint16(begin)][20:])
+	for i := range 200 {
+		n, second := first+uint32(i/2), i%2 == 1
+		payload := got[uint16(begin+i)]
+		if !bytes.Equal(payload, shot(n, second, true)) && (i == 0 || !bytes.Equal(payload, shot(n, second, false))) {
+			t.Fatalf("packet %d is % x", i, payload)
+		}
+	}
+	if resp := g.do(t, "DELETE", location, nil, ""); resp.status != http.StatusOK {
+		t.Errorf("DELETE: %d", resp.status)
+	}
+	until(t, "the viewer was told", func() bool { return g.count(t, "gateway_sessions") == 0 })
+	if resp := g.do(t, "POST", "/whep/obs", sdpBody(), newPeer(t).offer(video)); resp.status != http.StatusNotFound {
+		t.Errorf("a viewer of what was published is answered with %d", resp.status)
+	}
+}
+
+// A client trickles and restarts ICE by PATCH, as RFC 9725 §4.3 has it.
+func TestWHIPTricklesAndRestarts(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.Rooms = 1 })
+	s := newStudio(t)
+	s.video("video")
+	var candidates, rest []string
+	for line := range lines(s.offer(nil)) {
+		if strings.HasPrefix(line, "a=candidate:") {
+			candidates = append(candidates, line)
+		} else if line != "" && line != "a=end-of-candidates" {
+			rest = append(rest, line)
+		}
+	}
+	resp := g.do(t, "POST", "/whip/obs", sdpBody(), strings.Join(rest, "\r\n")+"\r\n")
+	if resp.status != http.StatusCreated {
+		t.Fatalf("POST: %d %s", resp.status, resp.body)
+	}
+	location, etag := resp.header.Get("Location"), resp.header.Get("ETag")
+	s.accept(resp.body)
+	ufrag, pwd := value(rest, "a=ice-ufrag:"), value(rest, "a=ice-pwd:")
+	patch := func(ufrag, pwd, match string, lines ...string) response {
+		header := fragmentBody()
+		if match != "" {
+			header["If-Match"] = match
+		}
+		body := "a=ice-ufrag:" + ufrag + "\r\na=ice-pwd:" + pwd + "\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n" + strings.Join(lines, "\r\n") + "\r\n"
+		return g.do(t, "PATCH", location, header, body)
+	}
+	if resp := patch(ufrag, pwd, etag, candidates...); resp.status != http.StatusNoContent {
+		t.Fatalf("PATCH: %d %s", resp.status, resp.body)
+	}
+	select {
+	case <-s.ready:
+	case <-time.After(patience):
+		t.Fatal("no connection")
+	}
+	if resp := patch("newufrag", "newpasswordnewpassword12", "*"); resp.status != http.StatusOK || resp.header.Get("ETag") == etag ||
+		!strings.Contains(resp.body, "a=ice-ufrag:") {
+		t.Errorf("restart: %d %v %s", resp.status, resp.header, resp.body)
+	}
+	if resp := patch("newufrag", "newpasswordnewpassword12", etag, candidates...); resp.status != http.StatusPreconditionFailed {
+		t.Errorf("the old ETag: %d", resp.status)
+	}
+}
+
+func value(lines []string, prefix string) string {
+	for _, l := range lines {
+		if v, ok := strings.CutPrefix(l, prefix); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// Who publishes again takes the place of his own session, nobody else's.
+func TestWHIPClientThatComesAgainTakesItsPlace(t *testing.T) {
+	g := newRoomGateway(t)
+	bearer := func(token string) map[string]string {
+		return map[string]string{"Content-Type": "application/sdp", "Authorization": "Bearer " + token}
+	}
+	post := func(token string) response {
+		s := newStudio(t)
+		s.video("video")
+		return g.do(t, "POST", "/whip/hall/obs", bearer(token), s.offer(nil))
+	}
+	first := post("publisher")
+	if first.status != http.StatusCreated {
+		t.Fatalf("POST: %d %s", first.status, first.body)
+	}
+	if resp := post("host"); resp.status != http.StatusConflict || resp.problem(t).Code != nameTaken {
+		t.Errorf("another's: %d %s", resp.status, resp.body)
+	}
+	if resp := post("viewer"); resp.status != http.StatusForbidden {
+		t.Errorf("a viewer: %d %s", resp.status, resp.body)
+	}
+	if resp := post("nobody"); resp.status != http.StatusUnauthorized {
+		t.Errorf("nobody: %d %s", resp.status, resp.body)
+	}
+	second := post("publisher")
+	if second.status != http.StatusCreated {
+		t.Fatalf("again: %d %s", second.status, second.body)
+	}
+	if resp := g.do(t, "DELETE", first.header.Get("Location"), bearer("publisher"), ""); resp.status != http.StatusNotFound {
+		t.Errorf("the first session is still there: %d", resp.status)
+	}
+	if n := g.count(t, "gateway_sessions", "whip"); n != 1 {
+		t.Errorf("%v sessions", n)
+	}
+}
+
+func TestWHIPRefuses(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.Rooms = 1 })
+	for _, c := range []struct {
+		name, method, path, body string
+		header                   map[string]string
+		status                   int
+	}{
+		{"GET", "GET", "/whip/obs", "", nil, http.StatusMethodNotAllowed},
+		{"another type", "POST", "/whip/obs", "v=0", map[string]string{"Content-Type": "text/plain"}, http.StatusUnsupportedMediaType},
+		{"no SDP", "POST", "/whip/obs", "hello", sdpBody(), http.StatusBadRequest},
+		{"who only receives", "POST", "/whip/obs", newPeer(t).offer(video), sdpBody(), http.StatusBadRequest},
+		{"a pipeline's name", "POST", "/whip/test", publishing(t), sdpBody(), http.StatusConflict},
+		{"a bad name", "POST", "/whip/obs/..%2F..", publishing(t), sdpBody(), http.StatusNotFound},
+		{"a foreign page", "POST", "/whip/obs", "", map[string]string{"Origin": "https://evil.example"}, http.StatusForbidden},
+		{"no session", "DELETE", "/whip/obs/unknown", "", nil, http.StatusNotFound},
+	} {
+		resp := g.do(t, c.method, c.path, c.header, c.body)
+		if resp.status != c.status {
+			t.Errorf("%s: %d %s", c.name, resp.status, resp.body)
+		} else {
+			resp.problem(t)
+		}
+	}
+	if resp := g.do(t, "OPTIONS", "/whip/obs", map[string]string{"Origin": g.http.URL}, ""); resp.status != http.StatusNoContent ||
+		!strings.Contains(resp.header.Get("Access-Control-Allow-Methods"), "POST") || resp.header.Get("Accept-Post") != sdpType {
+		t.Errorf("preflight: %d %v", resp.status, resp.header)
+	}
+	until(t, "all is released", func() bool { return g.count(t, "gateway_sessions") == 0 })
+}
+
+// publishing is an offer that sends a picture.
+func publishing(t *testing.T) string {
+	s := newStudio(t)
+	s.video("video")
+	return s.offer(nil)
+}
+
+// publish offers streams over a WebSocket, each of a list of senders.
+func (s *studio) publish(c *conversation, streams map[string][]*webrtc.RTPSender) (answer map[string]any) {
+	s.t.Helper()
+	sdp := s.offer(nil)
+	list := []map[string]any{}
+	for label, senders := range streams {
+		var mids []string
+		for _, sender := range senders {
+			mids = append(mids, s.mid(sender))
+		}
+		list = append(list, map[string]any{"label": label, "title": "The " + label, "mids": mids})
+	}
+	c.say(map[string]any{"type": "offer", "sdp": sdp, "streams": list})
+	answer = c.hear("answer")
+	s.accept(answer["sdp"].(string))
+	for {
+		m := c.hear("ice-candidate")
+		if m["candidate"] == nil {
+			return answer
+		}
+		if m["connection"] != "publish" {
+			s.t.Errorf("candidate of another connection: %v", m)
+		}
+		data, _ := json.Marshal(m["candidate"])
+		var init webrtc.ICECandidateInit
+		if err := json.Unmarshal(data, &init); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := s.pc.AddICECandidate(init); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// Two streams of one participant, watched by another; then one ends, and the other
+// goes on.
+func TestParticipantPublishesStreams(t *testing.T) {
+	g := newRoomGateway(t)
+	watcher, _ := g.as(t, "viewer", "hall")
+	c, joined := g.as(t, "publisher", "hall")
+	user := joined["userId"].(string)
+	s := newStudio(t)
+	camera, sound, screen := s.video("camera"), s.audio("sound"), s.video("screen")
+	answer := s.publish(c, map[string][]*webrtc.RTPSender{"camera": {camera, sound}, "screen": {screen}})
+	if n := len(answer["streams"].([]any)); n != 2 || answer["connection"] != "publish" {
+		t.Errorf("answer %v", answer)
+	}
+	names := map[string]bool{}
+	for range 2 {
+		st := watcher.hear("stream-started")["stream"].(map[string]any)
+		names[st["name"].(string)] = true
+		if st["publisher"] != user || !strings.HasPrefix(st["title"].(string), "The ") {
+			t.Errorf("stream %v", st)
+		}
+	}
+	if !names[user+"-camera"] || !names[user+"-screen"] {
+		t.Errorf("streams %v", names)
+	}
+	p := newPeer(t)
+	watcher.say(map[string]any{"type": "watch", "stream": user + "-camera"})
+	p.negotiate(watcher, watcher.hear("offer"))
+	p.sees(video)
+	p.sees(audio)
+	lost := &rtcp.PictureLossIndication{MediaSSRC: uint32(p.pc.GetReceivers()[0].Track().SSRC())}
+	if err := p.pc.WriteRTCP([]rtcp.Packet{lost}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the viewer's PLI reaches the publisher", func() bool { return s.plis.Load() > 0 })
+
+	c.say(map[string]any{"type": "unpublish", "stream": user + "-screen"})
+	if m := watcher.hear("stream-ended"); m["stream"] != user+"-screen" {
+		t.Errorf("ended: %v", m)
+	}
+	p.sees(video)
+
+	c.say(map[string]any{"type": "leave"})
+	if m := watcher.hear("stream-ended"); m["stream"] != user+"-camera" {
+		t.Errorf("ended: %v", m)
+	}
+	if m := watcher.hear("unwatched"); m["reason"] != "stream-closed" {
+		t.Errorf("unwatched: %v", m)
+	}
+}
+
+// Who may not publish is told so, and stays; an offer that can't be answered likewise.
+func TestPublishingIsRefusedMildly(t *testing.T) {
+	g := newRoomGateway(t)
+	offer := publishing(t)
+	c, _ := g.as(t, "viewer", "hall")
+	c.say(map[string]any{"type": "offer", "sdp": offer})
+	if m := c.hear("error"); m["code"] != "forbidden" || m["fatal"] != false {
+		t.Errorf("%v", m)
+	}
+	c, joined := g.as(t, "publisher", "hall")
+	for code, m := range map[string]map[string]any{
+		"bad-sdp":           {"type": "offer", "sdp": "v=0"},
+		"codec-unsupported": {"type": "offer", "sdp": strings.NewReplacer("VP8/", "X8/", "VP9/", "X9/", "AV1/", "X1/", "H264/", "X4/").Replace(offer)},
+		"not-found":         {"type": "unpublish", "stream": "nothing"},
+		"bad-message":       {"type": "offer", "sdp": offer, "streams": []any{map[string]any{"label": "Not Good"}}},
+		"bad-state":         {"type": "ice-candidate", "connection": "publish", "candidate": nil},
+	} {
+		c.say(m)
+		if m := c.hear("error"); m["code"] != code || m["fatal"] != false {
+			t.Errorf("%s: %v", code, m)
+		}
+	}
+	s := newStudio(t)
+	s.publish(c, map[string][]*webrtc.RTPSender{"camera": {s.video("video")}})
+	until(t, "it is offered after all", func() bool {
+		o, err := g.rooms.Offer("hall", joined["userId"].(string)+"-camera", g.auth.(tokens)["viewer"])
+		return err == nil && slices.ContainsFunc(o.Info().Tracks, func(t stream.TrackInfo) bool { return t.Running })
+	})
+}
+
+// A host mutes who publishes: the packets end at the gateway.
+func TestMutedPublisherIsNotForwarded(t *testing.T) {
+	g := newRoomGateway(t)
+	host, _ := g.as(t, "host", "hall")
+	c, joined := g.as(t, "publisher", "hall")
+	user := joined["userId"].(string)
+	s := newStudio(t)
+	s.publish(c, map[string][]*webrtc.RTPSender{"camera": {s.video("video"), s.audio("audio")}})
+	p := newPeer(t)
+	host.say(map[string]any{"type": "watch", "stream": user + "-camera"})
+	p.negotiate(host, host.hear("offer"))
+	p.sees(video)
+	p.sees(audio)
+	host.say(map[string]any{"type": "mute", "target": user, "kind": "video", "on": true})
+	if m := c.hear("muted"); m["kind"] != "video" || m["on"] != true {
+		t.Errorf("muted: %v", m)
+	}
+	until(t, "no picture comes", func() bool {
+		for range 20 { // of sound
+			p.sees(audio)
+		}
+		select {
+		case <-p.packets[video]:
+			return false
+		default:
+			return true
+		}
+	})
+	host.say(map[string]any{"type": "mute", "target": user, "kind": "video", "on": false})
+	p.sees(video)
+}
