@@ -179,7 +179,6 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		states:     make(chan rtc.State, 64),
 		switched:   make(chan struct{}, 1),
 		ear:        ear{due: make(chan struct{}, 1)},
-		relayed:    rate.NewLimiter(relayRate, relayBurst),
 		codecs:     new(codecs),
 		up:         newUpstream(),
 		network:    transport{stir: make(chan struct{}, 1)},
@@ -446,6 +445,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.unpark()
 	x.place.Leave()
 	x.stopPublishing()
+	x.server.users.leave(x.granted.Subject)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}

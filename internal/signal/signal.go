@@ -101,6 +101,7 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
+	users   *users
 	rooms   *room.Rooms
 	auth    Authority
 
@@ -135,6 +136,7 @@ func New(o Options) *Server {
 			tracks:    5 * time.Second,
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
+		users:     newUsers(o.Config.Limits.SessionsPerUser),
 		sockets:   make(map[*socket]struct{}),
 		sessions:  make(map[[sha256.Size]byte]*session),
 	}

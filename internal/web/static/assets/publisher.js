@@ -117,7 +117,8 @@ export async function captureScreen() {
 /**
  * Publishes into a room. It follows the room: a session that is taken up again keeps the connection, a new one gets everything anew.
  *
- * Events: `change` (sources came, went, were muted, or got their names), `error` (detail: {code, message}).
+ * Events: `change` (sources came, went, were muted, or got their names), `forced` (detail: {kind, on}: a host has muted it, or lifted
+ * that), `error` (detail: {code, message}).
  */
 export class Publisher extends EventTarget {
   /** @type {import('./room.js').Room} */
@@ -134,9 +135,10 @@ export class Publisher extends EventTarget {
   #asked = '';
   /** Candidates that came before the answer. @type {(RTCIceCandidateInit|undefined)[]} */
   #early = [];
-  /** The kinds of which the gateway was told that all is muted here, and when it was told something last. @type {Set<string>} */
+  /** The kinds of which the gateway was told that all is muted here. @type {Set<string>} */
   #told = new Set();
-  #toldAt = { audio: -Infinity, video: -Infinity };
+  /** What the gateway will say because of that, and until when it is waited for. @type {Record<'audio'|'video', { on: boolean, until: number }[]>} */
+  #echoes = { audio: [], video: [] };
   #restartTimer = 0;
   /** Whether ICE is being restarted, and whether an offer failed that has to be made again. */
   #restarting = false;
@@ -148,6 +150,7 @@ export class Publisher extends EventTarget {
     this.#room = room;
     room.addEventListener('publish', (event) => this.#receive(event.detail));
     room.addEventListener('joined', (event) => this.#follow(event.detail));
+    room.addEventListener('muted', ({ detail: { kind, on } }) => this.#muted(kind, on));
     room.addEventListener('participants', () => {
       if (this.#published.size && room.session && !room.self.can.has('publish')) this.close(); // a host has taken that back
     });
@@ -159,14 +162,22 @@ export class Publisher extends EventTarget {
     return [...this.#published.values()].map(({ source }) => source);
   }
 
-  /**
-   * Whether the gateway was told that all of a kind is muted here, or was until just now: what it says of that kind is its answer. What it
-   * mutes otherwise, a host has muted.
-   *
-   * @param {'audio'|'video'} kind
-   */
-  told(kind) {
-    return this.#told.has(kind) || performance.now() - this.#toldAt[kind] < settleWithin;
+  /** Whether a host has muted a kind: the gateway says that it is muted, and it isn't from here. @param {'audio'|'video'} kind */
+  forced(kind) {
+    const me = this.#room.participants.get(this.#room.self.userId);
+    return Boolean(me?.muted?.includes(kind)) && !this.#told.has(kind) && !this.#awaited(kind).length;
+  }
+
+  #awaited(kind) {
+    return (this.#echoes[kind] = this.#echoes[kind].filter(({ until }) => until > performance.now()));
+  }
+
+  /** The gateway mutes or unmutes: as it was asked from here, or by a host. */
+  #muted(kind, on) {
+    const echo = this.#awaited(kind).findIndex((awaited) => awaited.on === on);
+    if (echo < 0) this.dispatchEvent(new CustomEvent('forced', { detail: { kind, on } }));
+    else this.#echoes[kind].splice(0, echo + 1);
+    this.dispatchEvent(new Event('change'));
   }
 
   /** The connection, or null while nothing is published. */
@@ -298,7 +309,7 @@ export class Publisher extends EventTarget {
       const sent = this.sources.filter(({ media }) => media.getTracks().some((track) => track.kind === kind));
       const muted = sent.length > 0 && sent.every((source) => source.muted[kind]);
       if (muted === this.#told.has(kind)) continue;
-      this.#toldAt[kind] = performance.now();
+      this.#echoes[kind].push({ on: muted, until: performance.now() + settleWithin });
       setTimeout(() => this.dispatchEvent(new Event('change')), settleWithin);
       if (muted) this.#told.add(kind);
       else this.#told.delete(kind);

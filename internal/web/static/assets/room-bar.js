@@ -85,8 +85,7 @@ export class Bar extends EventTarget {
       this.#say('This can’t be sent', detail.message);
     });
     for (const type of ['joined', 'participants', 'room', 'state']) room.addEventListener(type, () => this.render());
-    room.addEventListener('muted', ({ detail: { kind, on } }) => {
-      if (publisher.told(kind)) return;
+    publisher.addEventListener('forced', ({ detail: { kind, on } }) => {
       const what = kind === 'audio' ? 'microphone' : 'picture';
       this.#say(on ? `A host has muted your ${what}` : `Your ${what} isn’t muted any more`);
     });
@@ -105,7 +104,7 @@ export class Bar extends EventTarget {
     const source = this.#source;
     for (const [b, kind, name] of [[this.microphone, 'audio', 'microphone'], [this.camera, 'video', 'camera']]) {
       const on = Boolean(source && !source.muted[kind] && source.media.getTracks().some((track) => track.kind === kind));
-      const forced = this.#forced(kind);
+      const forced = this.#publisher.forced(kind);
       b.hidden = !may;
       b.disabled = this.#busy.has(kind);
       b.classList.toggle('on', on && !forced);
@@ -158,7 +157,7 @@ export class Bar extends EventTarget {
   /** Switches the camera's picture or sound. @param {'audio'|'video'} kind */
   async #turn(kind) {
     const source = this.#source;
-    if (this.#forced(kind)) {
+    if (this.#publisher.forced(kind)) {
       this.#say(kind === 'audio' ? 'A host has muted your microphone' : 'A host has stopped your picture', 'Only a host can lift that.');
       return;
     }
@@ -180,12 +179,6 @@ export class Bar extends EventTarget {
     if (this.#sharing) return this.#publisher.stop('screen');
     const media = await captureScreen();
     this.#publisher.publish(media, { label: 'screen', title: `${this.#room.self.name || 'Somebody'}’s screen`, kind: 'screen' });
-  }
-
-  /** Whether a host has muted a kind: the gateway says that it is muted, and it isn't from here. @param {'audio'|'video'} kind */
-  #forced(kind) {
-    const me = this.#room.participants.get(this.#room.self.userId);
-    return Boolean(me?.muted?.includes(kind)) && !this.#publisher.told(kind);
   }
 
   /** Asks which devices to use. */
