@@ -179,7 +179,7 @@ func (x *session) resume(ctx context.Context, m request, c *socket) bool {
 	if !x.out.has(seq) { // too much was missed
 		return false
 	}
-	x.parked = false
+	x.unpark()
 	x.place.Back()
 	if !x.out.attach(c, seq, x.welcome("joined", m.RequestID, x.place.Snapshot())) {
 		return false
@@ -201,10 +201,19 @@ func (x *session) lost(ctx context.Context, c *socket) {
 			return none{}, nil
 		}
 		x.log.InfoContext(ctx, "session has lost its socket", "waits", waits)
-		x.parked = true
+		x.parked, x.address = true, c.address
+		x.server.addresses.enter(x.address, 0) // counts as a socket still: sessions aren't to be heaped up
 		x.place.Away()
 		return none{}, nil
 	})
+}
+
+// unpark ends the wait for the client.
+func (x *session) unpark() {
+	if x.parked {
+		x.parked = false
+		x.server.addresses.leave(x.address)
+	}
 }
 
 // secretKey is what a session is found by: its secret's hash, so that the time which a

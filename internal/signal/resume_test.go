@@ -446,7 +446,8 @@ func TestAddressesAreLimited(t *testing.T) {
 	for i := range 4 * joinBurst { // a burst of joins, and one too many
 		c := open[1]
 		if i > 0 {
-			c.cut()
+			c.try(map[string]any{"type": "leave"})
+			c.closed()
 			eventually(t, "a place is free", func() bool { return g.count(t, "gateway_sockets") < 3 })
 			c = g.dial(t)
 			open[1] = c
@@ -465,6 +466,34 @@ func TestAddressesAreLimited(t *testing.T) {
 		}
 	}
 	t.Error("an address joins at any rate")
+}
+
+// Sessions that wait for clients count as their sockets did.
+func TestWaitingSessionsAreLimitedByAddress(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.SocketsPerAddress = 2 })
+	var secrets []string
+	for range 2 {
+		c := g.dial(t)
+		secret, _ := c.join("test")["session"].(string)
+		secrets = append(secrets, secret)
+		if len(secrets) == 1 {
+			c.cut()
+			g.parked(t, secret)
+		}
+	}
+	c := g.dial(t)
+	if e := c.hear("error"); e["code"] != "too-many-viewers" {
+		t.Errorf("a third: %v", e)
+	}
+	c.closed()
+	g.session(secrets[0]).end(leaves)
+	eventually(t, "its place is free", func() bool {
+		c := g.dial(t)
+		c.try(map[string]any{"type": "ping"})
+		m, ok := <-c.got
+		c.cut()
+		return ok && m["type"] == "pong"
+	})
 }
 
 func TestAddressIsWhatOneMachineHas(t *testing.T) {

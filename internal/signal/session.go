@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -118,7 +119,8 @@ type session struct {
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
-	parked    bool // the client's socket is lost, and the room waits for it
+	parked    bool         // the client\'s socket is lost, and the room waits for it
+	address   netip.Prefix // of the socket that was lost
 }
 
 // switches are the renditions that the viewer has begun to send and that the session
@@ -440,6 +442,7 @@ func (x *session) act(ctx context.Context, m request) error {
 // comes back at once finds it.
 func (x *session) leave(ctx context.Context, cause error) {
 	x.server.forget(x)
+	x.unpark()
 	x.place.Leave()
 	x.stopPublishing()
 	x.server.users.leave(x.granted.Subject)
