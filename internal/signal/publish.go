@@ -52,7 +52,6 @@ type published struct {
 	stream *stream.Published
 }
 
-
 // ended is closed when the connection has ended; nil without one.
 func (u *upstream) ended() <-chan struct{} {
 	if u.publisher == nil {
