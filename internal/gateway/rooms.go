@@ -8,6 +8,7 @@ import (
 
 	"gateway/internal/auth"
 	"gateway/internal/room"
+	"gateway/internal/signal"
 )
 
 // listRooms lists the rooms in which the request may do anything.
@@ -24,10 +25,15 @@ func (g *Gateway) oneRoom(w http.ResponseWriter, r *http.Request) {
 		refuseRoom(w, r, err)
 		return
 	}
+	var publishers []signal.Publisher
+	if people != nil {
+		publishers = g.signal.Publishers(r.Context(), summary.ID)
+	}
 	writeJSON(w, http.StatusOK, struct {
 		room.Summary
-		People []room.Profile `json:"people,omitempty"`
-	}{summary, people})
+		People     []room.Profile     `json:"people,omitempty"`
+		Publishers []signal.Publisher `json:"publishers,omitempty"`
+	}{summary, people, publishers})
 }
 
 func (g *Gateway) closeRoom(w http.ResponseWriter, r *http.Request) {

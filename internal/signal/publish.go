@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 
@@ -39,6 +40,7 @@ type publication struct {
 type upstream struct {
 	candidates chan *rtc.Candidate // that the gateway has found
 	states     chan rtc.State
+	on         atomic.Bool    // there is a publisher, for others
 	publisher  *rtc.Publisher // nil: nothing is published
 	streams    []*published
 	trickled   int // candidates of the client since the last offer
@@ -48,10 +50,6 @@ type upstream struct {
 type published struct {
 	publication
 	stream *stream.Published
-}
-
-func newUpstream() upstream {
-	return upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)}
 }
 
 // ended is closed when the connection has ended; nil without one.
@@ -117,6 +115,7 @@ func (x *session) take(ctx context.Context, offer string, wanted []publication) 
 			x.up.publisher = nil
 			return "", fmt.Errorf("publisher: %w", err)
 		}
+		x.up.on.Store(true)
 	}
 	answer, incoming, err := x.up.publisher.Answer(ctx, offer)
 	if err == nil {
@@ -326,6 +325,7 @@ func (x *session) stopPublishing() {
 	stats := x.up.publisher.Stats()
 	_ = x.up.publisher.Close() // it always ends
 	x.up.publisher = nil
+	x.up.on.Store(false)
 	for _, p := range x.up.streams {
 		x.withdraw(p)
 	}

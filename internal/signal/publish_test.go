@@ -455,6 +455,13 @@ func TestParticipantPublishesStreams(t *testing.T) {
 	if err := p.pc.WriteRTCP([]rtcp.Packet{lost}); err != nil {
 		t.Fatal(err)
 	}
+	who := g.Publishers(t.Context(), "hall")
+	if len(who) != 1 || who[0].User != user || len(who[0].Streams) != 2 || who[0].Streams[0].Tracks[0].Depth < 20 {
+		t.Errorf("publishers %+v", who)
+	}
+	if n := len(g.Publishers(t.Context(), "house")); n != 0 {
+		t.Errorf("%d publishers in another room", n)
+	}
 	until(t, "the viewer's PLI reaches the publisher", func() bool { return s.plis.Load() > 0 })
 
 	c.say(map[string]any{"type": "unpublish", "stream": user + "-screen"})

@@ -180,7 +180,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		switched:   make(chan struct{}, 1),
 		ear:        ear{due: make(chan struct{}, 1)},
 		codecs:     new(codecs),
-		up:         newUpstream(),
+		up:         upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)},
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
