@@ -203,8 +203,12 @@ func (c *Client) take(m message) error {
 			c.joined, c.atOnce = j, ""
 			if j.Stream != nil {
 				c.atOnce = j.Stream.Name
+				c.watch(c.atOnce)
 			}
 		}
+	}
+	if m.Type == "watching" {
+		c.watch(m.streamOf())
 	}
 	c.mu.Unlock()
 

@@ -64,7 +64,8 @@ func (c *Client) Watch(ctx context.Context, stream, rendition string) (*Watch, e
 	return c.watch(stream), nil
 }
 
-// watch is what is kept of a stream. The caller holds mu.
+// watch is what is kept of a stream, from the moment on at which the gateway says
+// that it is watched: its packets may be here before whoever asked. The caller holds mu.
 func (c *Client) watch(stream string) *Watch {
 	w := c.watches[stream]
 	if w == nil {
@@ -288,6 +289,7 @@ func (c *Client) candidate(m message) {
 // stream that has its m-line: the gateway may use that for another one later.
 func (c *Client) carry(peer *webrtc.PeerConnection, remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
 	var current *Track
+	var whose *Watch
 	defer func() {
 		if current != nil {
 			close(current.ended)
@@ -306,23 +308,28 @@ func (c *Client) carry(peer *webrtc.PeerConnection, remote *webrtc.TrackRemote, 
 		if err != nil {
 			return
 		}
-		mid := receiver.RTPTransceiver().Mid()
+		transceiver := receiver.RTPTransceiver()
+		if transceiver == nil {
+			return // another receiver has its place
+		}
+		mid := transceiver.Mid()
 		c.mu.Lock()
-		at, ok := c.plan[mid]
-		if !ok {
+		watch := c.watches[c.plan[mid].Stream]
+		if watch == nil {
 			c.mu.Unlock()
 			continue
 		}
-		if current == nil || current.Stream != at.Stream {
+		if watch != whose {
 			if current != nil {
 				close(current.ended)
 			}
+			whose = watch
 			current = &Track{
-				Stream: at.Stream, Kind: remote.Kind(), ssrc: remote.SSRC(), peer: peer,
+				Stream: watch.Stream, Kind: remote.Kind(), ssrc: remote.SSRC(), peer: peer,
 				packets: make(chan Packet, waitingPackets), ended: make(chan struct{}),
 			}
 			select {
-			case c.watch(at.Stream).tracks <- current:
+			case watch.tracks <- current:
 			default: // nobody has taken the last sixteen
 			}
 		}

@@ -41,6 +41,15 @@ commands
   token -admin [-link]
                   print the admin's own token, which has no end
   token -hash     read a password from standard input, print it for auth.users
+  watch [-rendition NAME] [-o FILE] [-for TIME] URL
+                  watch the stream of a page's address (…/watch/NAME#token=…, …/room/ROOM)
+                  and print what comes once a second; -o: write its video (.h264, .ivf;
+                  - is standard output) or sound (.ogg)
+  publish [-label camera] [-fps 30] [-rtp ADDR -codec vp8] URL [FILE|-]
+                  publish H.264 (Annex B), IVF or Ogg Opus in real time into a room, or
+                  RTP from a UDP address
+                  both: -token TOKEN (or GATEWAY_TOKEN), -name NAME, -create, -insecure,
+                  -ca FILE, -cert FILE -key FILE
   healthcheck     ask a running gateway whether it is ready; for container health checks
   version         print versions
   help            print this
@@ -83,7 +92,21 @@ func run(args []string, stdout, stderr io.Writer) error {
 	var dot, devicesJSON bool
 	var deviceID string
 	var token gateway.TokenOptions
+	var watch watching
+	var publish publishing
 	switch command {
+	case "watch":
+		watch.flags(flags)
+		flags.StringVar(&watch.rendition, "rendition", "", "")
+		flags.StringVar(&watch.out, "o", "", "")
+		flags.DurationVar(&watch.length, "for", 0, "")
+	case "publish":
+		publish.flags(flags)
+		flags.StringVar(&publish.label, "label", "camera", "")
+		flags.StringVar(&publish.title, "title", "", "")
+		flags.Float64Var(&publish.fps, "fps", 30, "")
+		flags.StringVar(&publish.rtp, "rtp", "", "")
+		flags.StringVar(&publish.codec, "codec", "", "")
 	case "check":
 		flags.BoolVar(&check.JSON, "json", false, "")
 		flags.BoolVar(&check.Strict, "strict", false, "")
@@ -102,6 +125,18 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 
 	switch command {
+	case "watch":
+		if flags.NArg() != 1 {
+			fmt.Fprintln(stderr, "gateway: watch takes the address of one stream or room")
+			return errUsage
+		}
+		return watch.run(flags.Arg(0), stdout, stderr)
+	case "publish":
+		if n := flags.NArg(); n == 0 || n > 2 || (n == 2) == (publish.rtp != "") || publish.fps <= 0 {
+			fmt.Fprintln(stderr, "gateway: publish takes the address of a room, and a file or -rtp")
+			return errUsage
+		}
+		return publish.run(flags.Arg(0), flags.Arg(1), stderr)
 	case "help":
 		fmt.Fprint(stdout, usage)
 		return nil

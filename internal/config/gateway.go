@@ -76,6 +76,7 @@ type Limits struct {
 	Rooms             int           // that were made on join, at a time; default 100
 	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
 	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
+	SessionsPerUser   int           // at a time by the tokens of one subject, 0: no limit; default 0
 	ShutdownTimeout   time.Duration // for a clean stop; default 10s
 }
 
@@ -126,6 +127,7 @@ var gatewaySchema = &schema{
 		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
 		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
 		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
+		{path: "limits.sessions_per_user", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "sessions at a time by the tokens of one subject; 0: no limit. Who shares a token shares it"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
@@ -196,6 +198,7 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
 	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
 	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
+	g.Limits.SessionsPerUser = limits.integer("sessions_per_user", 0, "sessions")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err

@@ -131,7 +131,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 		},
 		Room:   Room{MaxParticipants: 20, EmptyTimeout: time.Minute, DepartureTimeout: 10 * time.Second},
 		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
-		Limits: Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, ShutdownTimeout: 3 * time.Second},
+		Limits: Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -178,7 +178,7 @@ rooms:
   4th-floor: {streams: door}
 room: {max_participants: 20, empty_timeout: 1m, departure_timeout: 10s}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
-limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, shutdown_timeout: 3s}
+limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, sessions_per_user: 4, shutdown_timeout: 3s}
 `
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
@@ -193,7 +193,7 @@ limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, sh
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
 		`GATEWAY_ROOMS={"lobby": {"title": "The lobby", "streams": ["door", "yard"], "max_participants": 50, "empty_timeout": "1h", "departure_timeout": "1m"}, "4th-floor": {"streams": "door"}}`,
 		"GATEWAY_ROOM_MAX_PARTICIPANTS=20", "GATEWAY_ROOM_EMPTY_TIMEOUT=1m", "GATEWAY_ROOM_DEPARTURE_TIMEOUT=10s", "GATEWAY_LIMITS_ROOMS=7",
-		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
+		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SESSIONS_PER_USER=4", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten
 	for _, k := range gatewaySchema.keys {

@@ -545,3 +545,25 @@ func TestARenewedGrantTakesTheOldOnesPlace(t *testing.T) {
 		t.Errorf("a renewed token undid what a host had done: %s", g.Role)
 	}
 }
+
+// What a viewer's coming and going costs in a room of a thousand, where ten see it.
+func BenchmarkJoinAndLeaveAmongAThousand(b *testing.B) {
+	r := New(Options{Rooms: []config.Room{{Name: "lobby"}}, Pipelines: &feeds{}, Logger: slog.New(slog.DiscardHandler)})
+	heard := 0
+	for i := range 1000 {
+		role := auth.Viewer
+		if i%100 == 0 {
+			role = auth.Host
+		}
+		if _, err := r.Join("lobby", Joining{ID: fmt.Sprint(i), Grant: granted(role), Sink: func(Event) { heard++ }}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		p, err := r.Join("lobby", Joining{ID: "one more", Grant: granted(auth.Viewer)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.Leave()
+	}
+}

@@ -225,8 +225,8 @@ func newSilentClient(t *testing.T, g *gateway) (net.Conn, string) {
 }
 
 func TestHalfOpenSocketIsDropped(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) {
-		w.ping, w.silence, w.resume = 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
+	g := newGateway(t, func(c *config.Gateway, w *timing) {
+		w.ping, w.silence, c.Room.DepartureTimeout = 20*time.Millisecond, 200*time.Millisecond, 50*time.Millisecond
 	})
 	conn, id := newSilentClient(t, g)
 	defer conn.Close()
@@ -239,7 +239,7 @@ func TestHalfOpenSocketIsDropped(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsCutAndDisturbsNobody(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.resume = 50 * time.Millisecond })
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Room.DepartureTimeout = 50 * time.Millisecond })
 	_, viewer := g.watch(t, "test")
 	conn, id := newSilentClient(t, g)
 	defer conn.Close()

@@ -418,14 +418,15 @@ func (h *header) envelope() *header { return h }
 
 type joinedMessage struct {
 	header
-	Session    string       `json:"session"`
-	TraceID    string       `json:"traceId"`
-	Version    int          `json:"version"`
-	ICEServers []iceServer  `json:"iceServers"`
-	ICEPolicy  string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
-	Stream     *streamState `json:"stream,omitempty"`   // that is watched at once
-	Resumed    bool         `json:"resumed,omitempty"`  // the session goes on
-	Received   *int         `json:"received,omitempty"` // messages of the client, if it goes on
+	Session      string       `json:"session"`
+	TraceID      string       `json:"traceId"`
+	Version      int          `json:"version"`
+	ICEServers   []iceServer  `json:"iceServers"`
+	ICEPolicy    string       `json:"iceTransportPolicy"` // RTCIceTransportPolicy
+	Stream       *streamState `json:"stream,omitempty"`   // that is watched at once
+	Resumed      bool         `json:"resumed,omitempty"`  // the session goes on
+	Received     *int         `json:"received,omitempty"` // messages of the client, if it goes on
+	ResumeWithin int          `json:"resumeWithin"`       // seconds that a client may be away; 0: not at all
 	placeState
 }
 

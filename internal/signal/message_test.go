@@ -22,6 +22,17 @@ func TestDecodeTakesWhatTheProtocolHas(t *testing.T) {
 		`{"type":"report","firstFrameMs":212.5}`,
 		`{"type":"observe","on":false}`,
 		`{"type":"ping","requestId":"7"}`,
+		`{"type":"join","roomId":"test","version":1,"name":" Änne ","role":"viewer","create":true}`,
+		`{"type":"offer","sdp":"v=0","target":"u"}`,
+		`{"type":"message","data":null}`,
+		`{"type":"message","target":"u","data":{"a":[1,"2"]}}`,
+		`{"type":"mute","target":"u","kind":"audio","on":true}`,
+		`{"type":"remove","target":"u"}`,
+		`{"type":"move","target":"u","to":"hall"}`,
+		`{"type":"set-role","target":"u","role":"host"}`,
+		`{"type":"lock","on":true}`,
+		`{"type":"close-room"}`,
+		`{"type":"token","token":"t"}`,
 		` { "type" : "leave" } `,
 	} {
 		if _, err := decode([]byte(text)); err != nil {
@@ -55,6 +66,17 @@ func TestDecodeRefuses(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for what, text := range map[string]string{
 		"nothing":                 ``,
+		"a name of two lines":     `{"type":"join","roomId":"test","version":1,"name":"a\nb"}`,
+		"a name that turns text":  `{"type":"join","roomId":"test","version":1,"name":"a\u202eb"}`,
+		"a long name":             `{"type":"join","roomId":"test","version":1,"name":"` + long + `"}`,
+		"an unknown role":         `{"type":"set-role","target":"u","role":"root"}`,
+		"a role of no type":       `{"type":"set-role","target":"u","role":["host"]}`,
+		"an unknown kind":         `{"type":"mute","target":"u","kind":"smell","on":true}`,
+		"a mute of nobody":        `{"type":"mute","kind":"audio","on":true}`,
+		"a message of nothing":    `{"type":"message","target":"u"}`,
+		"too long a message":      `{"type":"message","data":"` + strings.Repeat("x", maxData) + `"}`,
+		"a move to nowhere":       `{"type":"move","target":"u"}`,
+		"create of no truth":      `{"type":"join","roomId":"test","version":1,"create":1}`,
 		"malformed JSON":          `{"type":"ping"`,
 		"no JSON":                 `ping`,
 		"a list":                  `[{"type":"ping"}]`,
@@ -134,6 +156,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"type":"report","frames":[{"rtp":1,"received":2.5,"jitterBuffer":3,"decode":4,"render":5}]}`))
 	f.Add([]byte(`{"type":"observe","on":true}`))
 	f.Add([]byte(`{"type":"ping"}{}`))
+	f.Add([]byte(`{"type":"join","roomId":"test","name":"A","role":"viewer","create":true}`))
+	f.Add([]byte(`{"type":"message","target":"u","data":{"a":[1,"2"]}}`))
+	f.Add([]byte(`{"type":"mute","target":"u","kind":"audio","on":true}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decode(data)
 		if err != nil {

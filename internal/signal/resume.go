@@ -6,11 +6,10 @@ import (
 	"crypto/subtle"
 	"log/slog"
 	"sync"
-	"time"
 )
 
-// A session outlives its socket: who comes back with its secret, within timing.resume,
-// takes up the same participant and the same PeerConnection, and hears what it missed.
+// A session outlives its socket: who comes back with its secret, while the room keeps
+// the participant's place, takes up the same PeerConnection and hears what it missed.
 
 const (
 	keptMessages = 512       // that a client may have missed
@@ -112,6 +111,13 @@ func (o *outbox) count(c *socket) bool {
 	return true
 }
 
+// has tells whether all that followed message seq can be sent again.
+func (o *outbox) has(seq uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return seq >= o.missed && seq <= o.seq
+}
+
 // attach has the client go on with a socket, by a welcome and what followed message seq,
 // and cuts the one before. False: too much was missed.
 func (o *outbox) attach(c *socket, seq uint64, welcome *joinedMessage) bool {
@@ -169,42 +175,36 @@ func (s *Server) resume(ctx context.Context, m request, c *socket) (*session, er
 
 // resume is Server.resume on the session's goroutine.
 func (x *session) resume(ctx context.Context, m request, c *socket) bool {
-	if !x.out.attach(c, uint64(m.Seq), x.welcome(m.RequestID, x.place.Snapshot())) {
+	seq := uint64(m.Seq)
+	if !x.out.has(seq) { // too much was missed
 		return false
 	}
-	if x.parked != nil {
-		x.parked.Stop()
-		x.parked = nil
+	x.parked = false
+	x.place.Back()
+	if !x.out.attach(c, seq, x.welcome("joined", m.RequestID, x.place.Snapshot())) {
+		return false
 	}
-	x.place.Back() // who has been sent away meanwhile hears of it
-	x.log.InfoContext(ctx, "session is taken up again", "trace_id", c.trace)
+	x.log.InfoContext(ctx, "session is taken up again", "socket", c.trace)
 	return true
 }
 
-// lost has a session wait for its client after a socket of its has ended. It returns
-// when the session knows.
+// lost has a session wait for its client after a socket of its has ended: as long as the
+// room keeps the participant's place. It returns when the session knows.
 func (x *session) lost(ctx context.Context, c *socket) {
 	_, _ = call(ctx, x, func(ctx context.Context) (none, error) { // or it has ended
-		if x.out.detach(c) {
-			x.parked = time.NewTimer(x.resumeWithin())
-			x.place.Away()
-			x.log.InfoContext(ctx, "session has lost its socket", "waits", x.resumeWithin())
+		if !x.out.detach(c) {
+			return none{}, nil
 		}
+		waits := x.place.DepartureTimeout()
+		if waits == 0 {
+			x.end(errGone)
+			return none{}, nil
+		}
+		x.log.InfoContext(ctx, "session has lost its socket", "waits", waits)
+		x.parked = true
+		x.place.Away()
 		return none{}, nil
 	})
-}
-
-// resumeWithin is how long the session waits for its client.
-func (x *session) resumeWithin() time.Duration {
-	return min(x.server.timing.resume, x.place.DepartureTimeout())
-}
-
-// expired tells when the session has waited long enough.
-func (x *session) expired() <-chan time.Time {
-	if x.parked == nil {
-		return nil
-	}
-	return x.parked.C
 }
 
 // secretKey is what a session is found by: its secret's hash, so that the time which a

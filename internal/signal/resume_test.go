@@ -51,7 +51,7 @@ func (g *gateway) parked(t *testing.T, secret string) {
 		if x == nil {
 			t.Fatal("there is no such session")
 		}
-		waits, err := call(context.Background(), x, func(context.Context) (bool, error) { return x.parked != nil, nil })
+		waits, err := call(context.Background(), x, func(context.Context) (bool, error) { return x.parked, nil })
 		return err == nil && waits
 	})
 }
@@ -238,7 +238,7 @@ func TestMessagesAreNeitherLostNorDoubled(t *testing.T) {
 
 // A secret that isn't one, or isn't any more, opens nothing.
 func TestResumeIsRefused(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.resume = 200 * time.Millisecond })
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Room.DepartureTimeout = 200 * time.Millisecond })
 	c := g.dial(t)
 	secret, _ := c.join("test")["session"].(string)
 	refused := func(secret string, seq int, what string) {
@@ -350,7 +350,7 @@ func TestLastSocketHasTheSession(t *testing.T) {
 	for winner.hear("rendition")["requestId"] != "mine" {
 	}
 	p.sees(video)
-	if waits, err := call(context.Background(), x, func(context.Context) (bool, error) { return x.parked != nil, nil }); err != nil || waits {
+	if waits, err := call(context.Background(), x, func(context.Context) (bool, error) { return x.parked, nil }); err != nil || waits {
 		t.Errorf("the session waits: %v %v", waits, err)
 	}
 	winner.say(map[string]any{"type": "leave"})
@@ -404,7 +404,7 @@ func TestHistoryIsBounded(t *testing.T) {
 
 // Clients that vanish leave nothing behind.
 func TestSessionsThatNobodyComesBackToEnd(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.resume = 50 * time.Millisecond })
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Room.DepartureTimeout = 50 * time.Millisecond })
 	for range 20 {
 		c := g.dial(t)
 		c.join("test")

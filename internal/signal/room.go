@@ -66,6 +66,14 @@ func (x *session) hear(e room.Event) {
 // settle finds the session a place in its room, and what it watches at once: the
 // stream that the message names, else the one of the room's own name if there is one.
 func (x *session) settle(j room.Joining, m request) (err error) {
+	if x.relayed, err = x.server.users.enter(j.Grant.Subject); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			x.server.users.leave(j.Grant.Subject)
+		}
+	}()
 	j.ID, j.Sink, j.Deaf = x.user, x.hear, x.kind != overWebSocket
 	x.granted = j.Grant
 	if x.place, err = x.server.rooms.Join(x.room, j); err != nil {
@@ -102,7 +110,7 @@ type placeState struct {
 func (x *session) describePlace(s room.Snapshot) placeState {
 	p := placeState{
 		Name: s.Self.Name, Role: s.Self.Role, Can: x.can(), Room: s.Room, Participants: s.Participants,
-		Streams: []streamState{}, ResumeWithin: x.resumeWithin().Seconds(),
+		Streams: []streamState{},
 	}
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
@@ -230,7 +238,7 @@ func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
 	x.keepPublished()
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
-	m := x.greeting("moved", "", s)
+	m := x.welcome("moved", "", s)
 	var own *watch
 	old := slices.Clone(x.watches)
 	if o, err := x.place.Offer(x.room); err == nil {
@@ -268,8 +276,11 @@ func (x *session) relay(m request) error {
 	if !x.relayed.AllowN(time.Now(), len(m.SDP)+len(m.Data)+256) {
 		return mildly(refuse(rateLimited, "more than %d bytes a second to others", relayRate))
 	}
+	if err := x.place.Relay(m.Target, m); err != nil {
+		return mildly(err)
+	}
 	x.single = nil // the session is for more than a stream
-	return mildly(x.place.Relay(m.Target, m))
+	return nil
 }
 
 // deed acts on what concerns the room and who is there.

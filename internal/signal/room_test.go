@@ -478,3 +478,35 @@ func TestTokensAreRenewedAndExpire(t *testing.T) {
 		t.Errorf("got %v", m)
 	}
 }
+
+// What a user may have open and have relayed is counted over all sockets.
+func TestUsersAreLimitedWhateverSocketsTheyHave(t *testing.T) {
+	g := newRoomGateway(t)
+	g.users.most = 2
+	first, _ := g.as(t, "publisher", "hall")
+	second, _ := g.as(t, "publisher", "house")
+	if code := g.refusedAs(t, "publisher", "hall"); code != "too-many-viewers" {
+		t.Errorf("the third is %s", code)
+	}
+	g.as(t, "host", "hall")
+	for range relayBurst/maxData/2 + 5 {
+		for _, c := range []*conversation{first, second} {
+			c.say(map[string]any{"type": "message", "data": strings.Repeat("x", maxData-2)})
+		}
+	}
+	if e := second.hear("error"); e["code"] != "rate-limited" || e["fatal"] != false {
+		t.Errorf("got %v", e)
+	}
+	first.say(map[string]any{"type": "leave"})
+	first.hear("left")
+	g.as(t, "publisher", "hall")
+	if code := g.refusedAs(t, "publisher", "nowhere"); code != "too-many-viewers" {
+		t.Errorf("the third is %s", code)
+	}
+	second.say(map[string]any{"type": "leave"})
+	second.hear("left")
+	if code := g.refusedAs(t, "publisher", "nowhere"); code != "not-found" {
+		t.Errorf("a room that isn't is %s", code)
+	}
+	g.as(t, "publisher", "hall") // who was refused isn't counted
+}

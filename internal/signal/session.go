@@ -118,7 +118,7 @@ type session struct {
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
-	parked    *time.Timer // until the client must be back; nil: its socket is there
+	parked    bool // the client's socket is lost, and the room waits for it
 }
 
 // switches are the renditions that the viewer has begun to send and that the session
@@ -177,7 +177,6 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		states:     make(chan rtc.State, 64),
 		switched:   make(chan struct{}, 1),
 		ear:        ear{due: make(chan struct{}, 1)},
-		relayed:    rate.NewLimiter(relayRate, relayBurst),
 		codecs:     new(codecs),
 		up:         newUpstream(),
 		network:    transport{stir: make(chan struct{}, 1)},
@@ -255,8 +254,6 @@ func (x *session) step(ctx context.Context) error {
 			return ending(err)
 		}
 		return x.reopen(ctx)
-	case <-x.expired():
-		return errGone
 	case <-x.changed:
 		return x.follow(ctx)
 	case <-x.up.ended():
@@ -331,25 +328,22 @@ func ending(err error) error {
 
 // greet tells the client that it is in.
 func (x *session) greet(s room.Snapshot) {
-	x.client.send(x.welcome(x.request, s))
+	x.client.send(x.welcome("joined", x.request, s))
 	x.request = ""
 }
 
-// welcome is what a client is told who comes, or comes back.
-func (x *session) welcome(requestID string, s room.Snapshot) *joinedMessage {
-	m := x.greeting("joined", requestID, s)
+// welcome is what a client is told who comes, comes back or is moved.
+func (x *session) welcome(kind, requestID string, s room.Snapshot) *joinedMessage {
+	m := &joinedMessage{
+		header: x.header(kind, requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
+		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE),
+		ResumeWithin: int(x.place.DepartureTimeout() / time.Second), placeState: x.describePlace(s),
+	}
 	if w := x.single; w != nil {
 		w.told = stateOf(w.offered, w.stream.Info())
 		m.Stream = &w.told
 	}
 	return m
-}
-
-func (x *session) greeting(kind, requestID string, s room.Snapshot) *joinedMessage {
-	return &joinedMessage{
-		header: x.header(kind, requestID), Session: x.id, TraceID: x.trace, Version: protocolVersion,
-		ICEServers: iceServers(x.server.conf.ICE), ICEPolicy: icePolicy(x.server.conf.ICE), placeState: x.describePlace(s),
-	}
 }
 
 // follow brings the session up to date with the streams that have changed.
@@ -448,6 +442,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.server.forget(x)
 	x.place.Leave()
 	x.stopPublishing()
+	x.server.users.leave(x.granted.Subject)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}

@@ -253,7 +253,7 @@ func TestShutdownIsBounded(t *testing.T) {
 }
 
 func TestJoinStormLeavesNothingBehind(t *testing.T) {
-	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.resume = 0 })
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Room.DepartureTimeout = 0 })
 	for range 20 {
 		c := g.dial(t)
 		c.join("test")

@@ -91,7 +91,6 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
-	resume    time.Duration // that a session waits at most for a client that has lost its socket, see room.Participant.DepartureTimeout
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -102,6 +101,7 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	timing  timing
+	users   *users
 	rooms   *room.Rooms
 	auth    Authority
 
@@ -134,9 +134,9 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
-			resume:    10 * time.Minute, // as the room has it
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
+		users:     newUsers(o.Config.Limits.SessionsPerUser),
 		sockets:   make(map[*socket]struct{}),
 		sessions:  make(map[[sha256.Size]byte]*session),
 	}

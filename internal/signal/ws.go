@@ -159,7 +159,7 @@ func (c *socket) serve(ctx context.Context) {
 	overdue.Stop()
 	switch leaves := websocket.IsCloseError(err, websocket.CloseNormalClosure, websocket.CloseGoingAway); {
 	case c.session == nil:
-	case (leaves || c.session.resumeWithin() == 0) && c.session.out.detach(c):
+	case leaves && c.session.out.detach(c):
 		c.session.end(errGone)
 		<-c.session.done
 	default:

@@ -45,13 +45,14 @@ def main(url, codec):
         if peer.get_property("ice-gathering-state") == GstWebRTC.WebRTCICEGatheringState.COMPLETE:
             GLib.idle_add(post)
 
-    def created(promise):
-        peer.emit("set-local-description", promise.get_reply().get_value("offer"), Gst.Promise.new())
+    def created(promise, *_):
+        reply = promise.get_reply()  # owns the offer
+        offer = reply.get_value("offer")
+        peer.emit("set-local-description", offer, Gst.Promise.new())
 
     def negotiate(*_):
-        for i in range(1):
-            peer.emit("get-transceiver", i).set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.SENDONLY)
-        peer.emit("create-offer", None, Gst.Promise.new_with_change_func(created))
+        peer.emit("get-transceiver", 0).set_property("direction", GstWebRTC.WebRTCRTPTransceiverDirection.SENDONLY)
+        peer.emit("create-offer", None, Gst.Promise.new_with_change_func(created, None))
 
     peer.connect("notify::ice-gathering-state", gathered)
     peer.connect("on-negotiation-needed", negotiate)

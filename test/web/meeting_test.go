@@ -85,6 +85,34 @@ var linkOfFirstStart = regexp.MustCompile(`http://\S+/#token=\S+`)
 
 // A fresh gateway is closed: its printed link opens it, and a link made from it
 // opens one room to one person.
+// A browser that wants a click before it plays sound plays the picture all the same.
+func TestRoomPlaysBeforeAClick(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Auth: "none", Pipelines: map[string]string{
+		"door": "source: videotestsrc is-live=true\nvideo: {codec: vp8, width: 320, height: 180, framerate: 15}\naudio: {source: audiotestsrc is-live=true}\n",
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	// whether a browser wants that depends on more than a flag: this one does
+	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: `
+		const play = HTMLMediaElement.prototype.play
+		HTMLMediaElement.prototype.play = function () {
+			if (this.muted || globalThis.clicked) return play.call(this)
+			this.pause()
+			return Promise.reject(new DOMException('a click is wanted', 'NotAllowedError'))
+		}`})
+	rig.Check(t, err)
+	rig.End(t, "chromium", browser.Close)
+	w := visit(t, g, browser, "/room/door?name=Ann")
+	w.until(t, connected)
+	w.moving(t, 1)
+	w.until(t, "document.querySelector('video').muted && document.querySelector('.sound').checkVisibility()")
+	w.eval(t, "(globalThis.clicked = true, document.querySelector('.sound').click(), 0)", nil)
+	w.until(t, "!document.querySelector('video').muted && !document.querySelector('.sound').checkVisibility()")
+	w.moving(t, 1)
+}
+
 func TestLinksOpenAClosedGateway(t *testing.T) {
 	g := meeting(t, "token")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

@@ -130,13 +130,15 @@ export class Tile {
     this.play();
   }
 
-  /** Plays; rejected by browsers that want a click first, which `blocked` is told. */
+  /** Plays, without its sound where a browser wants a click first, which `blocked` is told. */
   async play() {
     try {
       await this.video.play();
-      this.blocked?.(false);
+      this.blocked?.(this.video.muted && !this.own);
     } catch (err) {
-      if (err.name === 'NotAllowedError') this.blocked?.(true);
+      if (err.name !== 'NotAllowedError' || this.video.muted) return;
+      this.video.muted = true;
+      await this.play();
     }
   }
 

@@ -1,0 +1,55 @@
+package signal
+
+import (
+	"sync"
+
+	"golang.org/x/time/rate"
+)
+
+// users bounds what one user does, whatever sockets and addresses that comes from.
+// A user is the subject of a token: who shares a token shares its limits. Where
+// nobody is asked who they are (auth.mode none) each session is one.
+type users struct {
+	most int // sessions of each; 0: no limit
+
+	mu     sync.Mutex // guards below; held for a moment
+	byName map[string]*user
+}
+
+type user struct {
+	sessions int
+	relayed  *rate.Limiter // bytes for other participants
+}
+
+func newUsers(most int) *users { return &users{most: most, byName: make(map[string]*user)} }
+
+// enter counts a session of a user and returns what limits it shares with the
+// user's others.
+func (u *users) enter(name string) (relayed *rate.Limiter, err error) {
+	if name == "" {
+		return rate.NewLimiter(relayRate, relayBurst), nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	one := u.byName[name]
+	if one == nil {
+		one = &user{relayed: rate.NewLimiter(relayRate, relayBurst)}
+		u.byName[name] = one
+	}
+	if u.most > 0 && one.sessions >= u.most {
+		return nil, refuse(tooManyViewers, "%d sessions are open by this user's tokens, which is the limit", one.sessions)
+	}
+	one.sessions++
+	return one.relayed, nil
+}
+
+// leave uncounts a session; the user's last one takes all with it.
+func (u *users) leave(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if one := u.byName[name]; one != nil {
+		if one.sessions--; one.sessions == 0 {
+			delete(u.byName, name)
+		}
+	}
+}
