@@ -51,6 +51,7 @@ export async function api(path, { method = 'GET', body } = {}) {
  * @returns {Promise<Refusal?>} why it wasn't taken, or null
  */
 export async function takeToken() {
+  addEventListener('hashchange', () => /[#&]token=/.test(location.hash) && location.reload(), { once: true }); // a link into the page that is open
   const fragment = new URLSearchParams(location.hash.slice(1));
   const token = fragment.get('token');
   if (!token) return null;
