@@ -129,25 +129,30 @@ func readIVF(in io.Reader) (source, error) {
 		return source{}, err
 	}
 	codec, ok := map[string]string{"VP80": "vp8", "VP90": "vp9", "AV01": "av1"}[header.FourCC]
-	if !ok || header.TimebaseDenominator == 0 {
+	if !ok {
 		return source{}, fmt.Errorf("IVF of %q isn't known", header.FourCC)
 	}
 	track, err := sample(codec, "video")
-	unit := time.Duration(float64(time.Second) * float64(header.TimebaseNumerator) / float64(header.TimebaseDenominator))
+	// the reader has multiplied what the file says with the rate
+	rate := float64(header.TimebaseDenominator) / float64(header.TimebaseNumerator)
+	at := func(timestamp uint64) time.Duration {
+		return time.Duration(float64(timestamp) / rate / rate * float64(time.Second))
+	}
 	return source{track, func(ctx context.Context) error {
-		begun, last := time.Now(), uint64(0)
+		begun, last := time.Now(), time.Duration(0)
 		for {
 			data, frame, err := r.ParseNextFrame()
 			if err != nil {
 				return err
 			}
-			if err := pace(ctx, begun, time.Duration(frame.Timestamp)*unit); err != nil {
+			now := at(frame.Timestamp)
+			if err := pace(ctx, begun, now); err != nil {
 				return err
 			}
-			if err := track.WriteSample(media.Sample{Data: data, Duration: time.Duration(frame.Timestamp-last) * unit}); err != nil {
+			if err := track.WriteSample(media.Sample{Data: data, Duration: now - last}); err != nil {
 				return err
 			}
-			last = frame.Timestamp
+			last = now
 		}
 	}}, err
 }

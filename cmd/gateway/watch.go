@@ -171,7 +171,7 @@ func (s *sink) open(mime string) (err error) {
 	case strings.EqualFold(mime, webrtc.MimeTypeOpus):
 		s.writer, err = oggwriter.NewWith(out, 48000, 2)
 	default:
-		s.writer, err = ivfwriter.NewWith(out, ivfwriter.WithCodec(mime))
+		s.writer, err = ivfwriter.NewWith(out, ivfwriter.WithCodec(mime), ivfwriter.WithDirectPTS(), ivfwriter.WithFrameRate(1, 90000))
 	}
 	return err
 }
