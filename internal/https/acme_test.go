@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -236,7 +237,11 @@ func thumbprint(protected []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return acme.JWKThumbprint(&ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(x), Y: new(big.Int).SetBytes(y)})
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y)) // SEC 1 §2.3.4
+	if err != nil {
+		return "", err
+	}
+	return acme.JWKThumbprint(key)
 }
 
 func TestCertificatesComeByACME(t *testing.T) {

@@ -47,7 +47,7 @@ func TestPictureSizeOfAKeyframe(t *testing.T) {
 		t.Error("VP8: a delta frame has a size")
 	}
 	// frame_marker 10, profile 00, existing 0, key 0, show 1, resilient 0; sync code; color_space 001, range 0; 319, 179
-	vp9 := []byte{0x08, 0x82, 0x49, 0x83, 0x42, 0x20 | 0x0, 0x13, 0xf0, 0x0b, 0x30, 0}
+	vp9 := []byte{0x08, 0x82, 0x49, 0x83, 0x42, 0x20, 0x13, 0xf0, 0x0b, 0x30, 0}
 	if w, h, ok := PictureSize(VP9, vp9); w != 320 || h != 180 || !ok {
 		t.Errorf("VP9: %d×%d, %v", w, h, ok)
 	}

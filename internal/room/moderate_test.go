@@ -130,7 +130,7 @@ func TestRemoved(t *testing.T) {
 	if bob.Room() != "" || bob.Grant() != nil || !reflect.DeepEqual(bob.Snapshot(), Snapshot{}) {
 		t.Error("who was removed is there")
 	}
-	bob = enter(t, r, "lobby", "bob", granted(auth.Admin))
+	enter(t, r, "lobby", "bob", granted(auth.Admin))
 	expect(t, "a host, from outside", r.RemoveFrom("lobby", "bob", granted(auth.Host)), ErrForbidden)
 	expect(t, "an admin, from outside", r.RemoveFrom("lobby", "bob", granted(auth.Admin)), nil)
 	expect(t, "again", r.RemoveFrom("lobby", "bob", granted(auth.Admin)), ErrUnknownTarget)

@@ -33,7 +33,6 @@ type Incoming struct {
 // sending is a section of an offer that sends, and what is taken of it.
 type sending struct {
 	*section
-	offered []peerFormat
 	format  format
 	layers  []string
 	ssrcs   []uint32          // that the section names

@@ -55,13 +55,13 @@ type PublishedTrack struct {
 
 // Feed takes what comes of one track of a published stream.
 type Feed struct {
-	stream                *Published
-	ring                  *ring
-	codec                 media.Codec
-	ask                   func()
-	muted                 atomic.Bool
-	heard                 atomic.Int64 // on the clock of media.Now; 0: never
-	packet, bytes, frames atomic.Uint64
+	stream        *Published
+	ring          *ring
+	codec         media.Codec
+	ask           func()
+	muted         atomic.Bool
+	heard         atomic.Int64 // on the clock of media.Now; 0: never
+	bytes, frames atomic.Uint64
 
 	// below: guarded by the stream's mu
 	silent  bool // isn't offered

@@ -31,7 +31,6 @@ type hall struct {
 	members  []*member
 	feeds    map[string]*feed
 	locked   bool
-	closed   bool
 	token    string // that a join has to be made with; "" is open
 	refuse   [2]string
 	received []string // types of all messages, with the name of the sender
