@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/pion/rtcp"
@@ -46,6 +47,9 @@ func (c *Client) Publish(ctx context.Context, label, title string, tracks ...web
 		if err != nil {
 			return nil, fmt.Errorf("publish %s: %w", label, err)
 		}
+		if err := only(t, track); err != nil {
+			return nil, fmt.Errorf("publish %s: %w", label, err)
+		}
 		p.senders = append(p.senders, t)
 		c.wait.Go(func() { p.listen(t.Sender()) })
 	}
@@ -58,6 +62,23 @@ func (c *Client) Publish(ctx context.Context, label, title string, tracks ...web
 		return nil, fmt.Errorf("publish %s: %w", label, err)
 	}
 	return p, nil
+}
+
+// only has a track offered in its own codec: the gateway takes the first that it can.
+func only(t *webrtc.RTPTransceiver, track webrtc.TrackLocal) error {
+	coded, ok := track.(interface {
+		Codec() webrtc.RTPCodecCapability
+	})
+	if !ok {
+		return nil
+	}
+	var codecs []webrtc.RTPCodecParameters
+	for _, c := range t.Sender().GetParameters().Codecs {
+		if strings.EqualFold(c.MimeType, coded.Codec().MimeType) {
+			codecs = append(codecs, c)
+		}
+	}
+	return t.SetCodecPreferences(codecs)
 }
 
 // sending is the connection on which the client sends, made with the first stream.

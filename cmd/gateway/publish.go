@@ -107,8 +107,18 @@ func (p *publishing) read(in io.Reader, name string) (source, error) {
 	return source{}, fmt.Errorf("%s: neither H.264 (Annex B) nor IVF nor Ogg", name)
 }
 
+// capability is a codec as it is offered. Of H.264 the baseline stands for all that
+// is in a file: what forwards it doesn't decode.
+func capability(codec string) webrtc.RTPCodecCapability {
+	c := webrtc.RTPCodecCapability{MimeType: mimes[codec]}
+	if codec == "h264" {
+		c.SDPFmtpLine = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+	}
+	return c
+}
+
 func sample(codec, id string) (*webrtc.TrackLocalStaticSample, error) {
-	return webrtc.NewTrackLocalStaticSample(webrtc.RTPCodecCapability{MimeType: mimes[codec]}, id, "gateway")
+	return webrtc.NewTrackLocalStaticSample(capability(codec), id, "gateway")
 }
 
 // pace waits until the time of what is written next.
@@ -216,15 +226,14 @@ func readH264(in io.Reader, fps float64) (source, error) {
 
 // listen takes RTP from a UDP port, as it comes.
 func (p *publishing) listen(ctx context.Context) (source, func() error, error) {
-	mime, ok := mimes[p.codec]
-	if !ok {
+	if mimes[p.codec] == "" {
 		return source{}, nil, errors.New("-rtp needs -codec h264, vp8, vp9, av1 or opus")
 	}
 	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", p.rtp)
 	if err != nil {
 		return source{}, nil, err
 	}
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: mime}, "media", "gateway")
+	track, err := webrtc.NewTrackLocalStaticRTP(capability(p.codec), "media", "gateway")
 	return source{track, func(ctx context.Context) error {
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
 		b := make([]byte, 1600)
