@@ -63,7 +63,7 @@ test-e2e: packages build test/node_modules ## the whole product with real pipeli
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -p 1 -timeout 15m $(E2E) | $(REPORT)
 
 check: packages ## gofmt, vet, staticcheck, go mod tidy, import rules, tests with -race
-	@unformatted=$$(gofmt -l cmd internal test); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }
+	@unformatted=$$(gofmt -l client cmd internal test); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }
 	@$(GO) mod tidy -diff
 	@$(GO) vet ./...
 	@$(GO) run $(STATICCHECK) ./...
