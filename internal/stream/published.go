@@ -18,7 +18,7 @@ const (
 	publishedTick   = 500 * time.Millisecond
 	publishedSilent = 2 * time.Second // after which a layer of several isn't offered any more
 	publishedAbsent = 5 * time.Second // after which the stream is absent
-	ratedAgain      = 3               // a track's bitrate is told anew when it has changed by a quarter
+	ratedAgain      = 3               // a track's bitrate is told anew when it has changed by a third
 )
 
 // Published is a stream that a publisher feeds: its packets, as they come, go into
