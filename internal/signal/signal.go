@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -113,6 +114,8 @@ type Server struct {
 	closing  bool
 	sockets  map[*socket]struct{}
 	sessions map[[sha256.Size]byte]*session // by secretKey
+	most     int                            // sessions at a time, since memory was given back
+	giving   *time.Timer                    // memory back; nil: never yet
 }
 
 // New makes a server. [Server.Close] ends it.
@@ -157,6 +160,9 @@ func New(o Options) *Server {
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
+	if s.giving != nil {
+		s.giving.Stop()
+	}
 	sockets := make([]*socket, 0, len(s.sockets))
 	for c := range s.sockets {
 		sockets = append(sockets, c)
@@ -225,6 +231,7 @@ func (s *Server) enterSession(x *session) error {
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
 	s.sessions[secretKey(x.id)] = x
+	s.most = max(s.most, len(s.sessions))
 	s.handlers.Add(1)
 	return nil
 }
@@ -234,7 +241,23 @@ func (s *Server) forget(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, secretKey(x.id))
+	if s.most < many || len(s.sessions) > s.most/2 {
+		return
+	}
+	s.most = len(s.sessions)
+	if s.giving != nil {
+		s.giving.Reset(afterMany)
+	} else {
+		s.giving = time.AfterFunc(afterMany, debug.FreeOSMemory)
+	}
 }
+
+// Go would keep what a crowd has used for some five minutes after it has left (make
+// bench-signaling, 2026-11); a camera box has others who want it.
+const (
+	many      = 100             // sessions: of fewer it isn't worth a collection
+	afterMany = 2 * time.Second // until they have released what they had
+)
 
 // checkOrigin refuses a browser's request that comes from a page of another
 // origin, unless the operator listed it. While access is open to whoever reaches

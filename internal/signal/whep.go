@@ -120,16 +120,16 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, d door, n
 
 // watch begins a session for an offer and answers it.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream string, grant *auth.Grant, offer string) error {
+	o, err := s.rooms.Offer(name, cmp.Or(stream, name), grant)
+	if err != nil {
+		return err
+	}
 	if !strings.HasPrefix(offer, "v=0") {
 		return refuse(badSDP, "the offer is not SDP")
 	}
 	receives := receiving(offer)
 	if len(receives) == 0 {
 		return refuse(notReceiving, "the offer receives neither video nor audio")
-	}
-	o, err := s.rooms.Offer(name, cmp.Or(stream, name), grant)
-	if err != nil {
-		return err
 	}
 	if err := s.awaitTracks(r.Context(), o); err != nil {
 		return err

@@ -66,19 +66,22 @@ func bench(ctx context.Context, n, rate, rooms int, span time.Duration, log io.W
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Close()) }()
-	first, err := join(ctx, g, 0, 0) // what is made once is made before the baseline
+	fresh, err := rig.UsageOf(g.Pid())
 	if err != nil {
 		return err
 	}
-	if err := first.leave(); err != nil {
-		return err
-	}
-	before, err := rig.UsageOf(g.Pid())
-	if err != nil {
-		return err
-	}
-
 	c := &crowd{g: g, rooms: rooms}
+	for range 2 { // what is made once is made before the baseline
+		if err := errors.Join(c.fill(ctx, n, 2*rate), c.empty()); err != nil {
+			return err
+		}
+	}
+	before, err := settled(ctx, g)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("memory: %.1f MB at the start, %.1f after two crowds of %d have come and gone\n", mb(fresh.RSS), mb(before.RSS), n)
+
 	if err := c.fill(ctx, n, 2*rate); err != nil {
 		return err
 	}
@@ -104,37 +107,32 @@ func bench(ctx context.Context, n, rate, rooms int, span time.Duration, log io.W
 	if err := c.empty(); err != nil {
 		return err
 	}
-	return given(ctx, g, before)
-}
-
-func mb(bytes int) float64 { return float64(bytes) / (1 << 20) }
-
-// given waits until the gateway has given back what the sockets cost, or a while.
-func given(ctx context.Context, g *rig.Gateway, before rig.Usage) error {
-	begun := time.Now()
-	var now rig.Usage
-	var err error
-	for range 150 {
-		if now, err = rig.UsageOf(g.Pid()); err != nil {
-			return err
-		}
-		if now.RSS < before.RSS+before.RSS/4 {
-			break
-		}
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	last, err := settled(ctx, g)
+	if err != nil {
+		return err
 	}
 	m, err := g.Metrics(ctx)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%.0f s after all have left: %.1f MB; %.0f goroutines, %.0f sockets; Go's objects %.1f MB, what Go keeps for others %.1f MB\n", time.Since(begun).Seconds(), mb(now.RSS),
-		m["go_goroutines"], m["gateway_sockets"], m["go_memstats_heap_alloc_bytes"]/(1<<20), (m["go_memstats_heap_idle_bytes"]-m["go_memstats_heap_released_bytes"])/(1<<20))
+	fmt.Printf("%.0f s after all have left: %.1f MB, %.1f before; %.0f goroutines, %.0f sockets; Go's objects %.1f MB\n", settling.Seconds(), mb(last.RSS), mb(before.RSS),
+		m["go_goroutines"], m["gateway_sockets"], m["go_memstats_heap_alloc_bytes"]/(1<<20))
 	return nil
 }
+
+// settling is how long after a crowd memory is looked at.
+const settling = 15 * time.Second
+
+func settled(ctx context.Context, g *rig.Gateway) (rig.Usage, error) {
+	select {
+	case <-time.After(settling):
+		return rig.UsageOf(g.Pid())
+	case <-ctx.Done():
+		return rig.Usage{}, ctx.Err()
+	}
+}
+
+func mb(bytes int) float64 { return float64(bytes) / (1 << 20) }
 
 // crowd is the clients that are in.
 type crowd struct {
@@ -229,6 +227,7 @@ func (c *crowd) empty() error {
 		})
 	}
 	wait.Wait()
+	c.clients = nil
 	return errors.Join(c.errs...)
 }
 

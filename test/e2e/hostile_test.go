@@ -235,7 +235,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		{"unknown session", "DELETE", "/whep/test/0123", "", "", 404},
 		{"trickle to an unknown session", "PATCH", "/whep/test/0123", "application/trickle-ice-sdpfrag", "a=b\r\n", 404},
 		{"unknown stream of the API", "GET", "/api/streams/nowhere", "", "", 404},
-		{"a path that leaves the folder", "GET", "/api/streams/..%2f..%2fetc%2fpasswd", "", "", 404},
+		{"a path that leaves the folder", "GET", "/api/streams/..%2f..%2fetc%2fpasswd", "", "", 403},
 		{"page of an unknown stream", "GET", "/watch/nowhere", "", "", 0},
 		{"asset that leaves the folder", "GET", "/assets/..%2f..%2fgo.mod", "", "", 404},
 	} {
