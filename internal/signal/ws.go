@@ -307,8 +307,8 @@ func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
 func (c *socket) join(ctx context.Context, m request) (*session, error) {
 	all := c.server.addresses
 	if m.Resume == "" {
-		if !all.mayJoin(c.address) {
-			return nil, refuse(rateLimited, "more than %d joins a second from one address", c.server.conf.Limits.JoinsPerAddress)
+		if err := c.server.mayBegin(c.address); err != nil {
+			return nil, err
 		}
 		grant, err := c.grant(ctx, m.Token)
 		if err != nil {
