@@ -169,7 +169,11 @@ func (a *Authority) FromRequest(r *http.Request) (*Grant, error) {
 	}
 	token, err := TokenOf(r)
 	if errors.Is(err, ErrNoToken) {
-		return machineGrant(a.known, r.TLS)
+		g, err := machineGrant(a.known, r.TLS)
+		if err == nil && g.Expired(a.now()) { // since the handshake, which has looked: connections are kept
+			return nil, fmt.Errorf("%w: the certificate has expired", ErrUnauthorized)
+		}
+		return g, err
 	}
 	if err != nil {
 		return nil, err
@@ -287,7 +291,8 @@ func (a *Authority) Login(ctx context.Context, address, name, password string) (
 	if a.open {
 		return "", errors.New("nobody logs in: auth.mode is none")
 	}
-	if !a.logins.allow("address "+address, addressRate) || !a.logins.allow("user "+name, userRate) {
+	counted := name[:min(len(name), maxName)] // which is longer than any user's: what is remembered is bounded
+	if !a.logins.allow("address "+address, addressRate) || !a.logins.allow("user "+counted, userRate) {
 		return "", ErrThrottled
 	}
 	select {

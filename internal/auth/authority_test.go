@@ -639,6 +639,19 @@ func TestLoginsAreThrottled(t *testing.T) {
 	}
 }
 
+// Who may try names from many addresses doesn't decide what is kept of them.
+func TestThrottleRemembersShortNames(t *testing.T) {
+	a := authority(t, newClock(), config.Auth{})
+	if _, err := a.Login(t.Context(), "192.0.2.1", strings.Repeat("x", 16<<10), "x"); !errors.Is(err, ErrPassword) {
+		t.Error(err)
+	}
+	for who := range a.logins.by {
+		if len(who) > 2*maxName {
+			t.Errorf("%d bytes are remembered", len(who))
+		}
+	}
+}
+
 func TestThrottleRemembersABoundedNumber(t *testing.T) {
 	c := newClock()
 	x := newThrottle(c.now)

@@ -14,6 +14,22 @@ import (
 	"gateway/internal/config"
 )
 
+// A connection that is kept open outlasts its certificate, which only the handshake looks at.
+func TestCertificatesEndOnOpenConnections(t *testing.T) {
+	c := newClock()
+	a := authority(t, c, config.Auth{Machines: map[string]config.Machine{"camera.lan": {Role: "publisher", Rooms: []string{"hall"}}}})
+	cert := &x509.Certificate{DNSNames: []string{"camera.lan"}, NotAfter: c.now().Add(time.Hour)}
+	r := httptest.NewRequest(http.MethodGet, "/api/session", nil)
+	r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}}
+	if _, err := a.FromRequest(r); err != nil {
+		t.Error(err)
+	}
+	c.advance(time.Hour)
+	if g, err := a.FromRequest(r); !errors.Is(err, ErrUnauthorized) {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
+
 func TestMachinesAreKnownByTheirCertificates(t *testing.T) {
 	a, err := New(Options{State: t.TempDir(), Config: &config.Auth{Mode: config.AuthToken, Machines: map[string]config.Machine{
 		"camera.lan":         {Role: "publisher", Rooms: []string{"hall"}},

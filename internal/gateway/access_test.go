@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"gateway/internal/auth"
 )
 
@@ -522,6 +524,42 @@ func TestPagesOfOthersCannotUseTheCookie(t *testing.T) {
 		answer, _ := ask(t, "POST", h.url+"/api/session", `{"token": "`+h.auth.AdminToken()+`"}`, "Content-Type", kind)
 		if answer.StatusCode != http.StatusUnsupportedMediaType {
 			t.Errorf("%q: %s", kind, answer.Status)
+		}
+	}
+}
+
+// Where every page is let in, a page of another port of this host, which is of the same
+// site and so is sent along with the cookie, could have acted as who is logged in.
+func TestOpenOriginsDoNotLendTheCookie(t *testing.T) {
+	h := newHouse(t, "http: {allowed_origins: ['*']}\n")
+	cookie := auth.Cookie + "=" + h.auth.AdminToken()
+	elsewhere := []string{"Origin", "http://127.0.0.1:1", "Sec-Fetch-Site", "same-site"}
+	if answer, body := ask(t, "POST", h.url+"/api/reload", "", append(elsewhere, "Cookie", cookie)...); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("by cookie: %s %s", answer.Status, body)
+	}
+	if answer, body := ask(t, "POST", h.url+"/api/reload", "", append(elsewhere, "Authorization", "Bearer "+h.auth.AdminToken())...); answer.StatusCode != http.StatusOK {
+		t.Errorf("by token: %s %s", answer.Status, body)
+	}
+	if answer, body := ask(t, "POST", h.url+"/api/reload", "", "Origin", h.url, "Cookie", cookie); answer.StatusCode != http.StatusOK {
+		t.Errorf("own page: %s %s", answer.Status, body)
+	}
+	if answer, body := ask(t, "POST", h.url+"/whip/new", recvonly, "Content-Type", "application/sdp", "Origin", "http://127.0.0.1:1", "Cookie", cookie); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("WHIP: %s %s", answer.Status, body)
+	}
+	for _, c := range []struct {
+		origin, code string
+	}{{"http://127.0.0.1:1", "unauthorized"}, {h.url, ""}} {
+		conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.url, "http")+"/ws", http.Header{"Origin": {c.origin}, "Cookie": {cookie}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.WriteJSON(map[string]any{"type": "join", "roomId": "red", "version": 1}); err != nil {
+			t.Fatal(err)
+		}
+		var m struct{ Type, Code string }
+		if err := conn.ReadJSON(&m); err != nil || m.Code != c.code {
+			t.Errorf("socket of %s: %+v %v", c.origin, m, err)
 		}
 	}
 }

@@ -65,16 +65,20 @@ func (g *Gateway) table() []row {
 
 // ownPages refuses what a page of another site asks for with a browser's help,
 // such as a picture that would switch a camera on (Fetch Metadata,
-// Sec-Fetch-Site). Programs, and pages that are opened by hand, don't say so.
+// Sec-Fetch-Site). Programs, and pages that are opened by hand, don't say so. Where
+// "*" lets all pages in, they come without the browser's cookie.
 func (g *Gateway) ownPages(next http.Handler) http.Handler {
 	open := slices.Contains(g.conf.HTTP.AllowedOrigins, "*")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		site := r.Header.Get("Sec-Fetch-Site")
+		own := !foreign(r) && (site == "" || site == "none" || site == "same-origin")
+		switch {
 		case open:
+			if !own { // SameSite doesn't keep it from another port of this host
+				r.Header.Del("Cookie")
+			}
 			next.ServeHTTP(w, r)
-		case foreign(r):
-			writeProblem(w, r, http.StatusForbidden, "forbidden", "a page of another site asked")
-		case site == "", site == "none", site == "same-origin":
+		case own:
 			w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
 			next.ServeHTTP(w, r)
 		default:

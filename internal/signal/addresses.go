@@ -75,10 +75,19 @@ func (a *addresses) leave(p netip.Prefix) {
 	a.of(p).sockets--
 }
 
+// mayBegin counts the begin of a session, in whichever way, and refuses what is too many.
+func (s *Server) mayBegin(p netip.Prefix) error {
+	if s.addresses.mayJoin(p) {
+		return nil
+	}
+	return refuse(rateLimited, "more than %d joins a second from one address", s.conf.Limits.JoinsPerAddress)
+}
+
 // mayJoin counts a join.
 func (a *addresses) mayJoin(p netip.Prefix) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.sweep()
 	return a.joins == 0 || a.of(p).joins.Allow()
 }
 

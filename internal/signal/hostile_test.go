@@ -206,6 +206,45 @@ func TestFloodOfSelectsIsCutOff(t *testing.T) {
 	viewer.sees(webrtc.RTPCodecTypeVideo)
 }
 
+// What everybody in a room is told of, and what negotiates, comes at a bounded rate also
+// from who means nothing by it: a viewer may mute himself, and all who take part hear it.
+func TestWhatCostsOthersIsPaced(t *testing.T) {
+	for kind, fields := range map[string]map[string]any{
+		"mute":  {"kind": "audio"},
+		"token": {"token": "viewer"},
+		"offer": {"sdp": "v=0"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			g := newRoomGateway(t)
+			c, joined := g.as(t, "viewer", "hall")
+			for i := range messageBurst - 10 {
+				m := map[string]any{"type": kind}
+				if kind == "mute" {
+					m["target"], m["on"] = joined["userId"], i%2 == 0
+				}
+				for k, v := range fields {
+					m[k] = v
+				}
+				c.say(m)
+			}
+			deadline := time.After(patience)
+			for {
+				select {
+				case m, ok := <-c.got:
+					if !ok || m["fatal"] == true {
+						t.Fatalf("the socket ends by %v", m)
+					}
+					if m["code"] == string(rateLimited) {
+						return
+					}
+				case <-deadline:
+					t.Fatal("it comes at any rate")
+				}
+			}
+		})
+	}
+}
+
 // newSilentClient joins, and then neither reads nor writes: what is left when a
 // laptop is closed. It returns the client's end of the connection.
 func newSilentClient(t *testing.T, g *gateway) (net.Conn, string) {

@@ -377,10 +377,11 @@ func (x *session) mutePublished(kind media.Kind, on bool) {
 }
 
 // keepPublished ends what the participant publishes and his room doesn't have any
-// more: a host has moved him, or taken from him that he may.
-func (x *session) keepPublished() {
+// more: a host has moved him, or taken from him that he may. Over WHIP there is nothing
+// else, and the error ends the session.
+func (x *session) keepPublished() error {
 	if x.up.publisher == nil {
-		return
+		return nil
 	}
 	names := x.place.Snapshot().Self.Streams // as it is now: events may be older than the last stream
 	var kept []*published
@@ -392,9 +393,14 @@ func (x *session) keepPublished() {
 		}
 	}
 	x.up.streams = kept
-	if len(kept) == 0 {
-		x.stopPublishing()
+	if len(kept) > 0 {
+		return nil
 	}
+	x.stopPublishing()
+	if x.kind == overWHIP {
+		return departure(room.Removed)
+	}
+	return nil
 }
 
 // publishedCandidate takes a candidate of the client for the publishing connection.

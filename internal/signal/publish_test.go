@@ -351,6 +351,25 @@ func TestWHIPClientThatComesAgainTakesItsPlace(t *testing.T) {
 	}
 }
 
+// A WHIP client that may not publish any more has nothing to stay for.
+func TestWHIPEndsWithThePermission(t *testing.T) {
+	g := newRoomGateway(t)
+	host, joined := g.as(t, "host", "hall")
+	s := newStudio(t)
+	s.video("video")
+	if resp := g.do(t, "POST", "/whip/hall/obs", map[string]string{"Content-Type": "application/sdp", "Authorization": "Bearer publisher"}, s.offer(nil)); resp.status != http.StatusCreated {
+		t.Fatalf("POST: %d %s", resp.status, resp.body)
+	}
+	user := host.hear("participant-joined")["participant"].(map[string]any)["userId"]
+	if user == joined["userId"] {
+		t.Fatal("the host heard of himself")
+	}
+	host.say(map[string]any{"type": "set-role", "target": user, "role": "viewer"})
+	until(t, "the session has ended", func() bool { return g.count(t, "gateway_sessions", "whip") == 0 })
+	for m := host.hear("participant-left"); m["participant"].(map[string]any)["userId"] != user; m = host.hear("participant-left") {
+	}
+}
+
 func TestWHIPRefuses(t *testing.T) {
 	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.Rooms = 1 })
 	for _, c := range []struct {

@@ -208,7 +208,9 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 	case room.Changed:
 		m := &participantMessage{header: x.header("participant-changed", ""), Participant: e.Profile}
 		if e.ID == x.user {
-			x.keepPublished()
+			if err := x.keepPublished(); err != nil {
+				return err
+			}
 			m.Can = x.can()
 		}
 		x.client.send(m)
@@ -236,7 +238,9 @@ func (x *session) streamEnded(ctx context.Context, name string) error {
 // moved takes the session into another room, as if it had joined there.
 func (x *session) moved(ctx context.Context, s room.Snapshot) error {
 	x.room, x.single = s.Room.ID, nil
-	x.keepPublished()
+	if err := x.keepPublished(); err != nil {
+		return err
+	}
 	x.log.InfoContext(ctx, "viewer was moved", "to", x.room)
 	m := x.welcome("moved", "", s)
 	var own *watch

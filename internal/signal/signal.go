@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -263,19 +264,27 @@ const (
 // origin, unless the operator listed it. While access is open to whoever reaches
 // the port, this is what keeps a foreign page in the operator's own browser from
 // watching a loopback gateway. A client that isn't a browser sends no Origin.
+//
+// Where "*" lets every page in, those that aren't listed by name come without the
+// browser's cookie: SameSite keeps it from other sites, but a page of another port
+// of this host, or of a sibling domain, is of the same site.
 func (s *Server) checkOrigin(r *http.Request) error {
 	origins := r.Header["Origin"]
 	if len(origins) == 0 {
 		return nil
 	}
 	if len(origins) == 1 {
+		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
+			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
+		}
 		for _, allowed := range s.conf.HTTP.AllowedOrigins {
-			if strings.EqualFold(allowed, origins[0]) || allowed == "*" {
+			if strings.EqualFold(allowed, origins[0]) {
 				return nil
 			}
 		}
-		if u, err := url.Parse(origins[0]); err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) && (r.TLS == nil || u.Scheme == "https") {
-			return nil // without TLS the scheme tells nothing: a proxy may speak HTTPS
+		if slices.Contains(s.conf.HTTP.AllowedOrigins, "*") {
+			r.Header.Del("Cookie")
+			return nil
 		}
 	}
 	return refuse(forbidden, "pages of %.200q may not watch here: list the origin under http.allowed_origins", strings.Join(origins, ", "))

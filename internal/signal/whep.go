@@ -103,6 +103,9 @@ func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, d door, n
 		w.Header().Set("Allow", allow)
 		return refuse(methodNotAllowed, "%s", d.usage)
 	}
+	if err := s.mayBegin(prefixOf(r.RemoteAddr)); err != nil {
+		return err
+	}
 	grant, err := s.auth.FromRequest(r)
 	if err != nil {
 		return err

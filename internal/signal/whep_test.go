@@ -269,6 +269,21 @@ func TestWHEPViewersAreLimited(t *testing.T) {
 	}
 }
 
+// Who may watch could otherwise fill the gateway with connections at any rate.
+func TestWHEPSessionsBeginAtALimitedRate(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.JoinsPerAddress = 1 })
+	for i := range 20 {
+		resp := g.do(t, "POST", "/whep/nothing", sdpBody(), "v=0")
+		if resp.status == http.StatusTooManyRequests {
+			if resp.problem(t).Code != rateLimited || i < joinBurst {
+				t.Errorf("request %d: %s", i, resp.body)
+			}
+			return
+		}
+	}
+	t.Error("sessions begin at any rate")
+}
+
 func TestWHEPSessionThatNeverConnectsEnds(t *testing.T) {
 	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.negotiate = 300 * time.Millisecond })
 	resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video)) // and never takes the answer

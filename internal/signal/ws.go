@@ -26,6 +26,10 @@ const (
 	selectBurst  = 4
 	watchRate    = 4 // watches a second
 	watchBurst   = maxWatched
+	offerRate    = 4 // offers a second: each negotiates, and may begin a connection
+	offerBurst   = 16
+	deedRate     = 10 // deeds and tokens a second: everybody in the room is told
+	deedBurst    = 50
 	maxStrikes   = 10  // refused messages until the socket is closed
 	outgoing     = 128 // messages that wait for a client that doesn't read
 	unjoined     = 256 // sockets that may be open beside the viewers'
@@ -92,6 +96,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		limiter: rate.NewLimiter(messageRate, messageBurst),
 		selects: rate.NewLimiter(selectRate, selectBurst),
 		watches: rate.NewLimiter(watchRate, watchBurst),
+		offers:  rate.NewLimiter(offerRate, offerBurst),
+		deeds:   rate.NewLimiter(deedRate, deedBurst),
 		out:     make(chan frame, outgoing),
 		done:    make(chan struct{}),
 	}
@@ -128,6 +134,8 @@ type socket struct {
 	limiter  *rate.Limiter
 	selects  *rate.Limiter
 	watches  *rate.Limiter
+	offers   *rate.Limiter
+	deeds    *rate.Limiter
 	opened   *auth.Grant   // by the request that opened the socket
 	stranger error         // why there is no such grant
 	out      chan frame    // to the writer
@@ -238,17 +246,28 @@ func (c *socket) take(kind int, data []byte) (request, error) {
 	if m.Type == "restart-ice" && !c.limiter.AllowN(time.Now(), restartCost-1) {
 		return m, tooFast
 	}
-	if m.Type == "select" && !c.selects.Allow() { // a hasty hand on a menu: what plays goes on
-		r := refuse(rateLimited, "more than %d selects a second", selectRate)
-		r.fatal = false
-		return m, r
-	}
-	if m.Type == "watch" && !c.watches.Allow() {
-		r := refuse(rateLimited, "more than %d watches a second", watchRate)
+	if most, what := c.pace(m); most != nil && !most.Allow() { // a hasty hand on a menu: what plays goes on
+		r := refuse(rateLimited, "more than %v %s a second", most.Limit(), what)
 		r.fatal = false
 		return m, r
 	}
 	return m, nil
+}
+
+// pace bounds how often that comes which costs more than to read it; nil: as often as
+// any message.
+func (c *socket) pace(m request) (most *rate.Limiter, what string) {
+	switch {
+	case m.Type == "select":
+		return c.selects, "selects"
+	case m.Type == "watch":
+		return c.watches, "watches"
+	case m.Type == "offer" && m.Target == "":
+		return c.offers, "offers"
+	case deeds[m.Type], m.Type == "token":
+		return c.deeds, "changes of a room, or tokens,"
+	}
+	return nil, ""
 }
 
 // strike counts a refused message; the last that is borne is fatal.
@@ -307,8 +326,8 @@ func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
 func (c *socket) join(ctx context.Context, m request) (*session, error) {
 	all := c.server.addresses
 	if m.Resume == "" {
-		if !all.mayJoin(c.address) {
-			return nil, refuse(rateLimited, "more than %d joins a second from one address", c.server.conf.Limits.JoinsPerAddress)
+		if err := c.server.mayBegin(c.address); err != nil {
+			return nil, err
 		}
 		grant, err := c.grant(ctx, m.Token)
 		if err != nil {
