@@ -99,7 +99,8 @@ func (d *dataChannels) pass(m rtc.Data) error {
 	return d.session.place.Relay(target, room.Data{JSON: m.Text, Lossy: m.Lossy, Payload: payload})
 }
 
-// refuse tells the client of a message that wasn't relayed, and makes it wait for that.
+// refuse tells the client of a message that wasn't relayed. It doesn't wait for the
+// session, which at its end waits for the channels.
 func (d *dataChannels) refuse(err error) {
 	r := *refusalOf(err)
 	if d.strikes.Add(1) == dataStrike {
@@ -107,10 +108,7 @@ func (d *dataChannels) refuse(err error) {
 	}
 	r.fatal = false
 	d.session.server.metrics.refusals.WithLabelValues(string(r.code)).Inc()
-	_, _ = call(context.Background(), d.session, func(context.Context) (none, error) { // else it has ended
-		d.session.client.send(errorMessage(&r, d.session.trace, ""))
-		return none{}, nil
-	})
+	d.session.client.send(errorMessage(&r, d.session.trace, ""))
 }
 
 // hand has a message sent to the client. It doesn't block: what is too much for a slow
