@@ -187,6 +187,7 @@ func (p *program) serve() {
 		who.Leave()
 		log.Info("program left")
 	}
+	p.conn.SetWriteDeadline(time.Now().Add(time.Second)) // also for what is being written
 	close(p.gone)
 	writing.Wait()
 	p.conn.Close()
@@ -319,7 +320,6 @@ func (p *program) write() {
 				return
 			}
 		case <-p.gone:
-			p.conn.SetWriteDeadline(time.Now().Add(time.Second))
 			for {
 				select {
 				case text := <-p.out:

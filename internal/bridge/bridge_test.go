@@ -251,3 +251,29 @@ func TestSocketOfAPath(t *testing.T) {
 		t.Errorf("the socket stays: %v", err)
 	}
 }
+
+// A program that is sent away and doesn't read ends all the same.
+func TestProgramThatDoesNotReadIsLetGo(t *testing.T) {
+	l := newLab(t)
+	r := newRobot(t, l)
+	id := r.next(t).UserID
+	for range outgoing - 1 { // more than a socket takes, and less than is borne
+		if err := l.page.Relay(id, room.Data{JSON: true, Payload: []byte(`"` + strings.Repeat("x", 10_000) + `"`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.page.Remove(id); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		l.bridge.mu.Lock()
+		n := len(l.bridge.open)
+		l.bridge.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("its connection is open still")
+		}
+	}
+}

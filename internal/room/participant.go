@@ -403,9 +403,9 @@ func (p *Participant) away() {
 	p.changed()
 }
 
-// Back notes that the connection is there again.
-func (p *Participant) Back() {
-	_ = p.do(func(*room) error {
+// Back notes that the connection is there again. ErrLeft: it came too late.
+func (p *Participant) Back() error {
+	return p.do(func(*room) error {
 		if p.absent {
 			p.stop()
 			p.changed()

@@ -602,3 +602,23 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// What nobody took is a gap to who takes the rest.
+func TestSinkIsToldOfWhatCameBefore(t *testing.T) {
+	got := newSink()
+	r := &receiving{}
+	s := &sending{section: &section{}, format: format{codec: media.VP8}}
+	y := &layer{line: &line{sending: s}}
+	y.renew(&r.time, 1)
+	hand := func(seq uint16) {
+		y.buffer.push(arrival{seq: seq, timestamp: uint32(seq) * 3000, marker: true, payload: []byte{0x10}}, 0)
+		r.hand(y, 0)
+	}
+	hand(1)
+	y.sink = got
+	hand(2)
+	hand(3)
+	if all := got.all(); len(all) != 2 || !all[0].Gap || all[1].Gap {
+		t.Errorf("%+v", all)
+	}
+}

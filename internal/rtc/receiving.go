@@ -362,8 +362,12 @@ func (r *receiving) hand(y *layer, now time.Duration) {
 		})
 		y.gap = false
 	}
-	if len(r.batch) > 0 && y.sink != nil {
+	switch {
+	case len(r.batch) == 0:
+	case y.sink != nil:
 		y.sink.Receive(r.batch)
+	default:
+		y.gap = true // for who comes next
 	}
 	clear(r.batch)
 }

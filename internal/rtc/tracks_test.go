@@ -184,3 +184,36 @@ func TestTrackInAnothersPlaceWaitsForItsOffer(t *testing.T) {
 	}
 	s.until(t, 'b')
 }
+
+// What is put on an m-line that was inactive reaches the peer, however often and in
+// whichever codec.
+func TestTrackOnAFreeMLineReachesThePeer(t *testing.T) {
+	s := newSession(t, newEngine(t, Options{}), peerOptions{})
+	stays := newMarked('s')
+	if err := s.AddTrack("stays", videoTrack, "hall", stays); err != nil {
+		t.Fatal(err)
+	}
+	stays.run(t, 60, 2)
+	s.connect(t)
+	mid := ""
+	for i, spec := range []media.Track{videoTrack, vp8Track, videoTrack} {
+		mark := byte('a' + i)
+		src, slot := newMarked(mark), fmt.Sprint("video-", i)
+		if err := s.AddTrack(slot, spec, slot, src); err != nil {
+			t.Fatal(err)
+		}
+		src.run(t, 60, 2)
+		s.negotiate(t, false)
+		if at := s.Mid(slot); mid != "" && at != mid {
+			t.Errorf("it is on m-line %s, %s was free", at, mid)
+		} else {
+			mid = at
+		}
+		s.until(t, mark)
+		if err := s.Remove(slot); err != nil {
+			t.Fatal(err)
+		}
+		s.negotiate(t, false)
+		s.until(t, 's')
+	}
+}

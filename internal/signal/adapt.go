@@ -144,6 +144,9 @@ func (x *session) adjust(ctx context.Context) error {
 	}
 	x.divide()
 	for _, w := range slices.Clone(x.watches) {
+		if !slices.Contains(x.watches, w) {
+			continue // it went with another
+		}
 		if err := w.adjust(ctx); err != nil {
 			if err := x.lose(ctx, w, err); err != nil {
 				return err
@@ -205,13 +208,21 @@ func (x *session) divide() {
 	}
 }
 
-// claim is what the watch's picture claims of the network: nothing while it isn't seen.
+// over is a context that has ended: what is asked with it doesn't wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// claim is what the watch's picture claims of the network: nothing while it isn't
+// seen, or its source isn't there.
 func (w *watch) claim() adapt.Claim {
 	if w.screen.Hidden || w.legs[media.Video] == nil && !w.fresh {
 		return adapt.Claim{}
 	}
-	tracks, err := w.tracks(context.Background()) // known or not: doesn't wait
-	if err != nil {
+	tracks, err := w.tracks(over)
+	if err != nil { // closed, or not known yet
 		return adapt.Claim{}
 	}
 	list := w.choices(tracks)

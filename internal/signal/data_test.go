@@ -33,11 +33,11 @@ func wire(t *testing.T, c *conversation, p *peer, id string) *wired {
 	})
 	c.say(map[string]any{"type": "open-data", "requestId": "d"})
 	offer := c.hear("offer")
-	for offer["requestId"] != "d" { // the stream's own
-		p.negotiate(c, offer)
-		offer = c.hear("offer")
-	}
 	p.negotiate(c, offer)
+	for offer["requestId"] != "d" { // it was the stream's own
+		offer = c.hear("offer")
+		c.say(map[string]any{"type": "answer", "sdp": p.answer(offer["sdp"].(string))})
+	}
 	for range 2 {
 		select {
 		case ch := <-open:
@@ -173,4 +173,17 @@ func FuzzUnpackData(f *testing.F) {
 			t.Fatalf("%q, %q, %v", again, same, err)
 		}
 	})
+}
+
+// A refusal doesn't wait for the session, which may be waiting for the channel.
+func TestDataIsRefusedWithoutTheSession(t *testing.T) {
+	g := newGateway(t)
+	c, p := g.dial(t), newPeer(t)
+	w := wire(t, c, p, c.join("test")["userId"].(string))
+	release := g.hold(t)
+	defer release()
+	w.text(t, "no")
+	if e := c.hear("error"); e["code"] != "bad-message" || e["fatal"] != false {
+		t.Errorf("refused by %v", e)
+	}
 }

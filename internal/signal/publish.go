@@ -179,7 +179,6 @@ func (x *session) arrangePublished(ctx context.Context, wanted []publication, in
 			continue
 		}
 		kept = append(kept, p)
-		x.connect(p, incoming)
 	}
 	for _, p := range x.up.streams {
 		if !slices.Contains(kept, p) {
@@ -187,6 +186,9 @@ func (x *session) arrangePublished(ctx context.Context, wanted []publication, in
 		}
 	}
 	x.up.streams = kept
+	for _, p := range kept { // after who had the m-lines before
+		x.connect(p, incoming)
+	}
 	return failed
 }
 

@@ -559,3 +559,24 @@ func TestMutedPublisherIsNotForwarded(t *testing.T) {
 	host.say(map[string]any{"type": "mute", "target": user, "kind": "video", "on": false})
 	p.sees(video)
 }
+
+// An m-line may go from one stream to another.
+func TestStreamTakesAnothersMLine(t *testing.T) {
+	g := newRoomGateway(t)
+	watcher, _ := g.as(t, "viewer", "hall")
+	c, joined := g.as(t, "publisher", "hall")
+	s := newStudio(t)
+	picture := s.video("picture")
+	s.publish(c, map[string][]*webrtc.RTPSender{"camera": {picture}})
+	watcher.hear("stream-started")
+	c.say(map[string]any{"type": "offer", "sdp": s.offer(nil), "streams": []any{map[string]any{"label": "screen", "mids": []string{s.mid(picture)}}}})
+	s.accept(c.hear("answer")["sdp"].(string))
+	screen := joined["userId"].(string) + "-screen"
+	if st := watcher.hear("stream-started")["stream"].(map[string]any); st["name"] != screen {
+		t.Errorf("started %v", st)
+	}
+	p := newPeer(t)
+	watcher.say(map[string]any{"type": "watch", "stream": screen})
+	p.negotiate(watcher, watcher.hear("offer"))
+	p.sees(video)
+}

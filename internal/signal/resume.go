@@ -179,8 +179,10 @@ func (x *session) resume(ctx context.Context, m request, c *socket) bool {
 	if !x.out.has(seq) { // too much was missed
 		return false
 	}
+	if x.place.Back() != nil { // too late: the session is about to end
+		return false
+	}
 	x.unpark()
-	x.place.Back()
 	if !x.out.attach(c, seq, x.welcome("joined", m.RequestID, x.place.Snapshot())) {
 		return false
 	}

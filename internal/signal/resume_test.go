@@ -13,6 +13,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/config"
+	"gateway/internal/room"
 )
 
 // resume says that a client comes back, with the last message that it had.
@@ -515,4 +516,26 @@ func TestAddressIsWhatOneMachineHas(t *testing.T) {
 	if len(a.known) != 1 {
 		t.Errorf("%d addresses are remembered", len(a.known))
 	}
+}
+
+// Who comes back in the moment in which his place goes is told that it is too late.
+func TestComingBackAsThePlaceGoes(t *testing.T) {
+	g := newGateway(t)
+	c := g.dial(t)
+	secret := c.join("test")["session"].(string)
+	c.cut()
+	g.parked(t, secret)
+	x := g.session(secret)
+	_, err := call(context.Background(), x, func(ctx context.Context) (none, error) {
+		x.place.Leave() // as the room's timer does
+		if x.resume(ctx, request{}, nil) {
+			t.Error("a session without a place is taken up")
+		}
+		x.hear(room.Left{Reason: room.Absent})
+		return none{}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-x.done
 }

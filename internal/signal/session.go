@@ -351,8 +351,8 @@ func (x *session) welcome(kind, requestID string, s room.Snapshot) *joinedMessag
 // follow brings the session up to date with the streams that have changed.
 func (x *session) follow(ctx context.Context) error {
 	for _, w := range slices.Clone(x.watches) {
-		if !w.stale.Swap(false) {
-			continue
+		if !slices.Contains(x.watches, w) || !w.stale.Swap(false) {
+			continue // it went with another, or hasn't changed
 		}
 		if err := w.follow(ctx); err != nil {
 			if err := x.lose(ctx, w, err); err != nil {

@@ -295,6 +295,7 @@ type conversation struct {
 
 	writing sync.Mutex
 	passed  map[string]any // the last rendition message that hear passed over
+	early   map[string]any // an offer that came among candidates
 }
 
 func (g *gateway) dial(t *testing.T) *conversation {
@@ -336,6 +337,10 @@ func (c *conversation) try(m map[string]any) error {
 // hear waits for a message of a type and passes over the others.
 func (c *conversation) hear(kind string) map[string]any {
 	c.t.Helper()
+	if m := c.early; m != nil && kind == "offer" {
+		c.early = nil
+		return m
+	}
 	deadline := time.After(patience)
 	var before []string
 	for {
@@ -347,8 +352,11 @@ func (c *conversation) hear(kind string) map[string]any {
 			if m["type"] == kind {
 				return m
 			}
-			if m["type"] == "rendition" {
+			switch {
+			case m["type"] == "rendition":
 				c.passed = m
+			case m["type"] == "offer" && kind == "ice-candidate":
+				c.early = m
 			}
 			before = append(before, fmt.Sprint(m["type"], " ", cmp.Or(m["code"], m["reason"])))
 		case <-deadline:

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -348,4 +349,65 @@ func withoutCandidates(sdp string) string {
 		}
 	}
 	return strings.Join(kept, "\r\n")
+}
+
+// hold has a session do nothing until the function is called.
+func (g *gateway) hold(t *testing.T) (release func()) {
+	t.Helper()
+	x, held, let := g.onlySession(t), make(chan struct{}), make(chan struct{})
+	go func() {
+		_, _ = call(context.Background(), x, func(context.Context) (none, error) {
+			close(held)
+			<-let
+			return none{}, nil
+		})
+	}()
+	<-held
+	return sync.OnceFunc(func() { close(let) })
+}
+
+// A stream whose source isn't there holds up nobody who watches others too.
+func TestAbsentStreamHoldsUpNoOther(t *testing.T) {
+	g := newGateway(t)
+	g.openPlan()
+	c, p := g.dial(t), newTiles(t)
+	c.join("test")
+	first := c.hear("offer")
+	p.negotiate(c, first)
+	p.shows("video/VP8", places(first)["test video"])
+	c.say(map[string]any{"type": "watch", "stream": "away"})
+	p.hear(c, "watching")
+	c.say(map[string]any{"type": "view", "stream": "test", "width": 320, "height": 180, "visible": true})
+	c.say(map[string]any{"type": "unwatch", "stream": "away", "requestId": "u"})
+	if m := p.hear(c, "unwatched"); m["requestId"] != "u" {
+		t.Errorf("answered by %v", m)
+	}
+}
+
+// Streams that end at the same time are told of once each.
+func TestStreamsThatEndTogetherAreToldOnce(t *testing.T) {
+	g := newGateway(t)
+	g.openPlan()
+	c, p := g.dial(t), newTiles(t)
+	c.join("test")
+	p.negotiate(c, c.hear("offer"))
+	c.say(map[string]any{"type": "watch", "stream": "h264"})
+	at := p.settle(c, "test", "h264")
+	p.shows("video/H264", at["h264 video"])
+	release := g.hold(t)
+	defer release()
+	g.streams["test"].Close()
+	g.streams["h264"].Close()
+	release()
+	c.say(map[string]any{"type": "watch", "stream": "ladder", "requestId": "w"})
+	told := map[any]int{}
+	p.until(c, "ladder's offer", func(m map[string]any) bool {
+		if m["type"] == "unwatched" {
+			told[m["stream"]]++
+		}
+		return m["type"] == "offer" && places(m)["ladder video"] != ""
+	})
+	if told["test"] != 1 || told["h264"] != 1 {
+		t.Errorf("told of the end: %v", told)
+	}
 }

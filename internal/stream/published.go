@@ -58,13 +58,13 @@ type Feed struct {
 	stream        *Published
 	ring          *ring
 	codec         media.Codec
-	ask           func()
 	muted         atomic.Bool
 	heard         atomic.Int64 // on the clock of media.Now; 0: never
 	bytes, frames atomic.Uint64
 
 	// below: guarded by the stream's mu
-	silent  bool // isn't offered
+	ask     func() // for a keyframe; nil: of a sound
+	silent  bool   // isn't offered
 	counted struct {
 		bytes, frames uint64
 		at            time.Duration
@@ -301,16 +301,22 @@ func (p *Published) run() {
 // askKeyframes asks the publisher for the keyframes that somebody waits for, and
 // tells when to look again; 0: nobody waits.
 func (p *Published) askKeyframes() (again time.Duration) {
+	type wish struct {
+		ring *ring
+		ask  func()
+	}
+	var wishes []wish
 	p.mu.Lock()
-	feeds := slices.Clone(p.feeds)
-	p.mu.Unlock()
-	for _, f := range feeds {
-		if f.ask == nil || f.heard.Load() == 0 {
-			continue
+	for _, f := range p.feeds {
+		if f.ask != nil && f.heard.Load() != 0 && !f.muted.Load() {
+			wishes = append(wishes, wish{f.ring, f.ask})
 		}
-		ask, next := f.ring.ask(nil, media.Now())
+	}
+	p.mu.Unlock()
+	for _, w := range wishes {
+		ask, next := w.ring.ask(nil, media.Now())
 		if ask {
-			f.ask()
+			w.ask()
 		}
 		if next > 0 && (again == 0 || next < again) {
 			again = next

@@ -274,3 +274,28 @@ func TestPublishedRearranges(t *testing.T) {
 		t.Errorf("tracks %+v, current %v", tracks, p.Current(sub))
 	}
 }
+
+// What is muted isn't asked for keyframes, that nobody would get; after that it is.
+func TestMutedPublisherIsNotAskedForKeyframes(t *testing.T) {
+	asked := 0
+	p := newPublished(t, PublishedTrack{Track: publishedVideo})
+	p.Close() // its goroutine
+	p = &Published{log: p.log, muted: make(map[media.Kind]bool), changed: make(chan struct{}), wish: make(chan struct{}, 1)}
+	p.Rearrange([]PublishedTrack{{Track: publishedVideo, RequestKeyframe: func() { asked++ }}})
+	feed := p.Feed("video")
+	feed.Receive([]media.Received{vp8Packet(0, true, true, false, 1)})
+	sub, err := p.Subscribe("video")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	due(sub)
+	p.Mute(media.Video, true)
+	if again := p.askKeyframes(); again != 0 || asked != 0 {
+		t.Errorf("muted, it is asked %d times, and again after %v", asked, again)
+	}
+	p.Mute(media.Video, false)
+	if p.askKeyframes(); asked != 1 {
+		t.Errorf("afterwards it is asked %d times", asked)
+	}
+}
