@@ -282,7 +282,10 @@ func (c *Client) Close() error {
 	}
 	c.wait.Wait()
 	var left *Left
-	if cause := c.Err(); !errors.Is(cause, ErrClosed) && !(errors.As(cause, &left) && left.Reason == "leave") {
+	if errors.Is(err, webrtc.ErrConnectionClosed) { // it had ended by itself
+		err = nil
+	}
+	if cause := c.Err(); !errors.Is(cause, ErrClosed) && !errors.Is(cause, webrtc.ErrConnectionClosed) && !(errors.As(cause, &left) && left.Reason == "leave") {
 		err = errors.Join(cause, err)
 	}
 	return err

@@ -1,7 +1,6 @@
 package signal
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -125,27 +124,6 @@ func TestDataReachesOthersOfTheRoom(t *testing.T) {
 	}
 	b.text(t, `{"data": "still here"}`)
 	c.next(t)
-}
-
-// A refusal used to wait for the session, which at its end waits for the channels: 5 s.
-func TestDataIsRefusedWithoutTheSession(t *testing.T) {
-	g := newGateway(t)
-	c, p := g.dial(t), newPeer(t)
-	joined := c.join("test")
-	p.negotiate(c, c.hear("offer"))
-	w := wire(t, c, p, joined["userId"].(string))
-
-	busy, free := make(chan struct{}), make(chan struct{})
-	defer close(free)
-	go call(t.Context(), g.session(joined["session"].(string)), func(context.Context) (none, error) {
-		close(busy)
-		<-free
-		return none{}, nil
-	})
-	<-busy
-	w.text(t, "no")
-	for e := c.hear("error"); e["code"] != "bad-message"; e = c.hear("error") {
-	}
 }
 
 func FuzzUnpackData(f *testing.F) {
