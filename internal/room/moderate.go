@@ -80,8 +80,8 @@ func (p *Participant) remove() {
 
 // Move takes a participant into another room, which the mover must moderate by
 // his own grant, and which must have a place. There the participant may what his
-// own grant allows; if that is nothing, he is a guest: at most a publisher, and no
-// more than he was. What he publishes comes along where he may publish it;
+// own grant allows, as far as he asked for it when he joined; if that is nothing, he
+// is a guest: at most a publisher, and no more than he was. What he publishes comes along where he may publish it;
 // elsewhere it ends.
 func (p *Participant) Move(target, id string) error {
 	return p.moderates(target, func(from *room, to *Participant) error {
@@ -100,8 +100,9 @@ func (p *Participant) Move(target, id string) error {
 		if err := there.admits(to.id, p.own); err != nil {
 			return err
 		}
-		grant := to.own
-		if !anything(grant, id) {
+		grant := lesser(to.own, to.asked, id)
+		guest := !anything(grant, id)
+		if guest {
 			role := to.grant.Role
 			if above(role, auth.Publisher) {
 				role = auth.Publisher
@@ -111,7 +112,7 @@ func (p *Participant) Move(target, id string) error {
 		}
 		absent := to.absent
 		published := to.detach()
-		to.grant, to.given = grant, grant != to.own
+		to.grant, to.given = grant, guest
 		to.attach(there)
 		for _, o := range published {
 			if to.offers(o) == nil {

@@ -3,6 +3,7 @@ package room
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,4 +192,22 @@ func TestMovedWhileAbsent(t *testing.T) {
 			t.Errorf("he is still in %s", bob.Room())
 		}
 	})
+}
+
+// A page that only watches, with a host's token, stays one that only watches.
+func TestMovedIsWhatHeAskedToBe(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", auth.Open())
+	wall, err := r.Join("lobby", Joining{ID: "wall", Grant: &auth.Grant{Role: auth.Host, Rooms: []string{"*"}}, Role: auth.Viewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "move", ann.Move("wall", "yard"), nil)
+	if g := wall.Grant(); g.Role != auth.Viewer || g.May(auth.Publish, "yard", "") || !g.May(auth.Watch, "yard", "yard") {
+		t.Errorf("moved, he is %+v", g)
+	}
+	expect(t, "renewed", wall.Regrant(&auth.Grant{Role: auth.Host, Rooms: []string{"yard"}}), nil)
+	if g := wall.Grant(); g.Role != auth.Viewer || g.May(auth.Moderate, "yard", "") || !slices.Equal(g.Rooms, []string{"yard"}) {
+		t.Errorf("renewed, he is %+v", g)
+	}
 }
