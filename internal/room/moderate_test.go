@@ -211,3 +211,17 @@ func TestMovedIsWhatHeAskedToBe(t *testing.T) {
 		t.Errorf("renewed, he is %+v", g)
 	}
 }
+
+// Who moderates by a grant of some streams would otherwise give what he hasn't on the others.
+func TestRolesReachNoFurtherThanTheirGiver(t *testing.T) {
+	r, _ := newRooms(t)
+	host := enter(t, r, "lobby", "host", &auth.Grant{Role: auth.Host, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	all := enter(t, r, "lobby", "all", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}})
+	enter(t, r, "lobby", "door", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	expect(t, "control of all streams", host.SetRole("all", auth.Host), ErrForbidden)
+	expect(t, "no more than before", host.SetRole("all", auth.Viewer), nil)
+	expect(t, "control of his own", host.SetRole("door", auth.Host), nil)
+	if all.Grant().May(auth.Control, "lobby", "yard") {
+		t.Errorf("he got %+v", all.Grant())
+	}
+}
