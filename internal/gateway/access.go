@@ -121,6 +121,21 @@ func (g *Gateway) mayOn(grant *auth.Grant, action auth.Action, name string) bool
 	})
 }
 
+// offered tells why nobody with this grant is shown a stream now: each room of the stream
+// that the grant reaches is closed or locked; nil where one isn't.
+func (g *Gateway) offered(grant *auth.Grant, name string) error {
+	_, err := g.rooms.Offer(name, name, grant)
+	for _, r := range g.conf.Rooms {
+		if err == nil {
+			return nil
+		}
+		if slices.Contains(r.Streams, name) && grant.May(auth.Watch, r.Name, name) {
+			_, err = g.rooms.Offer(r.Name, name, grant)
+		}
+	}
+	return err
+}
+
 type grantKey struct{}
 
 // grantOf is what the request of a row that takes a grant may do; nil, which may

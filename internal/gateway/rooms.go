@@ -62,6 +62,10 @@ func refuseRoom(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, room.ErrForbidden):
 		deny(w, r, err.Error())
+	case errors.Is(err, room.ErrClosed):
+		writeProblem(w, r, http.StatusConflict, "room-closed", err.Error())
+	case errors.Is(err, room.ErrLocked):
+		writeProblem(w, r, http.StatusConflict, "room-locked", err.Error())
 	case errors.Is(err, room.ErrUnknownTarget):
 		writeProblem(w, r, http.StatusNotFound, "unknown-target", err.Error())
 	default:

@@ -54,6 +54,53 @@ func (m *member) hears(kind string) map[string]any {
 	}
 }
 
+// Who is kept out of a room isn't shown its picture by another way.
+func TestRoomsThatAreShutShowNoPicture(t *testing.T) {
+	h := newHouse(t, "")
+	admin := []string{"Authorization", "Bearer " + h.auth.AdminToken()}
+	host := h.token(t, &auth.Grant{Role: auth.Host, Rooms: []string{"red"}})
+	viewer := h.token(t, &auth.Grant{Role: auth.Viewer, Rooms: []string{"red"}})
+	both := h.token(t, &auth.Grant{Role: auth.Viewer, Rooms: []string{"red", "hall"}})
+	picture := func(token string) (code string) {
+		t.Helper()
+		answer, body := ask(t, "GET", h.url+"/api/streams/red/snapshot.jpg", "", "Authorization", "Bearer "+token)
+		if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusServiceUnavailable { // not there yet
+			return ""
+		}
+		var p problem
+		if err := json.Unmarshal([]byte(body), &p); err != nil || answer.StatusCode != http.StatusConflict {
+			t.Fatalf("%s %s", answer.Status, body)
+		}
+		return p.Code
+	}
+	if code := picture(viewer); code != "" {
+		t.Errorf("an open room: %s", code)
+	}
+	anna, _ := h.meet(t, "red", host)
+	if err := anna.conn.WriteJSON(map[string]any{"type": "lock", "on": true}); err != nil {
+		t.Fatal(err)
+	}
+	anna.hears("room")
+	if code := picture(viewer); code != "room-locked" {
+		t.Errorf("a locked room: %q", code)
+	}
+	if code := picture(host); code != "" {
+		t.Errorf("a locked room's host: %s", code)
+	}
+	if code := picture(both); code != "" {
+		t.Errorf("who may be in the hall: %s", code)
+	}
+	if answer, body := ask(t, "POST", h.url+"/api/rooms/red/close", "", admin...); answer.StatusCode != http.StatusNoContent {
+		t.Errorf("close: %s %s", answer.Status, body)
+	}
+	if code := picture(host); code != "room-closed" {
+		t.Errorf("a closed room: %q", code)
+	}
+	if code := picture(both); code != "" {
+		t.Errorf("who may be in the hall: %s", code)
+	}
+}
+
 // Streams come to a room and go with their files; HTTP shows rooms, and closes them
 // under those who are there.
 func TestRoomsOverHTTP(t *testing.T) {

@@ -60,6 +60,10 @@ func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 		notFound(w, r)
 		return
 	}
+	if err := g.offered(grantOf(r), s.Name()); err != nil {
+		refuseRoom(w, r, err)
+		return
+	}
 	state := s.Info().State
 	if state == stream.Absent || state == stream.Closed {
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", "the stream is "+string(state))

@@ -2,6 +2,7 @@ package room
 
 import (
 	"fmt"
+	"slices"
 
 	"gateway/internal/auth"
 	"gateway/internal/media"
@@ -80,8 +81,8 @@ func (p *Participant) remove() {
 
 // Move takes a participant into another room, which the mover must moderate by
 // his own grant, and which must have a place. There the participant may what his
-// own grant allows; if that is nothing, he is a guest: at most a publisher, and no
-// more than he was. What he publishes comes along where he may publish it;
+// own grant allows, as far as he asked for it when he joined; if that is nothing, he
+// is a guest: at most a publisher, and no more than he was. What he publishes comes along where he may publish it;
 // elsewhere it ends.
 func (p *Participant) Move(target, id string) error {
 	return p.moderates(target, func(from *room, to *Participant) error {
@@ -100,8 +101,9 @@ func (p *Participant) Move(target, id string) error {
 		if err := there.admits(to.id, p.own); err != nil {
 			return err
 		}
-		grant := to.own
-		if !anything(grant, id) {
+		grant := lesser(to.own, to.asked, id)
+		guest := !anything(grant, id)
+		if guest {
 			role := to.grant.Role
 			if above(role, auth.Publisher) {
 				role = auth.Publisher
@@ -111,7 +113,7 @@ func (p *Participant) Move(target, id string) error {
 		}
 		absent := to.absent
 		published := to.detach()
-		to.grant, to.given = grant, grant != to.own
+		to.grant, to.given = grant, guest
 		to.attach(there)
 		for _, o := range published {
 			if to.offers(o) == nil {
@@ -129,8 +131,8 @@ func (p *Participant) Move(target, id string) error {
 }
 
 // SetRole gives a participant a role in this room: at most the giver's own, with
-// no action that the giver hasn't. The last who moderates can't give that up, he
-// hands over first.
+// no action that the giver hasn't, and no further one on streams that the giver's
+// grant doesn't name. The last who moderates can't give that up, he hands over first.
 func (p *Participant) SetRole(target string, role auth.Role) error {
 	return p.moderates(target, func(one *room, to *Participant) error {
 		if above(role, p.grant.Role) {
@@ -138,6 +140,9 @@ func (p *Participant) SetRole(target string, role auth.Role) error {
 		}
 		grant := limited(to.grant, role, p.grant.In(one.id))
 		grant.Rooms = []string{one.id}
+		if a := more(to.grant, grant, one.id); a != "" && !within(to.grant.Streams, p.grant.Streams) {
+			return fmt.Errorf("%w: %s may not %s all that %s watches", ErrForbidden, p.id, a, target)
+		}
 		if to == p && !grant.May(auth.Moderate, one.id, "") && one.onlyModerator(p) {
 			return fmt.Errorf("%w: make another one %s first", ErrForbidden, auth.Host)
 		}
@@ -146,6 +151,21 @@ func (p *Participant) SetRole(target string, role auth.Role) error {
 		to.allow(grant)
 		return nil
 	})
+}
+
+// more is an action that a grant allows in a room and the one before didn't; "" if there is none.
+func more(before, now *auth.Grant, id string) auth.Action {
+	for _, a := range now.In(id) {
+		if !before.May(a, id, "") {
+			return a
+		}
+	}
+	return ""
+}
+
+// within tells whether a grant's streams are among another's, as far as the patterns show.
+func within(streams, others []string) bool {
+	return len(others) == 0 || len(streams) > 0 && !slices.ContainsFunc(streams, func(s string) bool { return !slices.Contains(others, s) })
 }
 
 func (one *room) onlyModerator(p *Participant) bool {

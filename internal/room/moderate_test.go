@@ -3,6 +3,7 @@ package room
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,4 +192,36 @@ func TestMovedWhileAbsent(t *testing.T) {
 			t.Errorf("he is still in %s", bob.Room())
 		}
 	})
+}
+
+// A page that only watches, with a host's token, stays one that only watches.
+func TestMovedIsWhatHeAskedToBe(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", auth.Open())
+	wall, err := r.Join("lobby", Joining{ID: "wall", Grant: &auth.Grant{Role: auth.Host, Rooms: []string{"*"}}, Role: auth.Viewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "move", ann.Move("wall", "yard"), nil)
+	if g := wall.Grant(); g.Role != auth.Viewer || g.May(auth.Publish, "yard", "") || !g.May(auth.Watch, "yard", "yard") {
+		t.Errorf("moved, he is %+v", g)
+	}
+	expect(t, "renewed", wall.Regrant(&auth.Grant{Role: auth.Host, Rooms: []string{"yard"}}), nil)
+	if g := wall.Grant(); g.Role != auth.Viewer || g.May(auth.Moderate, "yard", "") || !slices.Equal(g.Rooms, []string{"yard"}) {
+		t.Errorf("renewed, he is %+v", g)
+	}
+}
+
+// Who moderates by a grant of some streams would otherwise give what he hasn't on the others.
+func TestRolesReachNoFurtherThanTheirGiver(t *testing.T) {
+	r, _ := newRooms(t)
+	host := enter(t, r, "lobby", "host", &auth.Grant{Role: auth.Host, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	all := enter(t, r, "lobby", "all", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}})
+	enter(t, r, "lobby", "door", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	expect(t, "control of all streams", host.SetRole("all", auth.Host), ErrForbidden)
+	expect(t, "no more than before", host.SetRole("all", auth.Viewer), nil)
+	expect(t, "control of his own", host.SetRole("door", auth.Host), nil)
+	if all.Grant().May(auth.Control, "lobby", "yard") {
+		t.Errorf("he got %+v", all.Grant())
+	}
 }

@@ -316,7 +316,7 @@ func (r *Rooms) Room(id string, grant *auth.Grant) (Summary, []Profile, error) {
 }
 
 // Offer finds a stream of a room that a grant lets watch, for who isn't there.
-// Errors: ErrForbidden, ErrNotFound, ErrClosed.
+// Errors: ErrForbidden, ErrNotFound, ErrClosed, ErrLocked.
 func (r *Rooms) Offer(id, name string, grant *auth.Grant) (Offer, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -327,8 +327,11 @@ func (r *Rooms) Offer(id, name string, grant *auth.Grant) (Offer, error) {
 	if one == nil {
 		return Offer{}, fmt.Errorf("%w: %.64q", ErrNotFound, id)
 	}
-	if one.state == Closed {
+	switch {
+	case one.state == Closed:
 		return Offer{}, fmt.Errorf("%w: %q", ErrClosed, id)
+	case one.locked && !grant.May(auth.Moderate, id, ""):
+		return Offer{}, fmt.Errorf("%w: %q", ErrLocked, id)
 	}
 	if o, ok := one.offer(name); ok {
 		return o, nil
