@@ -30,9 +30,10 @@ const (
 	offerBurst   = 16
 	deedRate     = 10 // deeds and tokens a second: everybody in the room is told
 	deedBurst    = 50
-	maxStrikes   = 10  // refused messages until the socket is closed
-	outgoing     = 128 // messages that wait for a client that doesn't read
-	unjoined     = 256 // sockets that may be open beside the viewers'
+	maxStrikes   = 10      // refused messages until the socket is closed
+	outgoing     = 1000    // messages that wait for a client that doesn't read: as many as a room may tell at once
+	outgoingSize = 1 << 20 // bytes of them
+	unjoined     = 256     // sockets that may be open beside the viewers'
 )
 
 var tooFast = refuse(rateLimited, "more than %d messages a second", messageRate)
@@ -98,7 +99,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		watches: rate.NewLimiter(watchRate, watchBurst),
 		offers:  rate.NewLimiter(offerRate, offerBurst),
 		deeds:   rate.NewLimiter(deedRate, deedBurst),
-		out:     make(chan frame, outgoing),
+		due:     make(chan struct{}, 1),
 		done:    make(chan struct{}),
 	}
 	c.opened, c.stranger = s.auth.FromRequest(r)
@@ -138,7 +139,7 @@ type socket struct {
 	deeds    *rate.Limiter
 	opened   *auth.Grant   // by the request that opened the socket
 	stranger error         // why there is no such grant
-	out      chan frame    // to the writer
+	due      chan struct{} // frames wait for the writer
 	done     chan struct{} // closed when the reader has ended
 	slow     sync.Once     // to cut it
 
@@ -146,10 +147,12 @@ type socket struct {
 	session *session
 	strikes int
 
-	mu     sync.Mutex // guards below; held to enqueue and to set a deadline
-	last   bool       // nothing more is enqueued
-	over   bool       // because the last message is: a left or a fatal error
-	closed bool       // the close frame was sent: the peer has the linger time
+	mu      sync.Mutex // guards below; held to enqueue and to set a deadline
+	frames  []frame    // to the writer
+	waiting int        // bytes of them
+	last    bool       // nothing more is enqueued
+	over    bool       // because the last message is: a left or a fatal error
+	closed  bool       // the close frame was sent: the peer has the linger time
 }
 
 // serve reads until the socket ends. Its session ends with it if the client has
@@ -384,11 +387,14 @@ func (c *socket) push(f frame, kind string) {
 		c.mu.Unlock()
 		return
 	}
-	queued := true
-	select {
-	case c.out <- f:
-	default:
-		queued = false
+	size := 0
+	for _, data := range f.messages {
+		size += len(data)
+	}
+	queued := len(c.frames) == 0 || len(c.frames) < outgoing && c.waiting+size <= outgoingSize
+	if queued {
+		c.frames, c.waiting = append(c.frames, f), c.waiting+size
+		poke(c.due)
 	}
 	c.over = queued && f.close != nil
 	c.last = !queued || c.over
@@ -438,7 +444,6 @@ func (c *socket) write() {
 	defer ping.Stop()
 	var written uint64 // seq of the last message
 	for {
-		var f frame
 		select {
 		case <-c.done:
 			return
@@ -448,25 +453,36 @@ func (c *socket) write() {
 				return
 			}
 			continue
-		case f = <-c.out:
+		case <-c.due:
 		}
-		for _, data := range f.messages {
-			c.conn.SetWriteDeadline(time.Now().Add(c.server.timing.write))
-			if err := c.conn.WriteMessage(websocket.TextMessage, data); err != nil {
-				if errors.Is(err, os.ErrDeadlineExceeded) {
-					c.cut()
+		for _, f := range c.waited() {
+			for _, data := range f.messages {
+				c.conn.SetWriteDeadline(time.Now().Add(c.server.timing.write))
+				if err := c.conn.WriteMessage(websocket.TextMessage, data); err != nil {
+					if errors.Is(err, os.ErrDeadlineExceeded) {
+						c.cut()
+					}
+					c.conn.NetConn().Close()
+					return
 				}
-				c.conn.NetConn().Close()
+			}
+			written = max(written, f.seq)
+			if f.close != nil {
+				c.conn.WriteControl(websocket.CloseMessage, f.close, time.Now().Add(c.server.timing.write))
+				c.hangUp()
 				return
 			}
 		}
-		written = max(written, f.seq)
-		if f.close != nil {
-			c.conn.WriteControl(websocket.CloseMessage, f.close, time.Now().Add(c.server.timing.write))
-			c.hangUp()
-			return
-		}
 	}
+}
+
+// waited takes what waits for the writer.
+func (c *socket) waited() []frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := c.frames
+	c.frames, c.waiting = nil, 0
+	return all
 }
 
 // alive notes that the peer was heard.
