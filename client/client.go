@@ -259,14 +259,11 @@ func (c *Client) Close() error {
 	c.leaving = true
 	c.mu.Unlock()
 	if first && c.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		overdue := time.AfterFunc(5*time.Second, func() { c.end(ErrClosed) }) // also a session's being taken up
 		if c.send(map[string]any{"type": "leave"}) == nil {
-			select {
-			case <-c.done:
-			case <-ctx.Done():
-			}
+			<-c.done
 		}
-		cancel()
+		overdue.Stop()
 	}
 	c.end(ErrClosed)
 	c.mu.Lock()

@@ -7,12 +7,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/pion/webrtc/v4"
 	"go.uber.org/goleak"
 
@@ -275,4 +279,49 @@ func TestClientComesWithATokenOverHTTPS(t *testing.T) {
 	w, err := c.Watch(ctx, "picture", "")
 	check(t, err)
 	plays(ctx, t, tracks(ctx, t, w, 1)[webrtc.RTPCodecTypeVideo], webrtc.MimeTypeVP8)
+}
+
+// A client that is just taking up its session closes all the same.
+func TestCloseWhileTheSessionIsTakenUp(t *testing.T) {
+	var upgrader websocket.Upgrader
+	joins, end := make(chan int32, 10), make(chan struct{})
+	var connections atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		socket, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer socket.Close()
+		var join struct{ RequestID string }
+		if socket.ReadJSON(&join) != nil {
+			return
+		}
+		n := connections.Add(1)
+		joins <- n
+		if n == 1 {
+			socket.WriteJSON(map[string]any{"type": "joined", "requestId": join.RequestID, "roomId": "hall", "session": "s", "resumeWithin": 300})
+			return
+		}
+		<-end // it says nothing
+	}))
+	defer server.Close()
+	defer close(end)
+	ctx := patience(t)
+	c, err := client.Dial(ctx, server.URL, client.Options{})
+	check(t, err)
+	_, err = c.Join(ctx, "hall")
+	check(t, err)
+	for n := range joins {
+		if n == 2 {
+			break
+		}
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- c.Close() }()
+	select {
+	case err := <-closed:
+		check(t, err)
+	case <-ctx.Done():
+		t.Error("Close waits for the gateway")
+	}
 }

@@ -49,8 +49,8 @@ type jitterBuffer struct {
 	repairs bool   // the sender answers NACKs
 
 	begun  bool
-	base   uint64 // number of the first packet; the low 16 bits of a number are the sequence number
-	next   uint64 // number of the packet to be handed over next
+	base   uint64 // numbers from here on were expected, as many as have come before a restart among them
+	next   uint64 // number of the packet to be handed over next; the low 16 bits of a number are the sequence number
 	top    uint64 // one past the highest number seen
 	gap    bool   // packets before next were given up
 	slots  []place
@@ -161,7 +161,7 @@ func (j *jitterBuffer) restart(seq uint16) {
 		j.begun, j.slots = true, make([]place, jitterWindow)
 	}
 	j.next = 1<<32 | uint64(seq)
-	j.base, j.top, j.toldTo = j.next, j.next, j.next
+	j.base, j.top, j.toldTo = j.next-j.count.Packets, j.next, j.next
 	j.told = j.count
 	j.strays.ok = false
 }

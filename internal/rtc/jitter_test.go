@@ -299,6 +299,11 @@ func TestJitterBufferFollowsNewNumbers(t *testing.T) {
 	if j.count.Restarts != 4 {
 		t.Errorf("%d restarts", j.count.Restarts)
 	}
+	_, before, _, _ := j.report()
+	take(20030)
+	if _, lost, _, _ := j.report(); lost != before+8 {
+		t.Errorf("after the last one 8 were lost, of which %d are told", lost-before)
+	}
 }
 
 // A single stray packet, far off, changes nothing.

@@ -622,3 +622,54 @@ func TestSinkIsToldOfWhatCameBefore(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 }
+
+// What comes late of an m-line that has ended isn't taken for another's in the same
+// format, which would then be lost.
+func TestLatePacketsOfAnEndedLineAreDropped(t *testing.T) {
+	var r receiving
+	r.begin(nil, 1)
+	picture := func(mid string, alone bool) *sending {
+		return &sending{
+			section: &section{mid: mid, media: "video"}, format: format{codec: media.VP8, pt: 96},
+			layers: []string{""}, midID: 1, fromPT: alone,
+		}
+	}
+	seqs := map[uint32]uint16{}
+	packet := func(ssrc uint32, mid string) {
+		seqs[ssrc]++
+		p := rtp.Packet{Header: rtp.Header{Version: 2, PayloadType: 96, SSRC: ssrc, SequenceNumber: seqs[ssrc], Marker: true}, Payload: []byte{0x10, byte(ssrc)}}
+		if mid != "" {
+			if err := p.SetExtension(1, []byte(mid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := p.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.receive(ssrc, b, media.Now())
+	}
+	r.expect([]*sending{picture("0", false), picture("1", false)})
+	got := newSink()
+	r.layer("0", "").sink = got
+	packet(10, "0")
+	packet(11, "1")
+	r.expect([]*sending{picture("0", true)})
+	packet(11, "")
+	packet(12, "1") // its RTX, say
+	packet(10, "")
+	for i, p := range got.all() {
+		if p.Payload[1] != 10 {
+			t.Errorf("packet %d is of SSRC %d", i, p.Payload[1])
+		}
+	}
+	if n := len(got.all()); n != 2 || r.layer("0", "").ssrc != 10 {
+		t.Errorf("%d packets came, the layer's SSRC is %d", n, r.layer("0", "").ssrc)
+	}
+	r.expect([]*sending{picture("1", true)}) // used again
+	r.layer("1", "").sink = got
+	packet(11, "")
+	if n := len(got.all()); n != 3 {
+		t.Errorf("%d packets with one of the m-line that is back", n)
+	}
+}

@@ -38,7 +38,7 @@ type receiving struct {
 
 	rmu      sync.Mutex // guards what follows; held while sinks are called
 	lines    []*line
-	streams  map[uint32]*inbound // by SSRC; nil: not taken
+	streams  map[uint32]*inbound // by SSRC; nil: of an m-line that the last offer has ended
 	time     timeline
 	packet   rtp.Packet // the one that is read
 	recorder *twcc.Recorder
@@ -129,7 +129,11 @@ func (r *receiving) expect(sends []*sending) {
 		lines = append(lines, l)
 	}
 	for ssrc, in := range r.streams {
-		if in == nil || !slices.Contains(lines, in.layer.line) {
+		switch {
+		case in != nil && slices.Contains(lines, in.layer.line):
+		case in != nil && !slices.ContainsFunc(lines, func(l *line) bool { return l.mid == in.layer.line.mid || slices.Contains(l.ssrcs, ssrc) }):
+			r.streams[ssrc] = nil // what is on its way still mustn't be taken for another's
+		default:
 			delete(r.streams, ssrc) // to be looked at again
 		}
 	}
@@ -231,12 +235,13 @@ func (r *receiving) receive(ssrc uint32, b []byte, now time.Duration) {
 	}
 	h := &r.packet.Header
 	r.record(h, now)
-	in := r.streams[ssrc]
+	in, known := r.streams[ssrc]
+	if !known {
+		in = r.resolve(ssrc, h)
+	}
 	if in == nil {
-		if in = r.resolve(ssrc, h); in == nil {
-			r.dropped++
-			return
-		}
+		r.dropped++
+		return
 	}
 	y := in.layer
 	f := &y.line.format
@@ -310,8 +315,12 @@ func (r *receiving) resolve(ssrc uint32, h *rtp.Header) *inbound {
 		if in != nil {
 			break
 		}
-		byMid := l.midID != 0 && string(h.GetExtension(l.midID)) == l.mid
-		if !byMid && !(l.fromPT && (h.PayloadType == l.format.pt || l.format.rtx != 0 && h.PayloadType == l.format.rtx)) {
+		var mid []byte
+		if l.midID != 0 {
+			mid = h.GetExtension(l.midID)
+		}
+		byMid := string(mid) == l.mid
+		if !byMid && !(len(mid) == 0 && l.fromPT && (h.PayloadType == l.format.pt || l.format.rtx != 0 && h.PayloadType == l.format.rtx)) {
 			continue
 		}
 		rtx := l.format.rtx != 0 && h.PayloadType == l.format.rtx

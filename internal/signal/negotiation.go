@@ -121,6 +121,8 @@ func (x *session) offerNext(ctx context.Context) error {
 func (x *session) reopen(ctx context.Context) error {
 	x.log.InfoContext(ctx, "viewer is offered full ICE", "reason", x.viewer.Err())
 	x.fullICE, x.offered, x.started, x.next, x.trickled = true, false, false, nil, 0
+	drain(x.states) // what the last viewer has told, who is gone, isn't this one's
+	drain(x.candidates)
 	if err := x.newViewer(); err != nil {
 		return err
 	}

@@ -328,6 +328,8 @@ func (x *session) stopPublishing() {
 	_ = x.up.publisher.Close() // it always ends
 	x.up.publisher = nil
 	x.up.on.Store(false)
+	drain(x.up.states) // not to be taken for the next one's
+	drain(x.up.candidates)
 	for _, p := range x.up.streams {
 		x.withdraw(p)
 	}

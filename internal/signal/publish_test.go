@@ -2,6 +2,7 @@ package signal
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/config"
+	"gateway/internal/rtc"
 	"gateway/internal/stream"
 )
 
@@ -579,4 +581,34 @@ func TestStreamTakesAnothersMLine(t *testing.T) {
 	watcher.say(map[string]any{"type": "watch", "stream": screen})
 	p.negotiate(watcher, watcher.hear("offer"))
 	p.sees(video)
+}
+
+// What was told of a publishing connection that is gone isn't taken for the next one's.
+func TestNextPublisherBeginsWithoutTheLastOnesNews(t *testing.T) {
+	g := newRoomGateway(t)
+	c, joined := g.as(t, "publisher", "hall")
+	offer, x := publishing(t), g.onlySession(t)
+	_, err := call(t.Context(), x, func(ctx context.Context) (none, error) {
+		for range 2 {
+			if err := x.publish(ctx, request{SDP: offer}); err != nil {
+				return none{}, err
+			}
+			x.up.states <- rtc.StateDisconnected
+			x.up.candidates <- nil
+			x.stopPublishing()
+			if len(x.up.states)+len(x.up.candidates) > 0 {
+				t.Errorf("%d states and %d candidates are left", len(x.up.states), len(x.up.candidates))
+			}
+		}
+		return none{}, x.publish(ctx, request{SDP: offer})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c.hear("ice-candidate")["candidate"] != nil {
+	}
+	o, err := g.rooms.Offer("hall", joined["userId"].(string)+"-camera", g.auth.(tokens)["viewer"])
+	if err != nil || o.Info().State == stream.Absent {
+		t.Errorf("%+v, %v", o, err)
+	}
 }

@@ -524,6 +524,13 @@ func (x *session) header(kind, requestID string) header {
 	return header{Type: kind, RequestID: requestID, RoomID: x.room, UserID: x.user}
 }
 
+// drain drops what waits in a channel that nobody fills now.
+func drain[T any](c chan T) {
+	for len(c) > 0 {
+		<-c
+	}
+}
+
 // poke sets an event that is taken up once, however often it was set.
 func poke(c chan struct{}) {
 	select {
