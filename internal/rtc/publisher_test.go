@@ -548,7 +548,7 @@ func TestPublisherThatLeavesEnds(t *testing.T) {
 func TestPublisherWithManyStreamsIsEnded(t *testing.T) {
 	e := newEngine(t, Options{})
 	p := newPublisher(t, e, PublisherOptions{})
-	for ssrc := range uint32(2*maxStreams + 1) {
+	for ssrc := range uint32(2*maxSSRCs + 1) {
 		p.buffer(1, ssrc)
 	}
 	receive(t, p.Done(), "the publisher's end")

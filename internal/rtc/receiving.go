@@ -24,7 +24,8 @@ const (
 	// passes. More than that is dropped.
 	maxPublished = 60_000_000
 
-	maxStreams       = 64 // SSRCs that a publisher may use before it is ended
+	maxStreams       = 64   // SSRCs of a publisher that are taken at a time
+	maxSSRCs         = 2048 // that it may use in its life before it is ended: a screen that is shared anew takes some
 	feedbackInterval = 100 * time.Millisecond
 )
 
@@ -202,7 +203,7 @@ func poke(c chan struct{}) {
 func (r *receiving) buffer(kind packetio.BufferPacketType, ssrc uint32) io.ReadWriteCloser {
 	r.rmu.Lock()
 	defer r.rmu.Unlock()
-	if r.buffers++; r.buffers > 2*maxStreams {
+	if r.buffers++; r.buffers > 2*maxSSRCs {
 		r.publisher.end(errForeign)
 		return discard{}
 	}
