@@ -134,7 +134,10 @@ func TestEncoderThatFailedIsReplacedByWhatThePlanHasThen(t *testing.T) {
 	for !strings.HasPrefix(soft.branch.Launch, "software") {
 		soft = receive(t, l.started, "another encoder")
 	}
-	for len(read(sub)) == 0 { // what it makes before it is taken on is lost
+	for begun := time.Now(); len(read(sub)) == 0; { // what it makes before it is taken on is lost
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("nothing of the other encoder is read")
+		}
 		soft.frame(true)
 		time.Sleep(time.Millisecond)
 	}

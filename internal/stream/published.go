@@ -1,13 +1,10 @@
 package stream
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"gateway/internal/adapt"
@@ -34,15 +31,13 @@ type Published struct {
 	stop        chan struct{}
 	done        chan struct{}
 
-	mu       sync.Mutex // guards below; held to read or set, never across a call outward
-	feeds    []*Feed    // in the order of their renditions: best first, sound last
-	away     string     // why nothing can come; ""
-	state    State
-	muted    map[media.Kind]bool
-	closed   bool
-	watchers map[int]func(Info)
-	watcher  int
-	changed  chan struct{} // closed and replaced at every change
+	notice // its mu guards below
+
+	feeds  []*Feed // in the order of their renditions: best first, sound last
+	away   string  // why nothing can come; ""
+	state  State
+	muted  map[media.Kind]bool
+	closed bool
 }
 
 // PublishedTrack is a track that is about to come.
@@ -53,36 +48,12 @@ type PublishedTrack struct {
 	RequestKeyframe func()
 }
 
-// Feed takes what comes of one track of a published stream.
-type Feed struct {
-	stream        *Published
-	ring          *ring
-	codec         media.Codec
-	muted         atomic.Bool
-	heard         atomic.Int64 // on the clock of media.Now; 0: never
-	bytes, frames atomic.Uint64
-
-	// below: guarded by the stream's mu
-	ask     func() // for a keyframe; nil: of a sound
-	silent  bool   // isn't offered
-	counted struct {
-		bytes, frames uint64
-		at            time.Duration
-	}
-
-	// below: touched only by who calls Receive, one at a time
-	timestamp uint32
-	begun     bool
-	gap       bool // something is lost before what comes next
-	sps       []byte
-}
-
 // NewPublished makes a stream of tracks that nothing has come of. Close ends it.
 func NewPublished(name, title string, tracks []PublishedTrack, log *slog.Logger) *Published {
 	p := &Published{
 		name: name, title: title, log: log.With("stream", name),
 		wish: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		state: Starting, muted: make(map[media.Kind]bool), watchers: make(map[int]func(Info)), changed: make(chan struct{}),
+		state: Starting, muted: make(map[media.Kind]bool), notice: newNotice(),
 	}
 	p.Rearrange(tracks)
 	go p.run()
@@ -152,110 +123,6 @@ func (p *Published) find(track string) *Feed {
 		}
 	}
 	return nil
-}
-
-// Receive takes packets in their order and puts them into the track's ring, frame by
-// frame as far as they are there. It doesn't block. Callers take turns.
-func (f *Feed) Receive(packets []media.Received) {
-	now := media.Now()
-	f.heard.Store(int64(now))
-	if f.muted.Load() {
-		f.gap = true
-		return
-	}
-	var b *media.Buffer
-	flush := func() {
-		if b != nil {
-			f.ring.push(b)
-			b = nil
-		}
-	}
-	for i := range packets {
-		r := &packets[i]
-		f.bytes.Add(uint64(len(r.Payload)))
-		f.gap = f.gap || r.Gap
-		f.describe(r.Payload)
-		key := media.Keyframe(f.codec, r.Payload)
-		start := !f.begun || r.Timestamp != f.timestamp
-		if start {
-			f.frames.Add(1)
-		}
-		begins := start && (!f.gap && f.begun || media.Begins(f.codec, r.Payload))
-		payload, _ := media.Plain(f.codec, r.Payload)
-		if payload == nil {
-			f.gap = true
-			continue
-		}
-		f.begun, f.timestamp = true, r.Timestamp
-		if b != nil && (start || f.gap) {
-			flush()
-		}
-		if b == nil {
-			b = media.NewBuffer(len(payload))
-			b.Capture, b.Arrived, b.Start = r.Capture, r.Arrived, begins
-			// Who listens needn't wait for anything after a loss.
-			b.Gap = f.gap && f.codec.Kind() == media.Video
-			f.gap = false
-		}
-		b.Append(payload)
-		b.Keyframe = b.Keyframe || key
-		if b.End = r.Marker || f.codec.Kind() == media.Audio; b.End {
-			flush()
-		}
-	}
-	flush()
-}
-
-// describe notes what a keyframe's payload tells of the track.
-func (f *Feed) describe(payload []byte) {
-	switch f.codec {
-	case media.H264:
-		nal := media.H264SPS(payload)
-		if nal == nil || bytes.Equal(nal, f.sps) {
-			return
-		}
-		sps, err := media.ParseSPS(nal)
-		if err != nil {
-			return
-		}
-		f.sps = bytes.Clone(nal)
-		f.become(func(t *media.Track) {
-			t.Width, t.Height, t.Fmtp = sps.Width, sps.Height, media.RaiseFmtp(t.Fmtp, sps)
-		})
-	case media.VP8, media.VP9:
-		if width, height, ok := media.PictureSize(f.codec, payload); ok {
-			f.become(func(t *media.Track) { t.Width, t.Height = width, height })
-		}
-	}
-}
-
-// become changes what the track is said to be, if that is a change.
-func (f *Feed) become(change func(*media.Track)) {
-	t := f.ring.described()
-	was := t
-	if change(&t); t == was {
-		return
-	}
-	f.stream.update(func() {
-		f.ring.redescribe(change)
-		f.ring.adapt.limit(asIs(f.ring.described()))
-		f.stream.sort()
-	})
-}
-
-// redescribe changes what the ring's track is said to be.
-func (r *ring) redescribe(change func(*media.Track)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change(&r.track)
-}
-
-// wipe gives back the memory of a ring that nobody fills any more. Who reads it finds
-// nothing.
-func (r *ring) wipe() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.empty()
 }
 
 // sort puts the best picture first, where the sizes are known. The caller holds mu.
@@ -359,35 +226,6 @@ func (p *Published) look(now time.Duration) {
 	})
 }
 
-// rate measures a track over two seconds and tells if it has changed by much. The
-// caller holds the stream's mu.
-func (f *Feed) rate(t media.Track, now time.Duration) (media.Track, bool) {
-	c := &f.counted
-	took := now - c.at
-	if c.at == 0 || took > 10*publishedTick {
-		c.at, c.bytes, c.frames = now, f.bytes.Load(), f.frames.Load()
-		return t, false
-	}
-	if took < 4*publishedTick {
-		return t, false
-	}
-	bytes, frames := f.bytes.Load(), f.frames.Load()
-	bps := int(float64(bytes-c.bytes) * 8 / took.Seconds())
-	fps := float64(int(float64(frames-c.frames)/took.Seconds() + .5))
-	c.at, c.bytes, c.frames = now, bytes, frames
-	if bps == 0 {
-		return t, false
-	}
-	off := func(a, b int) bool { return max(a, b)-min(a, b) > max(a, b)/ratedAgain }
-	much := off(bps, t.Bps)
-	t.Bps = bps
-	if t.Kind == media.Video {
-		much = much || off(int(fps), int(t.FPS))
-		t.FPS = fps
-	}
-	return t, much
-}
-
 // stateAt is the stream's state. The caller holds mu.
 func (p *Published) stateAt(now time.Duration) State {
 	newest := time.Duration(0)
@@ -470,28 +308,14 @@ func (p *Published) info() Info {
 // Tracks lists those that come, at least one of each kind. It returns ErrClosed at
 // the stream's end. It waits only while there are none.
 func (p *Published) Tracks(ctx context.Context) ([]media.Track, error) {
-	for {
-		p.mu.Lock()
-		var tracks []media.Track
+	return p.awaitTracks(ctx, func() (tracks []media.Track, closed bool) {
 		for _, f := range p.feeds {
 			if !f.silent {
 				tracks = append(tracks, f.ring.described())
 			}
 		}
-		closed, changed := p.closed, p.changed
-		p.mu.Unlock()
-		switch {
-		case closed:
-			return nil, ErrClosed
-		case len(tracks) > 0:
-			return tracks, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+		return tracks, p.closed
+	})
 }
 
 // Subscribe reads a track. The caller closes the subscription.
@@ -539,21 +363,6 @@ func (p *Published) Counts() map[string]Counts {
 	return all
 }
 
-// Watch has f called at every change of the stream's state or tracks, until cancel.
-// It must not block or call the stream.
-func (p *Published) Watch(f func(Info)) (cancel func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.watcher++
-	id := p.watcher
-	p.watchers[id] = f
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.watchers, id)
-	}
-}
-
 // Close ends the stream. Subscriptions stay readable and silent. Receive must not be
 // called afterwards. Idempotent.
 func (p *Published) Close() error {
@@ -575,18 +384,4 @@ func (p *Published) Close() error {
 }
 
 // update changes what is guarded by mu, then tells the watchers.
-func (p *Published) update(f func()) {
-	p.mu.Lock()
-	f()
-	info := p.info()
-	watchers := make([]func(Info), 0, len(p.watchers))
-	for _, w := range p.watchers {
-		watchers = append(watchers, w)
-	}
-	close(p.changed)
-	p.changed = make(chan struct{})
-	p.mu.Unlock()
-	for _, w := range watchers {
-		w(info)
-	}
-}
+func (p *Published) update(f func()) { p.announce(f, p.info) }

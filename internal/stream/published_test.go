@@ -280,7 +280,7 @@ func TestMutedPublisherIsNotAskedForKeyframes(t *testing.T) {
 	asked := 0
 	p := newPublished(t, PublishedTrack{Track: publishedVideo})
 	p.Close() // its goroutine
-	p = &Published{log: p.log, muted: make(map[media.Kind]bool), changed: make(chan struct{}), wish: make(chan struct{}, 1)}
+	p = &Published{log: p.log, muted: make(map[media.Kind]bool), notice: newNotice(), wish: make(chan struct{}, 1)}
 	p.Rearrange([]PublishedTrack{{Track: publishedVideo, RequestKeyframe: func() { asked++ }}})
 	feed := p.Feed("video")
 	feed.Receive([]media.Received{vp8Packet(0, true, true, false, 1)})

@@ -140,7 +140,8 @@ type Stream struct {
 	reshapes chan struct{}  // a picture is to be made larger or smaller
 	ending   sync.WaitGroup // captures that aren't in force any more
 
-	mu       sync.Mutex // guards below; held to read or set, never across a call outward
+	notice // its mu guards below
+
 	conf     *config.Stream
 	plan     *config.Plan // nil: not known yet
 	captures []*capture   // in the plan's order; retired ones last
@@ -155,9 +156,6 @@ type Stream struct {
 	closed   bool
 	ids      int // of encodings, so far
 	totals   map[string]Counts
-	watchers map[int]func(Info)
-	watcher  int           // id of the last watcher
-	changed  chan struct{} // closed and replaced at every change
 }
 
 // New makes a stream and starts its life. Close ends it.
@@ -171,8 +169,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		jobs:     make(chan func()),
 		reshapes: make(chan struct{}, 1),
 		totals:   make(map[string]Counts),
-		watchers: make(map[int]func(Info)),
-		changed:  make(chan struct{}),
+		notice:   newNotice(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.keep()
@@ -248,28 +245,14 @@ func (s *Stream) state() (State, string) {
 // was there once; those that are refused aren't among them. It returns ctx's
 // error, or ErrClosed.
 func (s *Stream) Tracks(ctx context.Context) ([]media.Track, error) {
-	for {
-		s.mu.Lock()
-		var tracks []media.Track
+	return s.awaitTracks(ctx, func() (tracks []media.Track, closed bool) {
 		for _, e := range s.tracks {
 			if !e.passedOver() {
 				tracks = append(tracks, e.ring.described())
 			}
 		}
-		closed, changed := s.closed, s.changed
-		s.mu.Unlock()
-		switch {
-		case closed:
-			return nil, ErrClosed
-		case len(tracks) > 0:
-			return tracks, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+		return tracks, s.closed
+	})
 }
 
 // Subscribe reads a track as it is encoded now. The first subscription of a
@@ -374,22 +357,6 @@ func (s *Stream) Keyframe(ctx context.Context) (media.Track, [][]byte, error) {
 	return sub.ring.described(), payloads, err
 }
 
-// Watch has f called at every change of the stream's state or tracks, until
-// cancel. f runs on the stream's goroutines and must not block or call the
-// stream.
-func (s *Stream) Watch(f func(Info)) (cancel func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watcher++
-	id := s.watcher
-	s.watchers[id] = f
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.watchers, id)
-	}
-}
-
 // Close stops all pipelines and ends the stream. Subscriptions stay readable and
 // silent. It waits, as long as the pipelines take to stop. Idempotent.
 func (s *Stream) Close() error {
@@ -399,21 +366,7 @@ func (s *Stream) Close() error {
 }
 
 // update changes what is guarded by mu, then tells the watchers.
-func (s *Stream) update(f func()) {
-	s.mu.Lock()
-	f()
-	info := s.info()
-	watchers := make([]func(Info), 0, len(s.watchers))
-	for _, w := range s.watchers {
-		watchers = append(watchers, w)
-	}
-	close(s.changed)
-	s.changed = make(chan struct{})
-	s.mu.Unlock()
-	for _, w := range watchers {
-		w(info)
-	}
-}
+func (s *Stream) update(f func()) { s.announce(f, s.info) }
 
 // signal sets an event that is taken up once, however often it was set.
 func signal(c chan struct{}) {
