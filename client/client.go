@@ -65,6 +65,7 @@ type Error struct {
 	Status  int    // of HTTP where the WebSocket was refused, else 0
 }
 
+// Error implements error.
 func (e *Error) Error() string {
 	text := e.Code
 	if e.Message != "" {
@@ -80,6 +81,7 @@ func (e *Error) Error() string {
 // ("leave"), or because of something else.
 type Left struct{ Reason string }
 
+// Error implements error.
 func (l *Left) Error() string { return "left: " + l.Reason }
 
 // Client is one participant.

@@ -150,6 +150,7 @@ type listener struct {
 	s *Server
 }
 
+// Accept implements net.Listener; conn tells TLS from plain HTTP by the first byte.
 func (l listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {

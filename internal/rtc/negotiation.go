@@ -3,10 +3,8 @@ package rtc
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -462,16 +460,8 @@ func (v *Viewer) AddCandidate(c *Candidate) error {
 	if err := v.ready(context.Background()); err != nil {
 		return err
 	}
-	if c == nil || c.Candidate == "" {
-		return nil // pion has no use for the end
-	}
-	if v.candidates++; v.candidates > maxCandidates {
-		return fmt.Errorf("%w: there are more than %d", ErrBadCandidate, maxCandidates)
-	}
-	line := strings.TrimPrefix(c.Candidate, "candidate:")
-	if err := usableCandidate(line); errors.Is(err, errUseless) {
-		return nil
-	} else if err != nil {
+	line, err := readCandidate(c, &v.candidates)
+	if line == "" || err != nil {
 		return err
 	}
 	if !v.described || v.unanswered.Load() {

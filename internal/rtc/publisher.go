@@ -3,12 +3,10 @@ package rtc
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,16 +211,8 @@ func (p *Publisher) AddCandidate(c *Candidate) error {
 	if err := p.Err(); err != nil {
 		return fmt.Errorf("publisher: %w (%w)", ErrClosed, err)
 	}
-	if c == nil || c.Candidate == "" {
-		return nil
-	}
-	if p.candidates++; p.candidates > maxCandidates {
-		return fmt.Errorf("%w: there are more than %d", ErrBadCandidate, maxCandidates)
-	}
-	line := strings.TrimPrefix(c.Candidate, "candidate:")
-	if err := usableCandidate(line); errors.Is(err, errUseless) {
-		return nil
-	} else if err != nil {
+	line, err := readCandidate(c, &p.candidates)
+	if line == "" || err != nil {
 		return err
 	}
 	if p.ufrag == "" {

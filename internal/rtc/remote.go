@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -347,6 +348,25 @@ func checkFingerprint(value string) (string, error) {
 		return "", badSDP("fingerprint %.80q is missing or malformed", value)
 	}
 	return hash + " " + digest, nil
+}
+
+// readCandidate is a peer's candidate as ICE takes it, "" if ICE has no use for it: the
+// end of candidates, one that can't be reached. seen counts those of the last
+// description.
+func readCandidate(c *Candidate, seen *int) (string, error) {
+	if c == nil || c.Candidate == "" {
+		return "", nil
+	}
+	if *seen++; *seen > maxCandidates {
+		return "", fmt.Errorf("%w: there are more than %d", ErrBadCandidate, maxCandidates)
+	}
+	line := strings.TrimPrefix(c.Candidate, "candidate:")
+	if err := usableCandidate(line); errors.Is(err, errUseless) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	return line, nil
 }
 
 // usableCandidate tells whether ICE can do something with a candidate line. mDNS
