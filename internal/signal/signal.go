@@ -3,8 +3,8 @@
 //
 // It hides who speaks how. A session (session.go) is one participant, who watches
 // streams (watch.go) on one PeerConnection; it is the same whether a browser talks to it over a WebSocket
-// (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
-// is decoded strictly (message.go, sdp.go) before anything acts on it, and what
+// (ws.go, writer.go) or a standard client over plain HTTP (whep.go, whip.go). What comes from outside
+// is decoded strictly (message.go, field.go, sdp.go) before anything acts on it, and what
 // is refused is refused with a code (refusal.go).
 //
 // Goroutines: each session has one, which owns its state; each WebSocket has a
