@@ -121,7 +121,8 @@ func (p *Participant) Move(target, id string) error {
 			}
 		}
 		to.hear(Moved{to.snapshot()})
-		there.tell(Changed{to.profile()}, others(to))
+		to.aware = true
+		there.altered(to.profile())
 		if absent {
 			to.away()
 		}

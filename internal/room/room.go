@@ -87,6 +87,7 @@ type Rooms struct {
 	common    config.Room
 	most      int // made rooms
 	log       *slog.Logger
+	crowd     int // see the constant; tests have smaller ones
 
 	mu     sync.Mutex // guards below, and all of every room and participant
 	rooms  map[string]*room
@@ -114,13 +115,15 @@ type room struct {
 	expiry    *time.Timer
 	members   map[string]*Participant // by userId
 	published map[string]Offer        // by the stream's name
+	audience  int                     // members who see who is there
+	lot       lot
 }
 
 // New makes the rooms of a configuration.
 func New(o Options) *Rooms {
 	r := &Rooms{
 		pipelines: o.Pipelines, common: o.Default, most: o.Made,
-		log: cmp.Or(o.Logger, slog.Default()), rooms: make(map[string]*room),
+		log: cmp.Or(o.Logger, slog.Default()), rooms: make(map[string]*room), crowd: crowd,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,6 +142,7 @@ func (r *Rooms) Close() {
 	r.closed = true
 	for _, one := range r.rooms {
 		one.stop()
+		one.lot.drop()
 		for _, p := range one.members {
 			p.stop()
 		}
@@ -345,7 +349,7 @@ func anything(grant *auth.Grant, id string) bool {
 }
 
 // seesPeople is the rule of who sees who is there: those who take part. To tell
-// each of many viewers of all others would cost the square of their number.
+// each of many viewers of all others would be many messages that nobody wants.
 func seesPeople(grant *auth.Grant, id string) bool {
 	return grant.May(auth.Publish, id, "") || grant.May(auth.Relay, id, "") || grant.May(auth.Moderate, id, "")
 }

@@ -112,7 +112,9 @@ func errorMessage(r *refusal, trace, requestID string) *errorReply {
 
 // encode stamps a message and writes it.
 func encode(m message) ([]byte, error) {
-	m.envelope().Timestamp = time.Now().UnixMilli()
+	if h := m.envelope(); h.Timestamp == 0 { // else it was written before
+		h.Timestamp = time.Now().UnixMilli()
+	}
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("message %q: %w", m.envelope().Type, err)

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +109,8 @@ type Server struct {
 	auth    Authority
 
 	addresses *addresses
+
+	lastPresence atomic.Pointer[writtenPresence]
 
 	handlers sync.WaitGroup // sockets and sessions
 
