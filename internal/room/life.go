@@ -54,6 +54,7 @@ func (one *room) enter(h happening) {
 	if next != Active {
 		one.locked = false // nobody is there to open it again
 		one.lot.drop()
+		clear(one.silenced)
 	}
 	one.rooms.log.Debug("room", "room", one.id, "state", next)
 	one.settle()

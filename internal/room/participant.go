@@ -48,6 +48,12 @@ type Participant struct {
 // mute is who wants a kind not to be passed on.
 type mute struct{ self, host bool }
 
+// silence is a kind of what somebody publishes, which a host has muted.
+type silence struct {
+	subject string
+	kind    media.Kind
+}
+
 // Profile is a participant as others see him.
 type Profile struct {
 	ID      string       `json:"userId"`
@@ -84,6 +90,7 @@ func (r *Rooms) Join(id string, j Joining) (*Participant, error) {
 	p.attach(one)
 	p.hear(Entered{p.snapshot()})
 	p.aware = true
+	p.hearMutes()
 	return p, nil
 }
 
@@ -130,6 +137,7 @@ func (p *Participant) attach(one *room) {
 	p.rooms.rooms[one.id] = one
 	p.room, p.aware = one, false
 	p.look()
+	p.recall()
 	one.members[p.id] = p
 	if one.state == Idle {
 		one.enter(entered)

@@ -115,6 +115,7 @@ type room struct {
 	expiry    *time.Timer
 	members   map[string]*Participant // by userId
 	published map[string]Offer        // by the stream's name
+	silenced  map[silence]struct{}    // what hosts have muted, also while who it is about is away
 	audience  int                     // members who see who is there
 	lot       lot
 }
@@ -156,7 +157,7 @@ func ValidName(name string) bool { return config.ValidStreamName(name) }
 func (r *Rooms) draft(conf config.Room, why origin) *room {
 	return &room{
 		rooms: r, id: conf.Name, conf: conf, origin: why, state: Idle, since: time.Now(),
-		members: make(map[string]*Participant), published: make(map[string]Offer),
+		members: make(map[string]*Participant), published: make(map[string]Offer), silenced: make(map[silence]struct{}),
 	}
 }
 
