@@ -158,6 +158,8 @@ type line struct {
 	Lossy        bool            `json:"lossy,omitempty"`        // message: better lost than late
 	Participant  *room.Profile   `json:"participant,omitempty"`  // participant-joined, -left, -changed
 	Participants []room.Profile  `json:"participants,omitempty"` // joined
+	Here         []room.Profile  `json:"here,omitempty"`         // presence
+	Gone         []string        `json:"gone,omitempty"`         // presence
 	Code         string          `json:"code,omitempty"`         // error
 	Message      string          `json:"message,omitempty"`      // error
 	Reason       room.Reason     `json:"reason,omitempty"`       // left
@@ -245,6 +247,8 @@ func (p *program) hear(e room.Event) {
 		m = line{Type: "participant-left", Participant: &e.Profile}
 	case room.Changed:
 		m = line{Type: "participant-changed", Participant: &e.Profile}
+	case *room.Presence:
+		m = line{Type: "presence", Here: e.Here, Gone: e.Gone}
 	case room.Moved: // a program belongs to its room
 		p.end(line{Type: "left", Reason: room.Removed})
 		return

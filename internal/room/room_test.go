@@ -159,6 +159,12 @@ func words(e Event) string {
 		return "- " + profile(e.Profile)
 	case Changed:
 		return "= " + profile(e.Profile)
+	case *Presence:
+		var here []string
+		for _, f := range e.Here {
+			here = append(here, profile(f))
+		}
+		return fmt.Sprintf("here %v gone %v", slices.Sorted(slices.Values(here)), slices.Sorted(slices.Values(e.Gone)))
 	case StreamStarted:
 		return "stream " + e.Name() + " by " + e.Publisher
 	case StreamEnded:

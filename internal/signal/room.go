@@ -214,6 +214,8 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 			m.Can = x.can()
 		}
 		x.client.send(m)
+	case *room.Presence:
+		x.client.send(&presenceMessage{x.header("presence", ""), x.server.presence(e)})
 	case room.StreamStarted:
 		x.client.send(&streamMessage{x.header("stream-started", ""), stateOf(e.Offer, e.Info())})
 	case room.StreamEnded:

@@ -3,8 +3,8 @@
 //
 // It hides who speaks how. A session (session.go) is one participant, who watches
 // streams (watch.go) on one PeerConnection; it is the same whether a browser talks to it over a WebSocket
-// (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
-// is decoded strictly (message.go, sdp.go) before anything acts on it, and what
+// (ws.go, writer.go) or a standard client over plain HTTP (whep.go, whip.go). What comes from outside
+// is decoded strictly (message.go, field.go, sdp.go) before anything acts on it, and what
 // is refused is refused with a code (refusal.go).
 //
 // Goroutines: each session has one, which owns its state; each WebSocket has a
@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +109,8 @@ type Server struct {
 	auth    Authority
 
 	addresses *addresses
+
+	lastPresence atomic.Pointer[writtenPresence]
 
 	handlers sync.WaitGroup // sockets and sessions
 

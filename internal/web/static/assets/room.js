@@ -310,6 +310,13 @@ export class Room extends EventTarget {
       case 'participant-left':
         this.#participants.delete(message.participant.userId);
         return this.#tell('participants');
+      case 'presence': // the same for many at once
+        for (const participant of message.here) {
+          this.#participants.set(participant.userId, participant);
+          if (participant.userId === this.#self.userId) this.#become(participant);
+        }
+        for (const userId of message.gone) this.#participants.delete(userId);
+        return this.#tell('participants');
       case 'stream-started':
       case 'stream':
         this.#describe(message.stream);
