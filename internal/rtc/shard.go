@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -133,6 +134,7 @@ func (s *shard) serve() {
 }
 
 func (s *shard) serveOne(v *Viewer) {
+	defer contain.Panic(v.log, "viewer", v.broke)
 	switch v.send(s) {
 	case dueNow:
 		s.mark(v)
@@ -164,9 +166,14 @@ func (s *shard) report() {
 	now := media.Now()
 	for i, v := range viewers {
 		viewers[i] = nil
-		v.tend(now)
+		s.tend(v, now)
 	}
 	s.turn = viewers[:0]
+}
+
+func (s *shard) tend(v *Viewer, now time.Duration) {
+	defer contain.Panic(v.log, "viewer", v.broke)
+	v.tend(now)
 }
 
 func (s *shard) close() {
