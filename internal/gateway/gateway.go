@@ -34,6 +34,7 @@ type Options struct {
 	Settings Settings
 	Version  string // of the program, for logs and metrics
 	Logger   *slog.Logger
+	Environ  []string // as os.Environ has it: how to tell systemd (sd_notify(3)); nil: it isn't told
 }
 
 // Gateway is a running gateway.
@@ -52,13 +53,14 @@ type Gateway struct {
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
+	systemd  supervisor
 	ready    atomic.Bool
 }
 
 // New opens the ports and loads the streams; Serve then answers. Files that don't
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
-	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version}
+	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
 	gst.Debug(g.log, g.conf.Log.GST)
 
 	var err error
@@ -152,6 +154,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	g.ready.Store(true)
 	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
+	g.systemd.tell("READY=1", "STATUS=serves "+g.URL())
+	watching, unwatch := context.WithCancel(ctx)
+	pulse := g.newPulse()
+	var watch sync.WaitGroup
+	watch.Go(func() { g.systemd.watch(watching, pulse.check) })
+	defer watch.Wait()
+	defer pulse.close()
+	defer unwatch()
 	select {
 	case err := <-served:
 		return errors.Join(err, g.Close())
@@ -166,6 +176,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 // those included that were refused before, and reads the files of the certificate
 // and of the keys of others. It blocks until that is decided.
 func (g *Gateway) Reload() {
+	defer g.systemd.reloading()()
 	g.auth.Reload()
 	if g.https != nil {
 		g.https.Reload()
@@ -179,6 +190,7 @@ func (g *Gateway) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.conf.Limits.ShutdownTimeout)
 	defer cancel()
 	g.log.Info("gateway stops")
+	g.systemd.tell("STOPPING=1")
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)

@@ -27,6 +27,7 @@ const (
 type shard struct {
 	index int
 	wake  chan struct{} // holds one token: there is something in ready
+	asked chan struct{} // see Engine.Alive
 	stop  chan struct{}
 	done  chan struct{}
 
@@ -52,6 +53,7 @@ func newShard(index int) *shard {
 		out:   newBatch(),
 		tick:  time.NewTimer(paceTick),
 		wake:  make(chan struct{}, 1),
+		asked: make(chan struct{}),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 		batch: make([]media.Packet, 0, batchPackets),
@@ -114,6 +116,7 @@ func (s *shard) run() {
 			s.goOn()
 		case <-reports.C:
 			s.report()
+		case <-s.asked:
 		}
 	}
 }
