@@ -6,7 +6,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -68,7 +67,7 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
-		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
+		return nil, refused(g.conf.Listen, err)
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -85,7 +84,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		g.stopHTTPS()
 		g.listener.Close()
-		return nil, err
+		return nil, taken(err, "udp", port)
 	}
 
 	table, err := config.LoadEncoders(g.conf.Encoders)
