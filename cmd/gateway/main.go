@@ -223,10 +223,11 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr)})
+	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr), Environ: os.Environ()})
 	if err != nil {
 		return err
 	}
+	os.Unsetenv("NOTIFY_SOCKET") // it isn't for the processes that this one starts
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 	"gateway/internal/room"
 )
 
@@ -197,6 +198,7 @@ func (p *program) serve() {
 
 // read takes lines until the program has gone, or the room has sent it away.
 func (p *program) read(who *room.Participant) {
+	defer contain.Panic(p.bridge.log, "program", nil)
 	lines := bufio.NewScanner(p.conn)
 	lines.Buffer(make([]byte, 0, 4<<10), maxLine)
 	for lines.Scan() {

@@ -6,7 +6,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +33,7 @@ type Options struct {
 	Settings Settings
 	Version  string // of the program, for logs and metrics
 	Logger   *slog.Logger
+	Environ  []string // as os.Environ has it: how to tell systemd (sd_notify(3)); nil: it isn't told
 }
 
 // Gateway is a running gateway.
@@ -52,13 +52,14 @@ type Gateway struct {
 	signal   *signal.Server
 	streams  *streams
 	pictures snapshots
+	systemd  supervisor
 	ready    atomic.Bool
 }
 
 // New opens the ports and loads the streams; Serve then answers. Files that don't
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
-	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version}
+	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
 	gst.Debug(g.log, g.conf.Log.GST)
 
 	var err error
@@ -66,7 +67,7 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
-		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
+		return nil, refused(g.conf.Listen, err)
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -83,7 +84,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		g.stopHTTPS()
 		g.listener.Close()
-		return nil, err
+		return nil, taken(err, "udp", port)
 	}
 
 	table, err := config.LoadEncoders(g.conf.Encoders)
@@ -152,6 +153,14 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	g.ready.Store(true)
 	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
+	g.systemd.tell("READY=1", "STATUS=serves "+g.URL())
+	watching, unwatch := context.WithCancel(ctx)
+	pulse := g.newPulse()
+	var watch sync.WaitGroup
+	watch.Go(func() { g.systemd.watch(watching, pulse.check) })
+	defer watch.Wait()
+	defer pulse.close()
+	defer unwatch()
 	select {
 	case err := <-served:
 		return errors.Join(err, g.Close())
@@ -166,6 +175,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 // those included that were refused before, and reads the files of the certificate
 // and of the keys of others. It blocks until that is decided.
 func (g *Gateway) Reload() {
+	defer g.systemd.reloading()()
 	g.auth.Reload()
 	if g.https != nil {
 		g.https.Reload()
@@ -179,6 +189,7 @@ func (g *Gateway) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.conf.Limits.ShutdownTimeout)
 	defer cancel()
 	g.log.Info("gateway stops")
+	g.systemd.tell("STOPPING=1")
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
