@@ -30,6 +30,8 @@ func (s *Stream) keep() {
 			do()
 		case <-s.reshapes:
 			s.reshape()
+		case <-s.looks:
+			s.look(nil)
 		case <-timer.C:
 			s.look(nil)
 		}

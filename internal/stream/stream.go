@@ -138,6 +138,7 @@ type Stream struct {
 	done     chan struct{}
 	jobs     chan func()    // for the keeper's goroutine
 	reshapes chan struct{}  // a picture is to be made larger or smaller
+	looks    chan struct{}  // devices have come or gone
 	ending   sync.WaitGroup // captures that aren't in force any more
 
 	notice // its mu guards below
@@ -168,6 +169,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		done:     make(chan struct{}),
 		jobs:     make(chan func()),
 		reshapes: make(chan struct{}, 1),
+		looks:    make(chan struct{}, 1),
 		totals:   make(map[string]Counts),
 		notice:   newNotice(),
 	}
