@@ -239,7 +239,7 @@ func (s *Stream) await(ctx context.Context, trials []*encoding) error {
 	}
 	timer := time.NewTimer(trialTime)
 	defer timer.Stop()
-	began := time.Now()
+	began, patience := time.Now(), s.patience()
 	for i := 0; i < len(trials); {
 		e := trials[i]
 		select {
@@ -252,7 +252,7 @@ func (s *Stream) await(ctx context.Context, trials []*encoding) error {
 			return ErrClosed
 		case <-timer.C:
 			s.mu.Lock()
-			launching := e.capture.pipeline == nil && time.Since(began) < launchTimeout+trialTime
+			launching := e.capture.pipeline == nil && time.Since(began) < patience+trialTime
 			late := time.Since(e.capture.began) >= trialTime
 			s.mu.Unlock()
 			if !launching && late {

@@ -14,10 +14,6 @@ import (
 )
 
 const (
-	launchTimeout = 10 * time.Second // from launch to playing
-	firstFrame    = 10 * time.Second // from playing to the first frame
-	stallAfter    = 5 * time.Second  // without a frame a live pipeline counts as frozen; slower streams get ten frame intervals
-
 	backoffMin   = 250 * time.Millisecond
 	backoffMax   = 8 * time.Second
 	backoffReset = 10 * time.Second // what ran so long starts the backoff anew
@@ -305,7 +301,7 @@ func (c *capture) play() error {
 	}
 	run := &run{capture: c, failure: make(chan error, 1), flows: make(chan struct{}, 1)}
 	run.quiet.Store(true)
-	launching, cancel := context.WithTimeout(c.ctx, launchTimeout)
+	launching, cancel := context.WithTimeout(c.ctx, c.stream.patience())
 	pipeline, err := c.stream.launcher.Launch(launching, c.stream.name, &c.feed, run)
 	cancel()
 	if err != nil {
@@ -344,7 +340,7 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		}
 	}()
 	var (
-		tick     = time.NewTicker(time.Second)
+		tick     = time.NewTicker(time.Second / 2)
 		due      = time.NewTimer(time.Hour) // an encoder, or all, may not be wanted any more
 		keyframe = time.NewTimer(time.Hour)
 		leaving  time.Duration // since when nothing is wanted; 0: something is

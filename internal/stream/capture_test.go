@@ -430,52 +430,6 @@ func TestClosedStreamRefuses(t *testing.T) {
 	}
 }
 
-// What freezes is the camera when no rendition gets a frame, though they notice it
-// at different times, and one of them may be starting again.
-func TestFrozenCaptureIsToldFromAFrozenEncoder(t *testing.T) {
-	now := media.Now()
-	encodes := func(fps float64, started, last time.Duration) *encoding {
-		return &encoding{
-			ring: newRing(media.Track{}), track: media.Track{FPS: fps}, ended: make(chan error, 1), started: started, last: last,
-		}
-	}
-	stale := encodes(30, now-time.Minute, now-6*time.Second)
-	slow := encodes(1, now-time.Minute, now-6*time.Second) // may take ten seconds
-	fresh := encodes(30, now-time.Second, 0)
-	backsOff := encodes(30, 0, now-time.Minute)
-	well := encodes(1, now-time.Minute, now-time.Second)
-	for _, tt := range []struct {
-		name   string
-		with   []*encoding
-		frozen bool
-	}{
-		{"alone", nil, true},
-		{"a slower one that hasn't noticed", []*encoding{slow}, true},
-		{"one that has just started", []*encoding{fresh}, true},
-		{"one that backs off", []*encoding{backsOff}, true},
-		{"one that goes on", []*encoding{well, fresh}, false},
-	} {
-		active := map[*encoding]activity{stale: {}}
-		for _, e := range tt.with {
-			active[e] = activity{}
-		}
-		err := new(capture).stalled(active)
-		if frozen := errors.Is(err, errStalled); frozen != tt.frozen {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-		select {
-		case <-stale.ended:
-			if tt.frozen {
-				t.Errorf("%s: the encoder is blamed", tt.name)
-			}
-		default:
-			if !tt.frozen {
-				t.Errorf("%s: the encoder goes on", tt.name)
-			}
-		}
-	}
-}
-
 // A file that isn't played in a loop was started again with backoff, for ever.
 func TestFileThatEndsIsPlayedAgainForTheNextViewer(t *testing.T) {
 	b := newBench()
