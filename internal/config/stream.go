@@ -22,8 +22,8 @@ type Stream struct {
 	Linger   time.Duration // default 10s: how long capture goes on after the last viewer
 	Sync     string        // SyncAV (default) or SyncVideoFirst
 	Watchdog Watchdog
-	Video    *Video        // nil: no video
-	Audio    *Audio        // nil: no audio
+	Video    *Video // nil: no video
+	Audio    *Audio // nil: no audio
 
 	data  []byte // the file's text
 	at    map[string]position

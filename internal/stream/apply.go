@@ -316,15 +316,15 @@ func (s *Stream) commit(d *draft) {
 			}
 			c.readmit(func(*encoding) bool { return true })
 			if c.state == Ended { // whoever edits it wants to see it
-				c.state, c.reason = Idle, ""
+				c.enter(Idle, "")
 			}
 		}
 		for c, absent := range d.absent {
 			switch {
 			case absent != nil && !c.playing:
-				c.state, c.reason = Absent, config.Redact(absent.Error())
+				c.enter(Absent, absent.Error())
 			case absent == nil && c.state == Absent:
-				c.state, c.reason = Idle, ""
+				c.enter(Idle, "")
 			}
 		}
 		for _, e := range d.added {

@@ -37,12 +37,13 @@ type capture struct {
 	encodings []*encoding
 	state     State
 	reason    string
-	parked    bool      // may not play: another capture has its device
-	retired   bool      // ends with its last encoding
-	retry     retry     // while it is absent
-	playing   bool      // has, or may have, its device open
-	pipeline  Pipeline  // while it plays and has started
-	began     time.Time // when it had
+	away      time.Duration // since when its source is away, on the clock of media.Now; 0: it isn't, or nobody is kept waiting
+	parked    bool          // may not play: another capture has its device
+	retired   bool          // ends with its last encoding
+	retry     retry         // while it is absent
+	playing   bool          // has, or may have, its device open
+	pipeline  Pipeline      // while it plays and has started
+	began     time.Time     // when it had
 }
 
 func (s *Stream) newCapture(feed config.Feed) *capture {
@@ -54,7 +55,7 @@ func (s *Stream) newCapture(feed config.Feed) *capture {
 		c.feed.Branches = nil
 	}
 	if feed.Absent != nil {
-		c.state, c.reason = Absent, config.Redact(feed.Absent.Error())
+		c.enter(Absent, feed.Absent.Error())
 	}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c
@@ -66,6 +67,19 @@ func (c *capture) close() {
 	<-c.done
 }
 
+// enter notes a state. The caller holds Stream.mu.
+func (c *capture) enter(state State, reason string) {
+	c.state, c.reason = state, config.Redact(reason)
+	switch {
+	case state == Restarting || state == Absent:
+		if c.away == 0 {
+			c.away = media.Now()
+		}
+	case state != Starting && !(state == Idle && c.watched()): // what comes back isn't there yet
+		c.away = 0
+	}
+}
+
 func (c *capture) setState(state State, reason string) {
 	s := c.stream
 	reason = config.Redact(reason)
@@ -75,7 +89,7 @@ func (c *capture) setState(state State, reason string) {
 	if same {
 		return
 	}
-	s.update(func() { c.state, c.reason = state, reason })
+	s.update(func() { c.enter(state, reason) })
 	log := s.log.With("feed", c.feed.Name, "state", state)
 	if reason != "" {
 		log = log.With("reason", reason)
@@ -116,7 +130,7 @@ func (c *capture) watched() bool {
 func (c *capture) rewind() {
 	c.stream.update(func() {
 		if c.state == Ended {
-			c.state, c.reason = Idle, ""
+			c.enter(Idle, "")
 		}
 	})
 }
@@ -258,6 +272,9 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 		s.launcher.Blame(&branch, err)
 	}
 	s.update(func() {
+		if e.failedAt == 0 {
+			e.failedAt = media.Now()
+		}
 		if !e.needed {
 			s.restarts++
 			s.lastErr = text

@@ -26,6 +26,9 @@ type bench struct {
 	refuse   error // of launches
 	launched chan *line
 	blamed   []string
+
+	drawn        [][][]byte           // what placeholders are; nil: none can be made
+	placeholders []config.Placeholder // those that were asked for
 }
 
 // line is one launched pipeline.
@@ -108,6 +111,16 @@ func (b *bench) Blame(branch *config.Branch, _ error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blamed = append(b.blamed, branch.Track.Name)
+}
+
+func (b *bench) Placeholder(_ context.Context, p *config.Placeholder) ([][][]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.placeholders = append(b.placeholders, *p)
+	if b.drawn == nil {
+		return nil, errors.New("no encoder")
+	}
+	return b.drawn, nil
 }
 
 func (l *line) Start(_ context.Context, id string, branch *config.Branch) error {

@@ -36,6 +36,7 @@ type encoding struct {
 	branch    config.Branch // base at that level
 	launch    string        // all of its launch text, for people
 	running   bool
+	failedAt  time.Duration // when it failed while its capture goes on; 0: frames have come since
 	needed    bool          // on trial: runs without viewers
 	lowest    bool          // viewers have no lower rendition of its codec to go to
 	until     time.Duration // runs without viewers until then

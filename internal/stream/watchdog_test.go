@@ -59,7 +59,9 @@ func TestFrozenCaptureIsToldFromAFrozenEncoder(t *testing.T) {
 // A pipeline that neither yields nor fails is ended and started again.
 func TestWatchdogTimesAreTheFiles(t *testing.T) {
 	b := newBench()
-	s := start(t, b, func(c *config.Stream) { c.Watchdog = config.Watchdog{Start: time.Second, Frames: 500 * time.Millisecond} })
+	s := start(t, b, func(c *config.Stream) {
+		c.Watchdog = config.Watchdog{Start: time.Second, Frames: 500 * time.Millisecond}
+	})
 	subscribe(t, s)
 	silent, _ := begun(t, b)
 	receive(t, silent.closed, "end of the pipeline without a frame")
