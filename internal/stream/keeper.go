@@ -233,6 +233,7 @@ func (s *Stream) end() {
 	}
 	wait.Wait()
 	s.ending.Wait()
+	<-s.stood
 	s.update(func() { s.closed = true })
 	s.log.Info("stream state", "state", Closed)
 	s.mu.Lock()
