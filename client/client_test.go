@@ -24,7 +24,12 @@ import (
 	"gateway/internal/gateway"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "worker" { // the gateway starts this program as its child
+		os.Exit(gateway.Worker(os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	picture = "source: videotestsrc is-live=true\nvideo: {codec: vp8, width: 160, height: 120, framerate: 15, bitrate: 200k}\n"

@@ -51,6 +51,7 @@ type Gateway struct {
 	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
+	machine  *machine
 	pictures snapshots
 	ready    atomic.Bool
 }
@@ -93,8 +94,9 @@ func New(o Options) (*Gateway, error) {
 		g.listener.Close()
 		return nil, err
 	}
+	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
-		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{g.machine, g.log},
 		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
 	g.rooms = room.New(room.Options{
@@ -170,6 +172,7 @@ func (g *Gateway) Reload() {
 	if g.https != nil {
 		g.https.Reload()
 	}
+	g.machine.forget()
 	g.streams.reload(true)
 }
 
@@ -190,7 +193,7 @@ func (g *Gateway) Close() error {
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, bridges, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams, g.machine.close())
 	}()
 	select {
 	case err := <-done:
@@ -245,19 +248,19 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 
 // launcher runs pipelines in this process.
 type launcher struct {
-	registry *gst.Registry
-	log      *slog.Logger
+	*machine
+	log *slog.Logger
 }
 
 // Compile implements stream.Launcher.
 func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.registry)
+	return config.Compile(c, l.machine)
 }
 
 // Blame implements stream.Launcher.
 func (l launcher) Blame(b *config.Branch, err error) {
 	if b.Encoder != "" {
-		l.registry.Blame(b.Encoder, err)
+		l.machine.Blame(b.Encoder, err)
 	}
 }
 

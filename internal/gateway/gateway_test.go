@@ -16,9 +16,29 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"gateway/internal/config"
+	"gateway/internal/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == worker.Argument {
+		os.Exit(Worker(os.Args[2:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// testMachine asks children of the test.
+func testMachine(t *testing.T) *machine {
+	t.Helper()
+	m := newMachine(&config.Gateway{}, slog.New(slog.DiscardHandler), nil)
+	t.Cleanup(func() {
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
 
 const small = `
 source: videotestsrc is-live=true pattern=red
