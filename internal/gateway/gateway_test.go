@@ -18,7 +18,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	WorkerMain()
+	goleak.VerifyTestMain(m)
+}
 
 const small = `
 source: videotestsrc is-live=true pattern=red
