@@ -25,9 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "worker" { // the gateway starts this program as its child
-		os.Exit(gateway.Worker(os.Args[2:]))
-	}
+	gateway.WorkerMain()
 	goleak.VerifyTestMain(m)
 }
 

@@ -66,9 +66,7 @@ exit status: 0 fine, 1 a fault that is printed, 2 wrong usage
 var errUsage = errors.New("wrong usage")
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "worker" {
-		os.Exit(gateway.Worker(os.Args[2:]))
-	}
+	gateway.WorkerMain()
 	err := run(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, errUsage):

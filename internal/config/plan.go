@@ -29,6 +29,9 @@ type Feed struct {
 	Loop    bool     // begin anew when the source comes to its end
 	Once    bool     // its source comes to an end, and that is the feed's
 
+	Isolation string  // as the stream's
+	Worker    *Worker // likewise
+
 	// Absent is why the source can't be opened now, an *AbsentError. What the feed
 	// holds is then made without knowing what the source delivers: compile again
 	// before it is launched.

@@ -26,7 +26,6 @@ import (
 	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
-	"gateway/internal/stream"
 )
 
 // Options are what a gateway is started with.
@@ -60,7 +59,9 @@ type Gateway struct {
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
 	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version}
-	gst.Debug(g.log, g.conf.Log.GST)
+	if g.conf.Isolation == config.IsolationNone {
+		gst.Debug(g.log, g.conf.Log.GST)
+	}
 
 	var err error
 	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
@@ -96,7 +97,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
-		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{g.machine, g.log},
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),
 		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
 	g.rooms = room.New(room.Options{
@@ -244,31 +245,4 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	return err
-}
-
-// launcher runs pipelines in this process.
-type launcher struct {
-	*machine
-	log *slog.Logger
-}
-
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.machine)
-}
-
-// Blame implements stream.Launcher.
-func (l launcher) Blame(b *config.Branch, err error) {
-	if b.Encoder != "" {
-		l.machine.Blame(b.Encoder, err)
-	}
-}
-
-// Launch implements stream.Launcher.
-func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
-	p, err := gst.Launch(ctx, name, feed, sink, l.log.With("stream", name))
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }

@@ -18,20 +18,17 @@ import (
 	"go.uber.org/goleak"
 
 	"gateway/internal/config"
-	"gateway/internal/worker"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == worker.Argument {
-		os.Exit(Worker(os.Args[2:]))
-	}
+	WorkerMain()
 	goleak.VerifyTestMain(m)
 }
 
 // testMachine asks children of the test.
 func testMachine(t *testing.T) *machine {
 	t.Helper()
-	m := newMachine(&config.Gateway{}, slog.New(slog.DiscardHandler), nil)
+	m := newMachine(&config.Gateway{Isolation: config.IsolationProcess}, slog.New(slog.DiscardHandler), nil)
 	t.Cleanup(func() {
 		if err := m.close(); err != nil {
 			t.Error(err)

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"gateway/internal/config"
 	"gateway/internal/gst"
@@ -32,15 +29,20 @@ type machine struct {
 	seen  string // the plugins that facts are about
 }
 
-// newMachine asks children of this process, whose words go to says. The caller closes it.
+// newMachine asks children of this process, whose words go to says, or this process
+// if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
 	m := &machine{log: log}
+	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
+	if conf.Isolation == config.IsolationNone {
+		m.asker = answers()
+		return m
+	}
 	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: []string{"GST_DEBUG_NO_COLOR=1"}}
 	if conf.Log.GST != "" {
 		o.Env = append(o.Env, "GST_DEBUG="+conf.Log.GST)
 	}
 	m.asker = worker.NewAsker(o)
-	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	return m
 }
 
@@ -221,19 +223,4 @@ func answers() *worker.Answers {
 			}),
 		},
 	}
-}
-
-// Worker is the life of a process that a gateway started: "gateway worker ARGS". It
-// returns the exit status.
-func Worker(args []string) int {
-	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	if len(args) == 0 || args[0] != worker.AskArgument {
-		return 2
-	}
-	os.WriteFile("/proc/self/comm", []byte("gateway-ask"), 0) // for ps and top; without it is "exe"
-	if err := answers().Serve(); err != nil {
-		return 1
-	}
-	return 0
 }

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 )
 
 // Answerer answers one question: its argument and its answer are JSON.
@@ -46,14 +49,21 @@ func (a *Answers) Ask(ctx context.Context, question string, argument, answer any
 }
 
 // Serve answers what is asked over the socket that this process was started with,
-// until its other end is closed. Who calls it then exits: something may hang.
-func (a *Answers) Serve() error {
+// until its other end is closed. It returns the exit status, for who calls it to exit
+// at once: something may hang.
+func (a *Answers) Serve() (status int) {
+	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	os.WriteFile("/proc/self/comm", []byte("gateway-ask"), 0) // for ps and top; without it is "exe"
 	conn, err := fileConn(socketFD)
 	if err != nil {
-		return fmt.Errorf("not started by a gateway: %w", err)
+		os.Stderr.WriteString("gateway: it is asked by the gateway itself\n")
+		return 2
 	}
-	defer conn.Close()
-	return a.serve(conn)
+	if err := a.serve(conn); err != nil {
+		return 1
+	}
+	return 0
 }
 
 func (a *Answers) serve(conn io.ReadWriter) error {

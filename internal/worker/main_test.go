@@ -12,10 +12,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == Argument && os.Args[2] == AskArgument {
 		raw, _ = syscall.Dup(socketFD)
-		if err := answersOfTests().Serve(); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
+		os.Exit(answersOfTests().Serve())
 	}
 	goleak.VerifyTestMain(m)
 }

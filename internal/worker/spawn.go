@@ -22,6 +22,8 @@ const (
 	lineLimit = 4 << 10  // bytes of a line of standard error; the rest is the next line
 	tailLimit = 64 << 10 // bytes of standard error that are kept
 	drainTime = time.Second
+
+	killTimeout = 3 * time.Second // for the kernel to end what was killed
 )
 
 // process is a child: this program, started again.
@@ -78,7 +80,7 @@ func spawn(args, env []string, line func(string)) (*process, error) {
 			defer close(read)
 			p.listen(words, line)
 		}()
-		cmd.Wait() // how it ended is in ProcessState
+		cmd.Wait()                                       // how it ended is in ProcessState
 		words.SetReadDeadline(time.Now().Add(drainTime)) // a child of its own may hold the other end
 		<-read
 		words.Close()
@@ -95,6 +97,19 @@ func spawn(args, env []string, line func(string)) (*process, error) {
 
 // kill ends the child at once; done is closed soon after. Idempotent.
 func (p *process) kill() { p.cmd.Process.Kill() } // by pidfd: never another process of that number
+
+// end waits for the child's end and tells how it ended. It is killed if it hasn't
+// ended by then, and given up if that doesn't help: a thread of it hangs in a driver.
+func (p *process) end(within time.Duration) (how string) {
+	late := time.AfterFunc(within, p.kill)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		return deathReason(p.cmd.ProcessState, p.tail.String())
+	case <-time.After(within + killTimeout):
+		return "can't be ended: a driver holds it"
+	}
+}
 
 // listen reads the child's standard error to its end.
 func (p *process) listen(words io.Reader, line func(string)) {

@@ -27,8 +27,8 @@ import (
 // Argument is the first argument of a program that was started as a child.
 const Argument = "worker"
 
-// Pipeline is a running capture: see stream.Pipeline.
-type Pipeline interface {
+// Running is a capture that a Host has launched: see stream.Pipeline.
+type Running interface {
 	Start(ctx context.Context, id string, branch *config.Branch) error
 	Stop(id string)
 	RequestKeyframe(id string)
@@ -48,9 +48,8 @@ type Sink interface {
 
 // Host is what runs pipelines in a child.
 type Host struct {
-	// Init prepares the process; categories is what GST_DEBUG would hold. It may
-	// block for seconds.
-	Init func(log *slog.Logger, categories string)
+	// Init prepares the process, for seconds perhaps. It is called first, once.
+	Init func(log *slog.Logger)
 	// Launch starts a capture: see stream.Launcher.
-	Launch func(ctx context.Context, name string, feed *config.Feed, sink Sink, log *slog.Logger) (Pipeline, error)
+	Launch func(ctx context.Context, name string, feed *config.Feed, sink Sink, log *slog.Logger) (Running, error)
 }
