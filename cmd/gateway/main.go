@@ -66,6 +66,7 @@ exit status: 0 fine, 1 a fault that is printed, 2 wrong usage
 var errUsage = errors.New("wrong usage")
 
 func main() {
+	gateway.WorkerMain()
 	err := run(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, errUsage):
@@ -162,7 +163,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "gateway: explain takes the name of one stream")
 			return errUsage
 		}
-		return settings.Explain(flags.Arg(0), dot, stdout)
+		return settings.Explain(context.Background(), flags.Arg(0), dot, stdout)
 	case "devices":
 		if flags.NArg() > 0 {
 			fmt.Fprintf(stderr, "gateway: devices takes no argument %q\n", flags.Arg(0))

@@ -25,7 +25,6 @@ import (
 	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
-	"gateway/internal/stream"
 )
 
 // Options are what a gateway is started with.
@@ -51,6 +50,7 @@ type Gateway struct {
 	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
+	machine  *machine
 	pictures snapshots
 	systemd  supervisor
 	ready    atomic.Bool
@@ -60,7 +60,9 @@ type Gateway struct {
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
 	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
-	gst.Debug(g.log, g.conf.Log.GST)
+	if g.conf.Isolation == config.IsolationNone {
+		gst.Debug(g.log, g.conf.Log.GST)
+	}
 
 	var err error
 	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
@@ -94,8 +96,9 @@ func New(o Options) (*Gateway, error) {
 		g.listener.Close()
 		return nil, err
 	}
+	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
-		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),
 		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
 	g.rooms = room.New(room.Options{
@@ -180,6 +183,7 @@ func (g *Gateway) Reload() {
 	if g.https != nil {
 		g.https.Reload()
 	}
+	g.machine.forget()
 	g.streams.reload(true)
 }
 
@@ -201,7 +205,7 @@ func (g *Gateway) Close() error {
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, bridges, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams, g.machine.close())
 	}()
 	select {
 	case err := <-done:
@@ -252,31 +256,4 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	return err
-}
-
-// launcher runs pipelines in this process.
-type launcher struct {
-	registry *gst.Registry
-	log      *slog.Logger
-}
-
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.registry)
-}
-
-// Blame implements stream.Launcher.
-func (l launcher) Blame(b *config.Branch, err error) {
-	if b.Encoder != "" {
-		l.registry.Blame(b.Encoder, err)
-	}
-}
-
-// Launch implements stream.Launcher.
-func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
-	p, err := gst.Launch(ctx, name, feed, sink, l.log.With("stream", name))
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }
