@@ -25,9 +25,9 @@ import (
 // is an internal package; a library stands for everything under its path.
 var mayImport = map[string][]string{
 	"media":   {"github.com/pion/rtp"},
-	"devices": {},
-	"config":  {"media", "devices", "gopkg.in/yaml.v3"},
-	"gst":     {"media", "config", "devices", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp", "github.com/jezek/xgb"},
+	"device":  {},
+	"config":  {"media", "device", "gopkg.in/yaml.v3"},
+	"gst":     {"media", "config", "device", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp", "github.com/jezek/xgb"},
 	"lint":    {"media", "config"},
 	"worker":  {"media", "config"},
 	"adapt":   {"media"},
@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "contain", "devices", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
+		"media", "config", "device", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway", "gateway/client", "github.com/pion"},
 }

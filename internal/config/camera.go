@@ -4,14 +4,14 @@ import (
 	"cmp"
 	"strings"
 
-	"gateway/internal/devices"
+	"gateway/internal/device"
 )
 
 // LocateCameras is a launch text with the nodes that its cameras have now, where
 // it names them by what stays when a camera is plugged in anew: see
-// [devices.Camera]. An error is an *AbsentError: a camera of such a name isn't
+// [device.Camera]. An error is an *AbsentError: a camera of such a name isn't
 // there, and the text keeps it.
-func LocateCameras(text string) (string, error) { return locateCameras(text, devices.Camera) }
+func LocateCameras(text string) (string, error) { return locateCameras(text, device.Camera) }
 
 func locateCameras(text string, find func(name string) (node string, err error)) (string, error) {
 	nodes, err := ParseLaunch(text)

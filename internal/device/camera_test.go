@@ -1,6 +1,7 @@
-package devices
+package device
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,7 +142,7 @@ func TestCamerasThatAreAlike(t *testing.T) {
 	x.webcam("video2", "video3", "1-4.1", "")
 	x.is("pci-0000:02:00.0-usb-0:4.1:1.0", "video2")
 	for _, name := range []string{"HD Pro Webcam C920", "usb-046d_HD_Pro_Webcam_C920"} {
-		if _, err := x.find(name); err == nil || !strings.Contains(err.Error(), "2 cameras") {
+		if _, err := x.find(name); !errors.Is(err, ErrAmbiguous) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package devices
+package device
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,4 +99,23 @@ func HeldBy(node string) string {
 		names = append(names, h.String())
 	}
 	return strings.Join(names, ", ")
+}
+
+var alsaCard = regexp.MustCompile(`^(?:plug)?hw:(?:CARD=)?([A-Za-z0-9_-]+)(?:,(?:DEV=)?([0-9]+))?`)
+
+// SoundCard is the node that ALSA captures from by a name such as "hw:1" or
+// "plughw:CARD=PCH,DEV=0"; "" where that names no card which is there.
+func SoundCard(name string) (node string) {
+	m := alsaCard.FindStringSubmatch(name)
+	if m == nil {
+		return ""
+	}
+	card := m[1]
+	if link, err := os.Readlink("/proc/asound/" + card); err == nil { // "PCH" → "card0"
+		card = strings.TrimPrefix(link, "card")
+	}
+	if _, err := strconv.Atoi(card); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("/dev/snd/pcmC%sD%sc", card, cmp.Or(m[2], "0"))
 }

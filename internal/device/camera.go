@@ -1,4 +1,4 @@
-package devices
+package device
 
 import (
 	"errors"
@@ -49,10 +49,19 @@ var host = &cameras{sys: "/sys", dev: "/dev", known: make(map[string][]string)}
 // are; a path that isn't there and never was comes back without one.
 func Camera(name string) (node string, err error) { return host.find(name) }
 
-// CameraNames are the names of a node ("/dev/video0") that stay, the best first: of
-// several cameras that are called the same, such a name isn't told. There may be
-// none.
-func CameraNames(node string) []string { return host.lasting(filepath.Base(node)) }
+// ErrAmbiguous says that more than one camera has the name.
+var ErrAmbiguous = errors.New("there is more than one such camera")
+
+// CameraName is the best name of a node ("/dev/video0") that stays: by its serial
+// number, else by its port; "" if it has none, as devices have that are nowhere.
+func CameraName(node string) string {
+	for _, name := range host.lasting(filepath.Base(node)) {
+		if strings.Contains(name, "-video-index") {
+			return name
+		}
+	}
+	return ""
+}
 
 func (c *cameras) find(name string) (string, error) {
 	if !filepath.IsAbs(name) {
@@ -111,7 +120,7 @@ func (c *cameras) called(name string) (string, error) {
 	case 0:
 		return "", fmt.Errorf("no camera: there is no %q; %s", name, thereAre(all))
 	}
-	return "", fmt.Errorf("%d cameras are called %q (%s): name one by its port; %s", len(found), name, strings.Join(found, ", "), thereAre(all))
+	return "", fmt.Errorf("%w: %q are %s; name one by its port: %s", ErrAmbiguous, name, strings.Join(found, " and "), thereAre(all))
 }
 
 func thereAre(names []string) string {
