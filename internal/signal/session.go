@@ -93,6 +93,7 @@ type session struct {
 	relayed    *rate.Limiter                // bytes for others
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	granted    atomic.Pointer[auth.Grant]   // as it was authenticated; what holds is the place's
 	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
@@ -115,7 +116,6 @@ type session struct {
 	reported  bool         // the client told its time to first frame
 	whep      resource     // over WHEP and WHIP
 	up        upstream     // what it publishes
-	granted   *auth.Grant  // as it was authenticated; what holds is the place's
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
@@ -220,7 +220,8 @@ func (x *session) run(ctx context.Context) {
 	x.server.metrics.joins.WithLabelValues(x.kind).Inc()
 	x.server.metrics.sessions.WithLabelValues(x.kind).Inc()
 	defer x.server.metrics.sessions.WithLabelValues(x.kind).Dec()
-	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind)
+	granted := x.granted.Load()
+	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind, "subject", granted.Subject, "token", granted.TokenID())
 
 	for _, w := range x.watches {
 		w.begin()
@@ -371,7 +372,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.unpark()
 	x.place.Leave()
 	x.stopPublishing()
-	x.server.users.leave(x.granted.Subject)
+	x.server.users.leave(x.granted.Load().Subject)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}

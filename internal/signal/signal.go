@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -63,6 +64,8 @@ func (p Pipelines) Names() []string {
 type Authority interface {
 	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
 	FromRequest(*http.Request) (*auth.Grant, error)
+	// Revoked tells whether what a grant came of was taken back since.
+	Revoked(*auth.Grant) bool
 }
 
 // strangers is an authority to which everybody is one.
@@ -72,6 +75,7 @@ func (strangers) Authenticate(context.Context, string) (*auth.Grant, error) {
 	return nil, auth.ErrNoToken
 }
 func (strangers) FromRequest(*http.Request) (*auth.Grant, error) { return nil, auth.ErrNoToken }
+func (strangers) Revoked(*auth.Grant) bool                       { return true }
 
 // Options are what a server is made of.
 type Options struct {
@@ -222,6 +226,20 @@ func (s *Server) leaveSocket(c *socket) {
 	s.mu.Unlock()
 	s.addresses.leave(c.address)
 	s.handlers.Done()
+}
+
+// Recheck ends the sessions of those whose tokens were revoked since they came. It
+// doesn't wait for their end.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Values(s.sessions))
+	s.mu.Unlock()
+	for _, x := range sessions {
+		if g := x.granted.Load(); g != nil && s.auth.Revoked(g) {
+			x.log.Info("session ends", "reason", "its token was revoked")
+			x.end(refusalOf(auth.ErrRevoked))
+		}
+	}
 }
 
 // enterSession admits a session, if the gateway has room for it.
