@@ -80,6 +80,7 @@ type session struct {
 	trace  string
 	log    *slog.Logger
 	began  time.Time
+	number uint64 // in the order in which sessions were admitted
 
 	cancel     context.CancelCauseFunc
 	calls      chan func(context.Context) error
@@ -91,6 +92,7 @@ type session struct {
 	ear        ear
 	place      *room.Participant
 	relayed    *rate.Limiter                // bytes for others
+	resumes    *rate.Limiter                // of the session: each repeats what was missed
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
 	granted    atomic.Pointer[auth.Grant]   // as it was authenticated; what holds is the place's
@@ -181,6 +183,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		ear:        ear{due: make(chan struct{}, 1)},
 		codecs:     new(codecs),
 		up:         upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)},
+		resumes:    rate.NewLimiter(resumesRate, resumesBurst),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}

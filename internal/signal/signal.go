@@ -122,6 +122,7 @@ type Server struct {
 	closing  bool
 	sockets  map[*socket]struct{}
 	sessions map[[sha256.Size]byte]*session // by secretKey
+	admitted uint64                         // sessions so far
 	most     int                            // sessions at a time, since memory was given back
 	giving   *time.Timer                    // memory back; nil: never yet
 }
@@ -252,6 +253,8 @@ func (s *Server) enterSession(x *session) error {
 	case len(s.sessions) >= s.conf.Limits.Viewers:
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
+	s.admitted++
+	x.number = s.admitted
 	s.sessions[secretKey(x.id)] = x
 	s.most = max(s.most, len(s.sessions))
 	s.handlers.Add(1)
