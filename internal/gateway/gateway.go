@@ -153,6 +153,7 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.accepted()) }()
+	defer g.followRevoked()()
 	g.ready.Store(true)
 	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
@@ -176,10 +177,11 @@ func (g *Gateway) Serve(ctx context.Context) error {
 
 // Reload brings the streams in line with the files of the pipelines folder now,
 // those included that were refused before, and reads the files of the certificate
-// and of the keys of others. It blocks until that is decided.
+// and of the keys of others, and what was revoked. It blocks until that is decided.
 func (g *Gateway) Reload() {
 	defer g.systemd.reloading()()
 	g.auth.Reload()
+	g.signal.Recheck()
 	if g.https != nil {
 		g.https.Reload()
 	}

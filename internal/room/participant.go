@@ -302,6 +302,10 @@ func (p *Participant) offers(o Offer) error {
 	if _, taken := one.offer(name); taken {
 		return fmt.Errorf("%w: %q", ErrNameTaken, name)
 	}
+	owner, _, _ := strings.Cut(name, "-")
+	if other := one.members[owner]; other != nil && other != p { // what he will call his own
+		return fmt.Errorf("%w: the names that begin with %s- are another participant's", ErrNameTaken, owner)
+	}
 	o.Publisher = p.id
 	one.published[name] = o
 	return nil

@@ -360,6 +360,19 @@ func TestPublishedStreamsComeAndGo(t *testing.T) {
 	expect(t, "after the end", bob.Publish(Offer{Stream: feed("x")}), ErrLeft)
 }
 
+// Names that begin with a participant's userId are his: nobody can be there first, so that
+// he can't show his screen.
+func TestNamesOfAnotherCannotBeTaken(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Publisher))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	expect(t, "ann's", bob.Publish(Offer{Stream: feed("ann-screen")}), ErrNameTaken)
+	expect(t, "like ann's", bob.Publish(Offer{Stream: feed("anna-screen")}), nil)
+	expect(t, "ann's own", ann.Publish(Offer{Stream: feed("ann-screen")}), nil)
+	ann.Leave()
+	expect(t, "nobody's", bob.Publish(Offer{Stream: feed("ann-screen")}), nil)
+}
+
 func TestLifeOfARoom(t *testing.T) {
 	for _, c := range []struct {
 		name, room string

@@ -190,7 +190,11 @@ func (x *session) offerStream(ctx context.Context, w publication, tracks []strea
 	}
 	offer := room.Offer{Stream: p.stream, Label: w.Label, Title: w.Title}
 	err := x.place.Publish(offer)
-	if old := x.server.predecessor(x, w.name); errors.Is(err, room.ErrNameTaken) && old != nil {
+	for errors.Is(err, room.ErrNameTaken) {
+		old := x.server.predecessor(x)
+		if old == nil {
+			break
+		}
 		old.end(replaced)
 		select {
 		case <-old.done:

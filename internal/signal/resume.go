@@ -14,6 +14,8 @@ import (
 const (
 	keptMessages = 512       // that a client may have missed
 	keptBytes    = 512 << 10 // of them
+	resumesRate  = 0.5       // a second of one session
+	resumesBurst = 10
 )
 
 // errNotResumed answers who comes back to nothing. It doesn't tell why: a wrong secret,
@@ -177,6 +179,9 @@ func (s *Server) resume(ctx context.Context, m request, c *socket) (*session, er
 	if x == nil || x.out == nil {
 		s.metrics.resumes.WithLabelValues("refused").Inc()
 		return nil, errNotResumed
+	}
+	if !x.resumes.Allow() {
+		return nil, refuse(rateLimited, "the session was taken up %d times in a row: wait %d s", resumesBurst, int(1/resumesRate))
 	}
 	taken, err := call(ctx, x, func(ctx context.Context) (bool, error) { return x.resume(ctx, m, c), nil })
 	if err != nil || !taken {

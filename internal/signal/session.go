@@ -81,6 +81,7 @@ type session struct {
 	trace  string
 	log    *slog.Logger
 	began  time.Time
+	number uint64 // in the order in which sessions were admitted
 
 	cancel     context.CancelCauseFunc
 	calls      chan func(context.Context) error
@@ -92,8 +93,10 @@ type session struct {
 	ear        ear
 	place      *room.Participant
 	relayed    *rate.Limiter                // bytes for others
+	resumes    *rate.Limiter                // of the session: each repeats what was missed
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	granted    atomic.Pointer[auth.Grant]   // as it was authenticated; what holds is the place's
 	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
@@ -116,7 +119,6 @@ type session struct {
 	reported  bool         // the client told its time to first frame
 	whep      resource     // over WHEP and WHIP
 	up        upstream     // what it publishes
-	granted   *auth.Grant  // as it was authenticated; what holds is the place's
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
@@ -182,6 +184,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		ear:        ear{due: make(chan struct{}, 1)},
 		codecs:     new(codecs),
 		up:         upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)},
+		resumes:    rate.NewLimiter(resumesRate, resumesBurst),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
@@ -228,7 +231,8 @@ func (x *session) run(ctx context.Context) {
 	x.server.metrics.joins.WithLabelValues(x.kind).Inc()
 	x.server.metrics.sessions.WithLabelValues(x.kind).Inc()
 	defer x.server.metrics.sessions.WithLabelValues(x.kind).Dec()
-	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind)
+	granted := x.granted.Load()
+	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind, "subject", granted.Subject, "token", granted.TokenID())
 
 	err := x.begin(ctx)
 	for err == nil {
@@ -388,7 +392,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.unpark()
 	x.place.Leave()
 	x.stopPublishing()
-	x.server.users.leave(x.granted.Subject)
+	x.server.users.leave(x.granted.Load().Subject)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -63,6 +64,8 @@ func (p Pipelines) Names() []string {
 type Authority interface {
 	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
 	FromRequest(*http.Request) (*auth.Grant, error)
+	// Revoked tells whether what a grant came of was taken back since.
+	Revoked(*auth.Grant) bool
 }
 
 // strangers is an authority to which everybody is one.
@@ -72,6 +75,7 @@ func (strangers) Authenticate(context.Context, string) (*auth.Grant, error) {
 	return nil, auth.ErrNoToken
 }
 func (strangers) FromRequest(*http.Request) (*auth.Grant, error) { return nil, auth.ErrNoToken }
+func (strangers) Revoked(*auth.Grant) bool                       { return true }
 
 // Options are what a server is made of.
 type Options struct {
@@ -118,6 +122,7 @@ type Server struct {
 	closing  bool
 	sockets  map[*socket]struct{}
 	sessions map[[sha256.Size]byte]*session // by secretKey
+	admitted uint64                         // sessions so far
 	most     int                            // sessions at a time, since memory was given back
 	giving   *time.Timer                    // memory back; nil: never yet
 }
@@ -224,6 +229,20 @@ func (s *Server) leaveSocket(c *socket) {
 	s.handlers.Done()
 }
 
+// Recheck ends the sessions of those whose tokens were revoked since they came. It
+// doesn't wait for their end.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Values(s.sessions))
+	s.mu.Unlock()
+	for _, x := range sessions {
+		if g := x.granted.Load(); g != nil && s.auth.Revoked(g) {
+			x.log.Info("session ends", "reason", "its token was revoked")
+			x.end(refusalOf(auth.ErrRevoked))
+		}
+	}
+}
+
 // enterSession admits a session, if the gateway has room for it.
 func (s *Server) enterSession(x *session) error {
 	s.mu.Lock()
@@ -234,6 +253,8 @@ func (s *Server) enterSession(x *session) error {
 	case len(s.sessions) >= s.conf.Limits.Viewers:
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
+	s.admitted++
+	x.number = s.admitted
 	s.sessions[secretKey(x.id)] = x
 	s.most = max(s.most, len(s.sessions))
 	s.handlers.Add(1)

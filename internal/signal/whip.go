@@ -48,16 +48,17 @@ func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream str
 	return nil
 }
 
-// predecessor is the session over which the same one published a stream before: a
-// WHIP client that comes again takes its place.
-func (s *Server) predecessor(x *session, name string) *session {
+// predecessor is a session over which the same one publishes a stream that came before x: a
+// WHIP client that comes again takes its place. Of several that come at the same time
+// the last one stays.
+func (s *Server) predecessor(x *session) *session {
 	if x.kind != overWHIP {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, old := range s.sessions {
-		if old != x && old.kind == overWHIP && old.whep.publishes == x.whep.publishes && old.whep.owner == x.whep.owner {
+		if old.number < x.number && old.kind == overWHIP && old.whep.publishes == x.whep.publishes && old.whep.owner == x.whep.owner {
 			return old
 		}
 	}

@@ -340,7 +340,7 @@ func (c *socket) join(ctx context.Context, m request) (*session, error) {
 		return nil, refuse(rateLimited, "too many sessions that there aren't were asked for from this address")
 	}
 	x, err := c.server.resume(ctx, m, c)
-	if err != nil {
+	if errors.Is(err, errNotResumed) {
 		all.refused(c.address)
 	}
 	return x, err
