@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "device", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
+		"media", "config", "contain", "device", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway", "gateway/client", "github.com/pion"},
 }
