@@ -41,6 +41,37 @@ func TestSoundServer(t *testing.T) {
 	}
 }
 
+// The sound server goes away under its listener and comes back: he hears again,
+// what is played then.
+func TestSoundServerThatIsRestarted(t *testing.T) {
+	ctx := bounded(t, time.Minute)
+	s, err := rig.StartSound(ctx)
+	rig.Check(t, err)
+	rig.End(t, "sound server", func() error { return s.Close() })
+	needElement(t, "gstreamer1.0-plugins-good", "pulsesink", "pulsesrc")
+	play := func(hz int) {
+		launch(t, fmt.Sprintf("audiotestsrc is-live=true freq=%d volume=0.5 ! pulsesink device=%s", hz, rig.SoundSink), s.Env()...)
+	}
+	play(440)
+	g := startGateway(ctx, t, map[string]string{"desk": "audio: {source: pulsesrc device=" + rig.SoundSink + ".monitor}\n"}, s.Env()...)
+	heard := make(chan error, 1)
+	go func() { heard <- viewer.Hear(ctx, g.URL("/whep/desk"), media.Opus, 1000, 10) }()
+	rig.Check(t, g.WaitState(ctx, "desk", "live"))
+	rig.Check(t, s.Process.Close())
+	rig.Check(t, rig.Until(ctx, "the gateway to notice", func() (bool, error) {
+		s, err := g.Stream(ctx, "desk")
+		return err == nil && s.State != "live", err
+	}))
+	rig.Check(t, s.Restart(ctx))
+	back := time.Now()
+	play(1000)
+	rig.Check(t, g.WaitState(ctx, "desk", "live"))
+	t.Logf("live %s after the server came back", time.Since(back).Round(time.Millisecond))
+	if err := <-heard; err != nil {
+		t.Error(err)
+	}
+}
+
 // A sound card by ALSA: its plugin for PulseAudio stands for the card, because
 // ALSA's null device doesn't keep time.
 func TestALSA(t *testing.T) {
