@@ -30,7 +30,7 @@ func (g *Gateway) routes() http.Handler {
 	if g.https != nil {
 		h = g.https.Insist(h)
 	}
-	return signal.Trace(h, g.log)
+	return g.proxied(signal.Trace(h, g.log))
 }
 
 // table is all that is served, and what each takes.
