@@ -34,10 +34,11 @@ func (g *Gateway) stopHTTPS() error {
 
 // accepted is where the connections come from.
 func (g *Gateway) accepted() net.Listener {
+	listener := g.capped(g.listener)
 	if g.https == nil {
-		return g.listener
+		return listener
 	}
-	return g.https.Listener(g.listener)
+	return g.https.Listener(listener)
 }
 
 func (g *Gateway) scheme() string {
