@@ -35,7 +35,9 @@ const maxRefused = 30
 // once.
 const maxBackward = 2
 
-var errNotPackets = errors.New("the appsink is given neither RTP nor AV1: put a payloader before it, such as rtph264pay")
+var errNotPackets = errors.New("the appsink is given neither RTP nor H.264 or AV1: put a payloader before it, such as rtpvp8pay")
+
+var errNoUnit = errors.New("no H.264 NAL unit: put video/x-h264,stream-format=byte-stream,alignment=au before the appsink")
 
 // pullTimeout is how often an appsink's goroutine looks around.
 const pullTimeout = 250 * time.Millisecond
@@ -58,6 +60,8 @@ type tap struct {
 
 	facts   []C.packet_fact
 	av1     codecs.AV1Payloader
+	h264    media.H264Packets
+	unit    []byte // the frame that is made packets of
 	seq     uint16 // of the last packet
 	begun   bool
 	open    bool          // the frame of the last packet goes on
@@ -179,6 +183,8 @@ func (t *tap) take(p *C.pulled) (*media.Buffer, error) {
 		return t.takePackets(p)
 	case t.track.Codec == media.AV1:
 		return t.takeAV1(p)
+	case t.track.Codec == media.H264:
+		return t.takeH264(p)
 	}
 	C.pulled_drop(p)
 	return nil, errNotPackets
@@ -228,19 +234,44 @@ func (t *tap) takePackets(p *C.pulled) (*media.Buffer, error) {
 
 // takeAV1 packetizes one temporal unit, which GStreamer 1.22 has no payloader for.
 func (t *tap) takeAV1(p *C.pulled) (*media.Buffer, error) {
-	unit := make([]byte, int(p.bytes))
-	n := C.pulled_copy_raw(p, (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit)))
-	payloads := t.av1.Payload(maxPayload, unit[:n])
+	unit := t.takeUnit(p)
+	payloads := t.av1.Payload(maxPayload, unit)
 	if len(payloads) == 0 {
 		return nil, errors.New("no AV1 OBU")
 	}
-	b := media.NewBuffer(int(n) + 8*len(payloads))
+	b := media.NewBuffer(len(unit) + 8*len(payloads))
 	for _, payload := range payloads {
 		b.Append(payload)
 	}
 	b.Start, b.End = true, true
 	b.Keyframe = t.keyframe(payloads[0])
 	return b, nil
+}
+
+// takeH264 packetizes one access unit, whose slices rtph264pay would each cut by
+// itself.
+func (t *tap) takeH264(p *C.pulled) (*media.Buffer, error) {
+	unit := t.takeUnit(p)
+	b := media.NewBuffer(len(unit) + len(unit)/64)
+	if !t.h264.Append(b, unit, maxPayload) {
+		b.Release()
+		return nil, errNoUnit
+	}
+	b.Start, b.End = true, true
+	for i := 0; i < b.Len() && !b.Keyframe; i++ {
+		b.Keyframe = t.keyframe(b.Payload(i))
+	}
+	return b, nil
+}
+
+// takeUnit copies a sample's bytes, which are good until the next one's.
+func (t *tap) takeUnit(p *C.pulled) []byte {
+	n := int(p.bytes)
+	if n > cap(t.unit) {
+		t.unit = make([]byte, 2*n)
+	}
+	t.unit = t.unit[:n]
+	return t.unit[:C.pulled_copy_raw(p, (*C.guint8)(unsafe.Pointer(&t.unit[0])), C.gsize(n))]
 }
 
 func (t *tap) keyframe(payload []byte) bool {

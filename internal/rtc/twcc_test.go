@@ -449,7 +449,7 @@ func (u *unique) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	id, is := uint64(h.SSRC)<<16|uint64(h.SequenceNumber), string(head)+string(payload)
+	id, is := uint64(h.SSRC)<<16|uint64(h.SequenceNumber), string(head)+string(payload)+string([]byte{h.PaddingSize})
 	if was, ok := u.bytes[id]; !ok {
 		u.bytes[id] = is
 	} else if u.repeats++; was != is {
@@ -486,6 +486,7 @@ func TestNothingIsSealedTwice(t *testing.T) {
 		}
 		for i, spec := range []media.Track{videoTrack, audioTrack, lowTrack} {
 			src := newMarked(byte(i))
+			src.ragged = true
 			tr := playing(v, spec, src, formatOf(spec), u)
 			tr.ssrc, tr.rtxSSRC = uint32(10*i+1), uint32(10*i+2)
 			tr.cur = (&encoding{spec: spec, src: src, offset: tr.cur.offset}).in(formatOf(spec), tr.ssrc, tr.rtxSSRC)

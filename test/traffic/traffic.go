@@ -30,7 +30,9 @@ type Buffer struct {
 	At                   time.Duration // when it left the pipeline, since the first
 	Capture              time.Duration // when its frame was captured, since the first
 	Start, End, Keyframe bool
+	Level                int // media.Buffer's
 	Payloads             [][]byte
+	Padding              []int // media.Packet's, of each
 }
 
 // Record runs the video of a pipeline file's text and records that many seconds
@@ -111,9 +113,10 @@ func (s *sink) record(ctx context.Context, p *gst.Pipeline, branch *config.Branc
 }
 
 func (r *Recording) add(b *media.Buffer, capture, arrived time.Duration) {
-	c := Buffer{At: b.Arrived - arrived, Capture: b.Capture - capture, Start: b.Start, End: b.End, Keyframe: b.Keyframe}
+	c := Buffer{At: b.Arrived - arrived, Capture: b.Capture - capture, Start: b.Start, End: b.End, Keyframe: b.Keyframe, Level: b.Level}
 	for i := range b.Len() {
 		c.Payloads = append(c.Payloads, append([]byte(nil), b.Payload(i)...))
+		c.Padding = append(c.Padding, media.Packet{Buffer: b, I: i}.Padding())
 	}
 	r.Buffers = append(r.Buffers, c)
 }
@@ -178,7 +181,7 @@ func (b *Buffer) Media(capture time.Duration) *media.Buffer {
 		m.Append(p)
 	}
 	m.Capture, m.Arrived = capture, media.Now()
-	m.Start, m.End, m.Keyframe = b.Start, b.End, b.Keyframe
+	m.Start, m.End, m.Keyframe, m.Level = b.Start, b.End, b.Keyframe, b.Level
 	return m
 }
 
