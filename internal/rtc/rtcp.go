@@ -10,7 +10,6 @@ import (
 	"github.com/pion/transport/v4/packetio"
 
 	"gateway/internal/adapt"
-	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -72,7 +71,6 @@ type inlet struct {
 }
 
 func (i *inlet) Write(b []byte) (int, error) {
-	defer contain.Panic(i.viewer.log, "viewer", i.viewer.broke)
 	if isTransportFeedback(b) {
 		i.viewer.onTransportFeedback(b)
 	} else if isCongestionFeedback(b) {
