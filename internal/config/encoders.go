@@ -211,7 +211,7 @@ var encoderSchema = &schema{
 		{path: "[].caps", kind: ofLaunch, example: "video/x-h264,profile={profile}", meaning: "behind the encoder"},
 		{path: "[].parser", kind: ofLaunch, example: "h264parse config-interval=-1", meaning: "behind the caps"},
 		{path: "[].caps_out", kind: ofLaunch, meaning: "behind the parser"},
-		{path: "[].payloader", kind: ofLaunch, example: "rtph264pay aggregate-mode=zero-latency mtu=1200", meaning: "makes RTP packets; without it the gateway does, of H.264 and AV1"},
+		{path: "[].payloader", kind: ofLaunch, example: "rtph264pay aggregate-mode=zero-latency mtu=1200", meaning: "makes RTP packets; without it the gateway does"},
 		{path: "[].needs", kind: ofTexts, meaning: "elements that must be installed beside those in the texts"},
 	},
 }
