@@ -53,13 +53,17 @@ type Gateway struct {
 	machine  *machine
 	pictures snapshots
 	systemd  supervisor
+	recent   recent
+	began    time.Time
 	ready    atomic.Bool
 }
 
 // New opens the ports and loads the streams; Serve then answers. Files that don't
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
-	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
+	g := &Gateway{conf: o.Settings.conf, version: o.Version, began: time.Now()}
+	g.log = remembering(o.Logger, &g.recent)
+	g.systemd = newSupervisor(o.Environ, g.log)
 	if g.conf.Isolation == config.IsolationNone {
 		gst.Debug(g.log, g.conf.Log.GST)
 	}
