@@ -93,6 +93,18 @@ func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 		if err == nil && s.take(b[:n], from) {
 			continue
 		}
+<<<<<<< ours
+=======
+		if err == nil {
+			claims, forged := s.owners.heard(unmapped(from), b[:n])
+			if forged {
+				continue
+			}
+			if claims != nil {
+				_, _ = claims.WriteToAddrPort(nil, from) // has pion's mux note it
+			}
+		}
+>>>>>>> theirs
 		return n, from, err
 	}
 }
