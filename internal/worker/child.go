@@ -29,7 +29,9 @@ var errOver = errors.New("the pipeline is closed")
 func Serve(h Host) (status int) {
 	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	os.WriteFile("/proc/self/comm", []byte("gateway-worker"), 0) // for ps and top; without it is "exe"
+	eachThread(func(tid int) error { // for ps and top: without it is "exe"
+		return os.WriteFile("/proc/self/task/"+strconv.Itoa(tid)+"/comm", []byte("gateway-worker"), 0)
+	})
 	conn, err := fileConn(socketFD)
 	if err != nil {
 		os.Stderr.WriteString("gateway: a worker is started by the gateway itself\n")
