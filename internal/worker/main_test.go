@@ -1,18 +1,9 @@
 package worker
 
-import (
-	"os"
-	"syscall"
-	"testing"
+import "syscall"
 
-	"go.uber.org/goleak"
-)
-
-// The tests' own binary is what they start as a child.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == Argument && os.Args[2] == AskArgument {
-		raw, _ = syscall.Dup(socketFD)
-		os.Exit(answersOfTests().Serve())
-	}
-	goleak.VerifyTestMain(m)
+// ServeTestAnswers is an ask child of the tests of this package.
+func ServeTestAnswers() int {
+	raw, _ = syscall.Dup(socketFD)
+	return answersOfTests().Serve()
 }
