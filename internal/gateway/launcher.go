@@ -65,7 +65,10 @@ func WorkerMain() {
 		return
 	}
 	os.Exit(worker.Serve(worker.Host{
-		Init:   func(log *slog.Logger) { gst.Debug(log, "") },
+		Init: func(log *slog.Logger) {
+			gst.TellCrashes()
+			gst.Debug(log, "")
+		},
 		Launch: launch,
 	}))
 }
