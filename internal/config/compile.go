@@ -576,4 +576,8 @@ func (c *compiler) held(n *LaunchNode) {
 		c.feed.Devices = append(c.feed.Devices, d)
 	}
 	c.feed.Loop = c.feed.Loop || s.Loop
+	c.feed.Silence = max(c.feed.Silence, s.Silence)
+	if c.feed.What == "" {
+		c.feed.What = s.What
+	}
 }

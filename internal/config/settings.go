@@ -24,6 +24,7 @@ func (s *Stream) Settings() string {
 	top.flag("on_demand", s.OnDemand)
 	top.word("linger", formatDuration(s.Linger))
 	top.word("sync", s.Sync)
+	top.section("watchdog", s.Watchdog.settings())
 	if s.Video != nil {
 		top.section("video", s.Video.settings())
 	}
@@ -39,6 +40,15 @@ func (s *Stream) Settings() string {
 		return "# " + err.Error() + "\n"
 	}
 	return string(text)
+}
+
+func (w Watchdog) settings() yamlMap {
+	var m yamlMap
+	m.word("start", formatDuration(w.Start))
+	if w.Frames > 0 {
+		m.word("frames", formatDuration(w.Frames))
+	}
+	return m
 }
 
 func (v *Video) settings() yamlMap {

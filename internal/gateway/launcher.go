@@ -14,25 +14,25 @@ import (
 
 // launcher runs pipelines, each in a process of its own or all in this one.
 type launcher struct {
-	registry *gst.Registry
-	workers  *worker.Launcher
-	conf     *config.Gateway // where a pipeline runs that doesn't say
-	log      *slog.Logger
+	*machine
+	workers *worker.Launcher
+	conf    *config.Gateway // where a pipeline runs that doesn't say
+	log     *slog.Logger
 }
 
-func newLauncher(conf *config.Gateway, log *slog.Logger) launcher {
-	return launcher{registry: gst.NewRegistry(), workers: worker.NewLauncher(log, conf.Log.GST), conf: conf, log: log}
+func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
+	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST), conf: conf, log: log}
 }
 
 // Compile implements stream.Launcher.
 func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.registry)
+	return config.Compile(c, l.machine)
 }
 
 // Blame implements stream.Launcher.
 func (l launcher) Blame(b *config.Branch, err error) {
 	if b.Encoder != "" {
-		l.registry.Blame(b.Encoder, err)
+		l.machine.Blame(b.Encoder, err)
 	}
 }
 
@@ -58,11 +58,14 @@ func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sin
 }
 
 // WorkerMain is the whole program where a gateway has started it as the process of a
-// pipeline: it doesn't return then. Every program that runs a [Gateway] calls it
+// pipeline, or to answer questions: it doesn't return then. Every program that runs a [Gateway] calls it
 // before it looks at its arguments.
 func WorkerMain() {
 	if len(os.Args) < 2 || os.Args[1] != worker.Argument {
 		return
+	}
+	if len(os.Args) > 2 && os.Args[2] == worker.AskArgument {
+		os.Exit(answers().Serve())
 	}
 	os.Exit(worker.Serve(worker.Host{
 		Init: func(log *slog.Logger) {

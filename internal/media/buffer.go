@@ -26,6 +26,10 @@ type Buffer struct {
 	Keyframe bool          // a decoder can start at this buffer's frame; as a pipeline makes it, a later buffer may be the first to tell
 	Gap      bool          // packets were lost between the previous buffer and this one
 
+	// Placeholder says that the source is away, and this a picture in its place:
+	// what is measured of pictures doesn't hold for it.
+	Placeholder bool
+
 	slab *[]byte // what data was taken from the pool in; nil for a large one
 	data []byte
 	ends []int // ends[i] is where payload i ends in data
@@ -124,7 +128,7 @@ func (b *Buffer) Release() {
 		slabs[bits.Len(uint(cap(*b.slab)))-1-minClass].Put(b.slab)
 	}
 	b.Capture, b.Encoding, b.Encoded, b.Arrived = 0, 0, 0, 0
-	b.Start, b.End, b.Keyframe, b.Gap = false, false, false, false
+	b.Start, b.End, b.Keyframe, b.Gap, b.Placeholder = false, false, false, false, false
 	b.slab, b.data, b.ends = nil, nil, b.ends[:0]
 	buffers.Put(b)
 }

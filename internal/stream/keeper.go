@@ -30,6 +30,8 @@ func (s *Stream) keep() {
 			do()
 		case <-s.reshapes:
 			s.reshape()
+		case <-s.looks:
+			s.look(nil)
 		case <-timer.C:
 			s.look(nil)
 		}
@@ -231,6 +233,7 @@ func (s *Stream) end() {
 	}
 	wait.Wait()
 	s.ending.Wait()
+	<-s.stood
 	s.update(func() { s.closed = true })
 	s.log.Info("stream state", "state", Closed)
 	s.mu.Lock()

@@ -26,6 +26,9 @@ import (
 
 // The test's own binary is the child, as the gateway's is.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == worker.Argument && os.Args[2] == worker.AskArgument {
+		os.Exit(worker.ServeTestAnswers())
+	}
 	if len(os.Args) > 1 && os.Args[1] == worker.Argument {
 		os.Exit(worker.Serve(worker.Host{Init: func(log *slog.Logger) { gst.TellCrashes(); gst.Debug(log, "") }, Launch: launch}))
 	}
