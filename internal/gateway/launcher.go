@@ -64,14 +64,12 @@ func WorkerMain() {
 	if len(os.Args) < 2 || os.Args[1] != worker.Argument {
 		return
 	}
+	gst.TellCrashes()
 	if len(os.Args) > 2 && os.Args[2] == worker.AskArgument {
 		os.Exit(answers().Serve())
 	}
 	os.Exit(worker.Serve(worker.Host{
-		Init: func(log *slog.Logger) {
-			gst.TellCrashes()
-			gst.Debug(log, "")
-		},
+		Init:   func(log *slog.Logger) { gst.Debug(log, "") },
 		Launch: launch,
 	}))
 }
