@@ -269,7 +269,7 @@ func (s *streams) check(f config.File, thoroughly bool) (*config.Stream, []strin
 		return conf, nil, err
 	}
 	var faults, warnings config.Errors
-	_, found := lint.Stream(conf, s.launcher.registry)
+	_, found := lint.Stream(conf, s.launcher.machine)
 	for _, e := range found {
 		if e.Severity == config.Fault {
 			faults = append(faults, e)

@@ -24,11 +24,11 @@ const probeTimeout = 3 * time.Second
 // Registry tells what this machine's GStreamer has and what of it works. Its
 // methods may be called from any goroutine.
 type Registry struct {
-	trials trials
+	*Trials
 }
 
 // NewRegistry returns a registry that has tried nothing yet.
-func NewRegistry() *Registry { return &Registry{} }
+func NewRegistry() *Registry { return &Registry{NewTrials(Encode)} }
 
 // Installed tells whether an element type of that name can be made.
 func (*Registry) Installed(factory string) bool {
