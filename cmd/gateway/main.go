@@ -71,6 +71,7 @@ exit status: 0 fine, 1 a fault that is printed, 2 wrong usage
 var errUsage = errors.New("wrong usage")
 
 func main() {
+	gateway.WorkerMain()
 	err := run(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, errUsage):
@@ -167,7 +168,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "gateway: explain takes the name of one stream")
 			return errUsage
 		}
-		return settings.Explain(flags.Arg(0), dot, stdout)
+		return settings.Explain(context.Background(), flags.Arg(0), dot, stdout)
 	case "devices":
 		if flags.NArg() > 0 {
 			fmt.Fprintf(stderr, "gateway: devices takes no argument %q\n", flags.Arg(0))
@@ -231,10 +232,11 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr)})
+	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr), Environ: os.Environ()})
 	if err != nil {
 		return err
 	}
+	os.Unsetenv("NOTIFY_SOCKET") // it isn't for the processes that this one starts
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 	"gateway/internal/room"
 )
 
@@ -203,6 +204,7 @@ func (p *program) serve() {
 
 // read takes lines until the program has gone, or the room has sent it away.
 func (p *program) read(who *room.Participant) {
+	defer contain.Panic(p.bridge.log, "program", nil)
 	lines := bufio.NewScanner(p.conn)
 	lines.Buffer(make([]byte, 0, 4<<10), maxLine)
 	rates := []*rate.Limiter{rate.NewLimiter(lineRate, 2*lineRate), rate.NewLimiter(byteRate, 2*byteRate)}

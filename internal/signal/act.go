@@ -3,6 +3,8 @@ package signal
 import (
 	"context"
 	"errors"
+
+	"gateway/internal/contain"
 )
 
 // receive acts on a client's message, which came by a socket. The error is for the
@@ -91,7 +93,11 @@ func call[T any](ctx context.Context, x *session, f func(context.Context) (T, er
 	}
 	var zero T
 	results := make(chan result, 1)
-	do := func(ctx context.Context) error {
+	do := func(ctx context.Context) (err error) {
+		defer contain.Panic(x.log, "session", func(e error) { // who waits hears of it too
+			err = e
+			results <- result{zero, e}
+		})
 		v, err := f(ctx)
 		if err != nil && ctx.Err() != nil {
 			err = errGone

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 	"gateway/internal/media"
 	"gateway/internal/room"
 	"gateway/internal/rtc"
@@ -200,12 +201,18 @@ func (x *session) start(ctx context.Context, j room.Joining, m request) error {
 		x.cancel(err)
 		return err
 	}
+	settled := false
+	defer func() {
+		if !settled { // refused, or it panics
+			x.server.forget(x)
+			x.server.handlers.Done()
+			x.cancel(errGone)
+		}
+	}()
 	if err := x.settle(j, m); err != nil {
-		x.server.forget(x)
-		x.server.handlers.Done()
-		x.cancel(err)
 		return err
 	}
+	settled = true
 	go x.run(ctx)
 	return nil
 }
@@ -216,6 +223,7 @@ func (x *session) end(cause error) { x.cancel(cause) }
 
 // run is the session's life.
 func (x *session) run(ctx context.Context) {
+	defer contain.Panic(x.log, "session", nil) // of leave, else
 	defer x.server.handlers.Done()
 	defer close(x.done)
 	defer x.cancel(nil)
@@ -226,14 +234,7 @@ func (x *session) run(ctx context.Context) {
 	granted := x.granted.Load()
 	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind, "subject", granted.Subject, "token", granted.TokenID())
 
-	for _, w := range x.watches {
-		w.begin()
-	}
-	err := x.learn(ctx) // it is joined, to begin with
-	if err == nil {
-		err = x.follow(ctx)
-	}
-	x.watchExpiry()
+	err := x.begin(ctx)
 	for err == nil {
 		err = x.step(ctx)
 	}
@@ -246,8 +247,23 @@ func (x *session) run(ctx context.Context) {
 	x.leave(ctx, err)
 }
 
+// begin is what comes before the first step.
+func (x *session) begin(ctx context.Context) (err error) {
+	defer contain.Panic(x.log, "session", func(e error) { err = e })
+	for _, w := range x.watches {
+		w.begin()
+	}
+	if err := x.learn(ctx); err != nil { // it is joined, to begin with
+		return err
+	}
+	err = x.follow(ctx)
+	x.watchExpiry()
+	return err
+}
+
 // step waits for what happens next and acts on it. An error ends the session.
-func (x *session) step(ctx context.Context) error {
+func (x *session) step(ctx context.Context) (err error) {
+	defer contain.Panic(x.log, "session", func(e error) { err = e })
 	var ended <-chan struct{}
 	if x.viewer != nil {
 		ended = x.viewer.Done()
@@ -293,8 +309,9 @@ func (x *session) step(ctx context.Context) error {
 		}
 	case do := <-x.calls:
 		var left departure
-		if err := do(ctx); errors.As(err, &left) {
-			return left
+		var broken *contain.Error
+		if err := do(ctx); errors.As(err, &left) || errors.As(err, &broken) {
+			return err
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 )
 
 const (
@@ -151,6 +152,7 @@ type socket struct {
 func (c *socket) serve(ctx context.Context) {
 	written := make(chan struct{})
 	go func() {
+		defer contain.Panic(c.log, "socket", func(error) { c.conn.NetConn().Close() })
 		defer close(written)
 		c.write()
 	}()
@@ -174,7 +176,12 @@ func (c *socket) serve(ctx context.Context) {
 
 // read is the reader: it takes messages until the peer is gone, which is the error, or
 // has had its time to answer our close frame.
-func (c *socket) read(ctx context.Context, overdue *time.Timer) error {
+func (c *socket) read(ctx context.Context, overdue *time.Timer) (err error) {
+	defer contain.Panic(c.log, "socket", func(e error) {
+		if err = e; c.session != nil {
+			c.session.end(e)
+		}
+	})
 	c.alive()
 	c.conn.SetPongHandler(func(data string) error {
 		c.alive()
