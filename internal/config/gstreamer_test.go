@@ -68,7 +68,7 @@ func toStdout(t *testing.T, text, track string) string {
 	}
 	pay := "rtpstreampay ! fdsink sync=false"
 	if strings.HasSuffix(text[:strings.Index(text, sink)], "alignment=au ! ") { // the gateway makes the packets
-		pay = "rtph264pay aggregate-mode=zero-latency ! " + pay
+		pay = "rtph264pay aggregate-mode=zero-latency mtu=1200 ! " + pay
 	}
 	return strings.Replace(text, sink, pay, 1)
 }
