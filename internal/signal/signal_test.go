@@ -114,7 +114,13 @@ func (g *gateway) reload(t *testing.T, name string, tracks ...media.Track) {
 	}
 }
 
+// panics is the stream that a gateway's streams have a fault with.
+const panics = "panics"
+
 func (g *gateway) Stream(name string) (*stream.Stream, bool) {
+	if name == panics {
+		panic("injected")
+	}
 	s, ok := g.streams[name]
 	return s, ok
 }
@@ -200,6 +206,10 @@ func (s *source) end(track string, err error) {
 }
 
 func (s *source) Blame(*config.Branch, error) {}
+
+func (s *source) Placeholder(context.Context, *config.Placeholder) ([][][]byte, error) {
+	return nil, errors.New("nothing is encoded here")
+}
 
 func (s *source) Launch(_ context.Context, _ string, _ *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
 	return &pipeline{source: s, sink: sink, stops: map[string]func(){}}, nil
