@@ -194,20 +194,24 @@ func (v *Viewer) turn(s *shard) (next due) {
 			next = max(next, dueAtTick)
 			continue
 		}
-		full := t.take(s, room, func(batch []media.Packet) {
-			for _, p := range batch {
-				size := len(p.Payload())
-				if p.I == 0 {
-					t.plan(p.Buffer)
+		for full := true; full; {
+			full = t.take(s, room, func(batch []media.Packet) {
+				for _, p := range batch {
+					size := len(p.Payload())
+					if p.I == 0 {
+						t.plan(p.Buffer)
+					}
+					v.wrote(t.write(p))
+					t.pace.spend(p, size)
+					bytes += size
 				}
-				v.wrote(t.write(p))
-				t.pace.spend(p, size)
-				bytes += size
+				packets += len(batch)
+			})
+			// what is left of a buffer of small packets may go with them, as one message
+			if room = t.pace.left; full && (room == 0 || room > t.pace.room(now)) {
+				next = dueNow
+				break
 			}
-			packets += len(batch)
-		})
-		if full {
-			next = dueNow
 		}
 	}
 	if v.est.probe.ID != 0 && v.sendProbe(s, now) {

@@ -86,7 +86,7 @@ func TestPacketsCrossTheWire(t *testing.T) {
 	s, other := pair(t)
 	b := packets(3, 100)
 	b.Capture, b.Encoding, b.Encoded, b.Arrived = 1, 2, -3, 1<<60
-	b.Start, b.Keyframe = true, true
+	b.Start, b.Keyframe, b.Level = true, true, 100
 	b.Retain()
 	defer b.Release()
 	s.packets("7", b)
@@ -104,7 +104,7 @@ func TestPacketsCrossTheWire(t *testing.T) {
 	if id != "7" || got.Len() != 3 || !bytes.Equal(got.Bytes(), b.Bytes()) || !bytes.Equal(got.Payload(1), b.Payload(1)) {
 		t.Errorf("%q: %d packets of %d bytes", id, got.Len(), got.Size())
 	}
-	if got.Capture != 1 || got.Encoding != 2 || got.Encoded != -3 || got.Arrived != 1<<60 || !got.Start || got.End || !got.Keyframe || got.Gap {
+	if got.Capture != 1 || got.Encoding != 2 || got.Encoded != -3 || got.Arrived != 1<<60 || !got.Start || got.End || !got.Keyframe || got.Gap || got.Level != 100 {
 		t.Errorf("%+v", got)
 	}
 	if _, _, m, err := r.next(); err != nil || *m != (message{Do: doDropped, ID: "7", Count: 3}) {
