@@ -26,8 +26,8 @@ func TestSourcesAreKnownToPeopleAndToWatchdogs(t *testing.T) {
 		what    string
 		silence time.Duration
 	}{
-		"source: v4l2src\nvideo: {}":                                      {"camera", 0},
-		"source: ximagesrc\nvideo: {}":                                    {"screen", 0},
+		"source: v4l2src\nvideo: {}":                                       {"camera", 0},
+		"source: ximagesrc\nvideo: {}":                                     {"screen", 0},
 		"source: rtspsrc location=rtsp://192.0.2.1/\nvideo: {codec: h264}": {"camera", 10 * time.Second},
 		"launch: ximagesrc ! x264enc ! rtph264pay ! appsink name=video":    {"screen", 0},
 	} {
