@@ -79,7 +79,7 @@ func compile(s *Stream, r Registry, cores int) (*Plan, error) {
 }
 
 func (c *compiler) compileFeed(name string, compile func()) {
-	c.feed = &Feed{Name: name}
+	c.feed = &Feed{Name: name, Isolation: c.s.Isolation, Worker: c.s.Worker}
 	compile()
 	if name != AudioTrack {
 		c.feed.Pictures = c.s.Watchdog.Pictures

@@ -22,6 +22,7 @@ const (
 	ofCount                     // a whole number
 	ofRate                      // frames a second: a number or a fraction
 	ofBitrate                   // bit/s, with k or M
+	ofSize                      // bytes, with k, M or G
 	ofDuration                  // Go's spelling: 10s, 500ms
 	ofTexts                     // a list of strings
 	ofPairs                     // any keys with values
@@ -106,7 +107,6 @@ var streamSchema = &schema{
 		"renditions":    "write it under video",
 		"video.sync":    "write sync at the top",
 		"audio.encoder": "remove it; the codec decides",
-		"isolation":     "remove it; the pipeline runs in the gateway's process",
 		"limits":        "remove it",
 		"room":          "remove it; every stream is its own room",
 		"rooms":         "remove it; every stream is its own room",
@@ -158,7 +158,7 @@ func streamKeys() []key {
 			keys = append(keys, k)
 		}
 	}
-	return append(keys,
+	keys = append(keys,
 		key{path: "audio", kind: ofSection, meaning: "the sound; without it there is none"},
 		key{path: "audio.source", kind: ofLaunch, example: "pulsesrc", meaning: "the source: elements in the syntax of gst-launch-1.0, in one chain"},
 		key{path: "audio.codec", kind: ofWord, def: "opus", words: codecWords(media.Audio), example: "pcmu", meaning: "every browser plays all three; `pcmu` and `pcma` are telephone quality"},
@@ -168,4 +168,5 @@ func streamKeys() []key {
 		key{path: "audio.dtx", kind: ofFlag, def: "false", example: "true", meaning: "opus: send next to nothing while it is silent"},
 		key{path: "audio.options", kind: ofPairs, example: "{frame-size: 10}", meaning: "properties of the encoder, which replace what the gateway sets"},
 	)
+	return append(keys, workerKeys(true)...)
 }

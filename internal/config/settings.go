@@ -32,6 +32,10 @@ func (s *Stream) Settings() string {
 	if s.Audio != nil {
 		top.section("audio", s.Audio.settings(s.Launch != ""))
 	}
+	top.word("isolation", s.Isolation)
+	if s.Worker != nil {
+		top.section("worker", s.Worker.settings())
+	}
 	text, err := yaml.Marshal(top.node())
 	if err != nil {
 		return "# " + err.Error() + "\n"

@@ -26,6 +26,7 @@ type source struct {
 		Property string   `yaml:"property"`
 		Default  string   `yaml:"default"`
 		Only     []string `yaml:"only"`
+		Camera   bool     `yaml:"camera"`
 	} `yaml:"device"`
 	Open   string `yaml:"open"`
 	Decode string `yaml:"decode"`

@@ -25,6 +25,9 @@ type Stream struct {
 	Video    *Video // nil: no video
 	Audio    *Audio // nil: no audio
 
+	Isolation string  // where it runs: IsolationProcess or IsolationNone; "": as the gateway says
+	Worker    *Worker // nil: as the gateway says
+
 	data  []byte // the file's text
 	at    map[string]position
 	table *Encoders
@@ -175,6 +178,11 @@ func ParseStream(name, path string, data []byte, table *Encoders) (*Stream, erro
 	s.Linger = m.duration("linger", 10*time.Second)
 	s.Sync = m.one("sync", SyncAV)
 	s.Watchdog = readWatchdog(m.d.mapping(m.value("watchdog"), "watchdog"))
+	s.Isolation = m.one("isolation", "")
+	if m.has("worker") {
+		w := readWorker(d.mapping(m.value("worker"), "worker"))
+		s.Worker = &w
+	}
 	if m.has("launch") {
 		readLaunchForm(m, s)
 	} else {

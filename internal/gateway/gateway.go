@@ -6,7 +6,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,7 +25,6 @@ import (
 	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
-	"gateway/internal/stream"
 )
 
 // Options are what a gateway is started with.
@@ -34,6 +32,7 @@ type Options struct {
 	Settings Settings
 	Version  string // of the program, for logs and metrics
 	Logger   *slog.Logger
+	Environ  []string // as os.Environ has it: how to tell systemd (sd_notify(3)); nil: it isn't told
 }
 
 // Gateway is a running gateway.
@@ -51,22 +50,26 @@ type Gateway struct {
 	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
+	machine  *machine
 	pictures snapshots
+	systemd  supervisor
 	ready    atomic.Bool
 }
 
 // New opens the ports and loads the streams; Serve then answers. Files that don't
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
-	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version}
-	gst.Debug(g.log, g.conf.Log.GST)
+	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
+	if g.conf.Isolation == config.IsolationNone {
+		gst.Debug(g.log, g.conf.Log.GST)
+	}
 
 	var err error
 	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
 		return nil, err
 	}
 	if g.listener, err = net.Listen("tcp", g.conf.Listen); err != nil {
-		return nil, fmt.Errorf("listen %s: %w; another program may use the port: choose another with -listen", g.conf.Listen, err)
+		return nil, refused(g.conf.Listen, err)
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -83,7 +86,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		g.stopHTTPS()
 		g.listener.Close()
-		return nil, err
+		return nil, taken(err, "udp", port)
 	}
 
 	table, err := config.LoadEncoders(g.conf.Encoders)
@@ -93,8 +96,9 @@ func New(o Options) (*Gateway, error) {
 		g.listener.Close()
 		return nil, err
 	}
+	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
-		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),
 		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
 	g.rooms = room.New(room.Options{
@@ -149,9 +153,18 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.accepted()) }()
+	defer g.followRevoked()()
 	g.ready.Store(true)
 	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
+	g.systemd.tell("READY=1", "STATUS=serves "+g.URL())
+	watching, unwatch := context.WithCancel(ctx)
+	pulse := g.newPulse()
+	var watch sync.WaitGroup
+	watch.Go(func() { g.systemd.watch(watching, pulse.check) })
+	defer watch.Wait()
+	defer pulse.close()
+	defer unwatch()
 	select {
 	case err := <-served:
 		return errors.Join(err, g.Close())
@@ -164,12 +177,15 @@ func (g *Gateway) Serve(ctx context.Context) error {
 
 // Reload brings the streams in line with the files of the pipelines folder now,
 // those included that were refused before, and reads the files of the certificate
-// and of the keys of others. It blocks until that is decided.
+// and of the keys of others, and what was revoked. It blocks until that is decided.
 func (g *Gateway) Reload() {
+	defer g.systemd.reloading()()
 	g.auth.Reload()
+	g.signal.Recheck()
 	if g.https != nil {
 		g.https.Reload()
 	}
+	g.machine.forget()
 	g.streams.reload(true)
 }
 
@@ -179,6 +195,7 @@ func (g *Gateway) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), g.conf.Limits.ShutdownTimeout)
 	defer cancel()
 	g.log.Info("gateway stops")
+	g.systemd.tell("STOPPING=1")
 	done := make(chan error, 1)
 	go func() {
 		err := g.signal.Close(ctx)
@@ -190,7 +207,7 @@ func (g *Gateway) Close() error {
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, bridges, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams, g.machine.close())
 	}()
 	select {
 	case err := <-done:
@@ -241,31 +258,4 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	return err
-}
-
-// launcher runs pipelines in this process.
-type launcher struct {
-	registry *gst.Registry
-	log      *slog.Logger
-}
-
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.registry)
-}
-
-// Blame implements stream.Launcher.
-func (l launcher) Blame(b *config.Branch, err error) {
-	if b.Encoder != "" {
-		l.registry.Blame(b.Encoder, err)
-	}
-}
-
-// Launch implements stream.Launcher.
-func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
-	p, err := gst.Launch(ctx, name, feed, sink, l.log.With("stream", name))
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gateway/internal/contain"
 	"gateway/internal/gst"
 	"gateway/internal/media"
 	"gateway/internal/stream"
@@ -28,6 +29,7 @@ var (
 	descTarget    = prometheus.NewDesc("gateway_encoder_target_bps", "Bitrate that the encoder is told, in bit/s.", trackLabels, nil)
 	descLevel     = prometheus.NewDesc("gateway_encoder_level", "How far the picture is reduced: 0 is as configured.", trackLabels, nil)
 	descDecisions = prometheus.NewDesc("gateway_encoder_decisions_total", "Decisions about the encoder, by what they changed.", append(trackLabels, "what"), nil)
+	descPanics    = prometheus.NewDesc("gateway_panics_total", "Panics that ended the connection on which they happened, and nothing else.", []string{"where"}, nil)
 	descBuffers   = prometheus.NewDesc("gateway_buffers", "Packet buffers in use.", nil, nil)
 )
 
@@ -37,7 +39,7 @@ type collector struct{ streams *streams }
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descState, descViewers, descRestarts, descFrames, descKeyframes, descStandIns,
-		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descTarget, descLevel, descDecisions, descBuffers} {
+		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descTarget, descLevel, descDecisions, descPanics, descBuffers} {
 		out <- d
 	}
 }
@@ -51,6 +53,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	gauge(descBuffers, float64(media.LiveBuffers()))
+	for where, n := range contain.Counts() {
+		count(descPanics, n, where)
+	}
 	for _, s := range c.streams.list() {
 		i := s.Info()
 		for _, state := range []stream.State{stream.Idle, stream.Starting, stream.Live, stream.Restarting, stream.Absent, stream.Ended, stream.Closed} {

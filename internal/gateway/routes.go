@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 	"gateway/internal/signal"
 	"gateway/internal/stream"
 	"gateway/internal/web"
@@ -30,7 +32,25 @@ func (g *Gateway) routes() http.Handler {
 	if g.https != nil {
 		h = g.https.Insist(h)
 	}
-	return signal.Trace(h, g.log)
+	return signal.Trace(contained(h, g.log), g.log)
+}
+
+// contained is the border of requests: one that panics is cut off, unanswered or in
+// the middle of its answer.
+func contained(next http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch value := recover(); value {
+			case nil:
+			case http.ErrAbortHandler: // net/http's way to cut off
+				panic(value)
+			default:
+				contain.Note(log.With("trace_id", signal.TraceID(r.Context()), "route", r.Pattern), "request", value)
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // table is all that is served, and what each takes.
@@ -49,7 +69,9 @@ func (g *Gateway) table() []row {
 		{"GET /api/session", someone, f(g.whoAmI)},
 		{"POST /api/session", anyone, f(g.login)},
 		{"DELETE /api/session", anyone, f(g.logout)},
-		{"POST /api/shares", someone, f(g.share)},       // who moderates the room that the body names
+		{"POST /api/shares", someone, f(g.share)}, // who moderates the room that the body names
+		{"GET /api/revocations", may(auth.Administer), f(g.listRevoked)},
+		{"POST /api/revocations", may(auth.Administer), f(g.revoke)},
 		{"GET /api/streams", someone, f(g.listStreams)}, // those that may be watched
 		{"GET /api/streams/{name}", mayOnStream(auth.Watch), f(g.oneStream)},
 		{"GET /api/streams/{name}/snapshot.jpg", mayOnStream(auth.Watch), f(g.snapshot)},

@@ -17,6 +17,19 @@ char *element_names(void) {
   return g_string_free(s, FALSE);
 }
 
+// plugin_list names all plugins with their versions and files.
+char *plugin_list(void) {
+  GString *s = g_string_new(NULL);
+  GList *all = gst_registry_get_plugin_list(gst_registry_get());
+  for (GList *l = all; l; l = l->next) {
+    unit(s, gst_plugin_get_name(l->data));
+    unit(s, gst_plugin_get_version(l->data));
+    unit(s, gst_plugin_get_filename(l->data));
+  }
+  gst_plugin_list_free(all);
+  return g_string_free(s, FALSE);
+}
+
 static const char *type_word(GParamSpec *p) {
   GType t = p->value_type;
   if (G_TYPE_IS_ENUM(t)) return "word";

@@ -14,6 +14,7 @@ typedef struct {
 } link_fault;
 
 char *element_names(void);
+char *plugin_list(void);
 char *element_facts(const char *factory);
 char *caps_fields(const char *media_type);
 gboolean property_accepts(const char *factory, const char *property, const char *value);

@@ -95,6 +95,10 @@ func (b *Buffer) Len() int { return len(b.ends) }
 // Size is the number of payload bytes of all packets.
 func (b *Buffer) Size() int { return len(b.data) }
 
+// Bytes are the payloads of all packets, one after the other; as Payload's they are
+// shared.
+func (b *Buffer) Bytes() []byte { return b.data }
+
 // Payload is the payload of packet i, 0 ≤ i < Len. It is shared: read only, and
 // valid while the caller holds a reference.
 func (b *Buffer) Payload(i int) []byte {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gateway/internal/adapt"
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -258,6 +259,7 @@ func (v *Viewer) wrote(err error) {
 // refresh follows the connection's state. It is called from a goroutine for each
 // change, in any order, so the state is read anew.
 func (v *Viewer) refresh() {
+	defer contain.Panic(v.log, "viewer", v.broke)
 	v.stateMu.Lock()
 	defer v.stateMu.Unlock()
 	s := v.conn.state()
@@ -386,8 +388,12 @@ func (v *Viewer) end(err error) {
 	go v.release()
 }
 
+// broke ends the viewer after a panic. It doesn't wait: a lock may be held for good.
+func (v *Viewer) broke(err error) { go v.end(err) }
+
 // release gives back all that the viewer holds.
 func (v *Viewer) release() {
+	defer contain.Panic(v.log, "viewer", nil)
 	v.shard.remove(v)
 	v.sendMu.Lock()
 	v.gone = true

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"gateway/internal/auth"
+	"gateway/internal/contain"
 	"gateway/internal/room"
 	"gateway/internal/rtc"
 )
@@ -123,6 +124,7 @@ func (d *dataChannels) hand(m room.Relayed) {
 
 // write sends what was handed, until the session has ended.
 func (d *dataChannels) write() {
+	defer contain.Panic(d.session.log, "data", d.session.end)
 	for {
 		select {
 		case m := <-d.out:

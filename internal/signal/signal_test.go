@@ -114,7 +114,13 @@ func (g *gateway) reload(t *testing.T, name string, tracks ...media.Track) {
 	}
 }
 
+// panics is the stream that a gateway's streams have a fault with.
+const panics = "panics"
+
 func (g *gateway) Stream(name string) (*stream.Stream, bool) {
+	if name == panics {
+		panic("injected")
+	}
 	s, ok := g.streams[name]
 	return s, ok
 }

@@ -30,6 +30,7 @@ type capture struct {
 	done     chan struct{}
 	stir     chan struct{} // who wants what may have changed
 	keyframe chan struct{} // a ring wants a keyframe
+	hurry    chan struct{} // a device has come: no more waiting
 
 	// guarded by Stream.mu
 	encodings []*encoding
@@ -47,7 +48,7 @@ type capture struct {
 func (s *Stream) newCapture(feed config.Feed) *capture {
 	c := &capture{
 		stream: s, feed: feed, done: make(chan struct{}), state: Idle,
-		stir: make(chan struct{}, 1), keyframe: make(chan struct{}, 1),
+		stir: make(chan struct{}, 1), keyframe: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
 	if !feed.Whole {
 		c.feed.Branches = nil
@@ -190,9 +191,11 @@ func (c *capture) live() {
 		failure := c.failure(nil, err)
 		select {
 		case <-c.ctx.Done():
+		case <-c.hurry: // what it was told of while it played may have been what ended it
+			backoff = 0
 		case <-time.After(backoff):
 		}
-		backoff = min(backoff*2, backoffMax)
+		backoff = min(max(backoff*2, backoffMin), backoffMax)
 		c.stream.replan(c.ctx, failure) // what failed may have gone: look again
 	}
 	c.clear()

@@ -147,6 +147,7 @@ type Stream struct {
 	done     chan struct{}
 	jobs     chan func()    // for the keeper's goroutine
 	reshapes chan struct{}  // a picture is to be made larger or smaller
+	looks    chan struct{}  // devices have come or gone
 	watched  chan struct{}  // somebody watches
 	stood    chan struct{}  // closed when placeholders aren't shown any more
 	ending   sync.WaitGroup // captures that aren't in force any more
@@ -179,6 +180,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		done:     make(chan struct{}),
 		jobs:     make(chan func()),
 		reshapes: make(chan struct{}, 1),
+		looks:    make(chan struct{}, 1),
 		watched:  make(chan struct{}, 1),
 		stood:    make(chan struct{}),
 		totals:   make(map[string]Counts),
