@@ -97,17 +97,18 @@ func fact[R any](m *machine, question, argument string) R {
 
 // The questions, as they are called on the wire.
 const (
-	askInstalled  = "installed"
-	askElements   = "elements"
-	askElement    = "element"
-	askAccepts    = "accepts"
-	askCapsFields = "caps fields"
-	askLink       = "link"
-	askFormats    = "formats"
-	askEncode     = "encode"
-	askDevices    = "devices"
-	askNegotiate  = "negotiate"
-	askSnapshot   = "snapshot"
+	askInstalled   = "installed"
+	askElements    = "elements"
+	askElement     = "element"
+	askAccepts     = "accepts"
+	askCapsFields  = "caps fields"
+	askLink        = "link"
+	askFormats     = "formats"
+	askEncode      = "encode"
+	askDevices     = "devices"
+	askNegotiate   = "negotiate"
+	askSnapshot    = "snapshot"
+	askPlaceholder = "placeholder"
 )
 
 // described is an element, if there is one.
@@ -187,6 +188,11 @@ func (m *machine) snapshot(ctx context.Context, codec media.Codec, payloads [][]
 	return asking[[]byte](ctx, m, askSnapshot, keyframe{codec, payloads, width})
 }
 
+// Placeholder implements stream.Launcher.
+func (m *machine) Placeholder(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+	return asking[[][][]byte](ctx, m, askPlaceholder, p)
+}
+
 // answers answers what a machine asks, by this process's GStreamer.
 func answers() *worker.Answers {
 	r := gst.NewRegistry()
@@ -220,6 +226,11 @@ func answers() *worker.Answers {
 				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 				defer cancel()
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
+			}),
+			askPlaceholder: worker.Answer(func(ctx context.Context, p config.Placeholder) ([][][]byte, error) {
+				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+				defer cancel()
+				return gst.Placeholder(ctx, &p)
 			}),
 		},
 	}

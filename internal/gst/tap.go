@@ -50,6 +50,7 @@ type tap struct {
 	appsink *gst.Element
 	outlet  *C.outlet // where the graph's buffers come from; nil in a whole feed
 	stamps  *C.stamps // of the encoder; nil where there is none
+	looks   *looks    // at its pictures; nil where nobody has asked
 	sink    Sink
 	log     *slog.Logger
 	fail    func(error)
@@ -78,6 +79,7 @@ type tap struct {
 func newTap(id string, t media.Track, g *graph, appsink *gst.Element, p *Pipeline) *tap {
 	return &tap{
 		id: id, track: t, graph: g, appsink: appsink, stamps: g.watchEncoder(appsink), sink: p.sink, log: p.log,
+		looks:     g.lookAt(appsink, p.feed.Pictures, p.fail, p.log),
 		keyframes: make(chan struct{}, 1), facts: make([]C.packet_fact, 64),
 	}
 }
@@ -91,6 +93,7 @@ func (t *tap) run() {
 	var p C.pulled
 	for !t.graph.closing.Load() {
 		t.tellDropped()
+		t.looks.check()
 		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
 			if p.eos != 0 {
 				return // the bus tells why

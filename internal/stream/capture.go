@@ -184,7 +184,7 @@ func (c *capture) live() {
 			backoff = backoffMin
 			continue
 		}
-		if time.Since(began) > backoffReset {
+		if time.Since(began) > c.stream.proof() {
 			backoff = backoffMin
 		}
 		c.failed(err, backoff)
