@@ -227,7 +227,7 @@ func (b *bundle) explained(ctx context.Context) (failed error) {
 				continue
 			}
 			var text bytes.Buffer
-			b.note(name, b.Settings.Explain(path, dot, &text))
+			b.note(name, b.Settings.Explain(ctx, path, dot, &text))
 			failed = errors.Join(failed, b.text(name, text.String()))
 		}
 	}
