@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/contain"
 )
 
 // The data channels that the gateway opens for a viewer who asks for them (RFC 8832):
@@ -70,6 +72,7 @@ func (v *Viewer) OpenData(on func(Data)) error {
 		return err
 	}
 	pc.OnDataChannel(func(c *webrtc.DataChannel) {
+		defer contain.Panic(v.log, "data", v.broke)
 		c.Close() // the gateway opens what there is
 		d.mu.Lock()
 		d.foreign++
@@ -90,6 +93,7 @@ func (d *dataChannels) open(pc *peerConnection, label string, o *webrtc.DataChan
 	}
 	lossy := label == lossyLabel
 	c.OnMessage(func(m webrtc.DataChannelMessage) {
+		defer contain.Panic(pc.viewer.log, "data", pc.viewer.broke)
 		d.on(Data{Lossy: lossy, Text: m.IsString, Payload: m.Data})
 	})
 	return c, nil

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -224,6 +225,23 @@ func (e *Engine) forget(v *Viewer) {
 	e.mu.Lock()
 	delete(e.viewers, v)
 	e.mu.Unlock()
+}
+
+// Alive returns when every goroutine that sends to viewers has been seen to move, or
+// with ctx's error.
+func (e *Engine) Alive(ctx context.Context) error {
+	e.mu.Lock() // so that who holds it for ever is noticed, too
+	shards := e.shards
+	e.mu.Unlock()
+	for _, s := range shards {
+		select {
+		case s.asked <- struct{}{}:
+		case <-s.done:
+		case <-ctx.Done():
+			return fmt.Errorf("shard %d doesn't move: %w", s.index, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // Close closes all viewers, publishers and the port, and waits at most 5 s for them. Idempotent.

@@ -95,19 +95,25 @@ func (v *Viewer) Want(bps int) {
 // what came of it. It is called on the goroutine that reads the network and on the
 // shard, without sendMu.
 func (v *Viewer) learn(f func(now time.Duration, e *adapt.Estimator)) {
-	v.sendMu.Lock()
-	now := media.Now()
-	e := &v.est
-	f(now, e.Estimator)
-	probing := v.startProbe(now)
-	estimate, worth := e.tell(now)
-	v.sendMu.Unlock()
+	estimate, probing, worth := v.learned(f)
 	if probing {
 		v.wake()
 	}
 	if worth && v.o.OnEstimate != nil {
 		v.o.OnEstimate(estimate)
 	}
+}
+
+// learned is learn's part under sendMu.
+func (v *Viewer) learned(f func(now time.Duration, e *adapt.Estimator)) (estimate adapt.Estimate, probing, worth bool) {
+	v.sendMu.Lock()
+	defer v.sendMu.Unlock()
+	now := media.Now()
+	e := &v.est
+	f(now, e.Estimator)
+	probing = v.startProbe(now)
+	estimate, worth = e.tell(now)
+	return estimate, probing, worth
 }
 
 // startProbe begins a probe if one is due. sendMu is held.

@@ -20,6 +20,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -376,6 +377,19 @@ func (l *lite) revive() {
 	if l.state() == StateDisconnected {
 		l.enter(StateConnected)
 	}
+}
+
+// grow is age, and a panic's border.
+func (l *lite) grow(now time.Duration) {
+	defer contain.Panic(l.viewer.log, "viewer", l.broke)
+	l.age(now)
+}
+
+// broke ends the viewer after a panic. Nothing reaches it from then on: a lock that it
+// left locked would stop the goroutine that reads the socket, which is everybody's.
+func (l *lite) broke(err error) {
+	l.peers.expel(l)
+	l.viewer.broke(err)
 }
 
 // age ends a connection whose peer has not been heard for long (RFC 7675 §5.1), or

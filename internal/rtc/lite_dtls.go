@@ -24,6 +24,7 @@ import (
 	"github.com/pion/srtp/v3"
 	"github.com/pion/transport/v4/deadline"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -56,6 +57,7 @@ func (l *lite) begin() {
 	fingerprint, client := l.fingerprint, l.client
 	l.running.Add(1)
 	go func() {
+		defer contain.Panic(l.viewer.log, "viewer", l.broke)
 		defer l.running.Done()
 		if err := l.handshake(fingerprint, client); err != nil {
 			l.viewer.log.Debug("DTLS handshake failed", "error", err)
@@ -210,6 +212,7 @@ func (l *lite) receiveDTLS(b []byte) {
 		secret, b := l.secret, slices.Clone(b)
 		l.running.Add(1)
 		go func() {
+			defer contain.Panic(l.viewer.log, "viewer", l.broke)
 			defer l.running.Done()
 			if l.ends(secret, b) {
 				l.enter(StateClosed)

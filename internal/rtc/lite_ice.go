@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"crypto/rand"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pion/stun/v4"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -82,7 +84,7 @@ func (p *peers) watch() {
 		now := media.Now()
 		for i, l := range all {
 			all[i] = nil
-			l.age(now)
+			l.grow(now)
 		}
 	}
 }
@@ -108,6 +110,19 @@ func (p *peers) forget(c credentials) {
 		delete(p.byUfrag, c.ufrag)
 		p.count.Add(-1)
 	}
+}
+
+// expel has a viewer hear nothing any more.
+func (p *peers) expel(l *lite) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ufrag, other := range p.byUfrag {
+		if other == l {
+			delete(p.byUfrag, ufrag)
+			p.count.Add(-1)
+		}
+	}
+	maps.DeleteFunc(p.byAddr, func(_ source, other *lite) bool { return other == l })
 }
 
 func (p *peers) route(at *path, l *lite) {
@@ -137,9 +152,11 @@ func (p *peers) take(s *socket, from netip.AddrPort, b []byte) bool {
 	p.mu.RLock()
 	l := p.byAddr[source{s, from}]
 	p.mu.RUnlock()
-	switch {
-	case l == nil:
+	if l == nil {
 		return false
+	}
+	defer contain.Panic(l.viewer.log, "viewer", l.broke)
+	switch {
 	case b[0] >= 20 && b[0] < 64:
 		l.receiveDTLS(b)
 	case b[0]>>6 == 2 && !isRTP(b):
@@ -175,6 +192,7 @@ func (p *peers) takeSTUN(s *socket, from netip.AddrPort, b []byte) bool {
 	if l == nil {
 		return false
 	}
+	defer contain.Panic(l.viewer.log, "viewer", l.broke)
 	l.check(s, from, m, string(ufrag))
 	return true
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/pion/interceptor"
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/contain"
 )
 
 // peerConnection is the connection that works everywhere: pion's, with full ICE.
@@ -50,6 +52,7 @@ func (e *Engine) connect(own webrtc.SettingEngine, c *certificate, r *relays, re
 		return pc, nil
 	}
 	pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		defer contain.Panic(e.log, "candidate", nil)
 		if c == nil {
 			trickle(nil)
 			return

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pion/webrtc/v4"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -235,6 +236,7 @@ func (p *Publisher) addCandidate(line string) error {
 // refresh follows the connection's state. It is called from a goroutine for each
 // change, in any order, so the state is read anew.
 func (p *Publisher) refresh() {
+	defer contain.Panic(p.log, "publisher", p.broke)
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	s := stateOf(p.pc)
@@ -332,8 +334,12 @@ func (p *Publisher) end(err error) {
 	go p.release()
 }
 
+// broke ends the publisher after a panic, as Viewer.broke does.
+func (p *Publisher) broke(err error) { go p.end(err) }
+
 // release gives back all that the publisher holds.
 func (p *Publisher) release() {
+	defer contain.Panic(p.log, "publisher", nil)
 	close(p.stop)
 	<-p.stopped
 	closed := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/transport/v4/packetio"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -220,6 +221,7 @@ type mediaInlet struct {
 
 // Write is pion's: a packet has come.
 func (i *mediaInlet) Write(b []byte) (int, error) {
+	defer contain.Panic(i.receiving.publisher.log, "publisher", i.receiving.publisher.broke)
 	i.receiving.receive(i.ssrc, b, media.Now())
 	return len(b), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -21,6 +22,7 @@ type reportInlet struct {
 
 // Write is pion's: RTCP of the publisher has come.
 func (i *reportInlet) Write(b []byte) (int, error) {
+	defer contain.Panic(i.receiving.publisher.log, "publisher", i.receiving.publisher.broke)
 	i.receiving.reported(i.ssrc, b, media.Now())
 	return len(b), nil
 }
@@ -50,6 +52,7 @@ func (r *receiving) reported(ssrc uint32, b []byte, now time.Duration) {
 
 // tend gives up what is missing for too long, and sends feedback, until stop.
 func (p *Publisher) tend() {
+	defer contain.Panic(p.log, "publisher", p.broke)
 	defer close(p.stopped)
 	timer := time.NewTimer(feedbackInterval)
 	defer timer.Stop()

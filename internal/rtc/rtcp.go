@@ -10,6 +10,7 @@ import (
 	"github.com/pion/transport/v4/packetio"
 
 	"gateway/internal/adapt"
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -71,6 +72,7 @@ type inlet struct {
 }
 
 func (i *inlet) Write(b []byte) (int, error) {
+	defer contain.Panic(i.viewer.log, "viewer", i.viewer.broke)
 	if isTransportFeedback(b) {
 		i.viewer.onTransportFeedback(b)
 	} else if isCongestionFeedback(b) {

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"gateway/internal/contain"
 	"gateway/internal/media"
 )
 
@@ -26,6 +27,7 @@ const (
 type shard struct {
 	index int
 	wake  chan struct{} // holds one token: there is something in ready
+	asked chan struct{} // see Engine.Alive
 	stop  chan struct{}
 	done  chan struct{}
 
@@ -51,6 +53,7 @@ func newShard(index int) *shard {
 		out:   newBatch(),
 		tick:  time.NewTimer(paceTick),
 		wake:  make(chan struct{}, 1),
+		asked: make(chan struct{}),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
 		batch: make([]media.Packet, 0, batchPackets),
@@ -113,6 +116,7 @@ func (s *shard) run() {
 			s.goOn()
 		case <-reports.C:
 			s.report()
+		case <-s.asked:
 		}
 	}
 }
@@ -133,6 +137,7 @@ func (s *shard) serve() {
 }
 
 func (s *shard) serveOne(v *Viewer) {
+	defer contain.Panic(v.log, "viewer", v.broke)
 	switch v.send(s) {
 	case dueNow:
 		s.mark(v)
@@ -164,9 +169,14 @@ func (s *shard) report() {
 	now := media.Now()
 	for i, v := range viewers {
 		viewers[i] = nil
-		v.tend(now)
+		s.tend(v, now)
 	}
 	s.turn = viewers[:0]
+}
+
+func (s *shard) tend(v *Viewer, now time.Duration) {
+	defer contain.Panic(v.log, "viewer", v.broke)
+	v.tend(now)
 }
 
 func (s *shard) close() {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/pion/stun/v4"
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/contain"
 )
 
 const socketBuffer = 1 << 20 // asked of the kernel, which may give less
@@ -88,20 +90,24 @@ func (s *socket) SetWriteDeadline(time.Time) error { return nil }
 func (s *socket) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := s.in.next(b, s.addr)
-		if err == nil && s.peers != nil && s.peers.take(s, from, b[:n]) {
+		if err == nil && s.take(b[:n], from) {
 			continue
-		}
-		if err == nil {
-			claims, forged := s.owners.heard(unmapped(from), b[:n])
-			if forged {
-				continue
-			}
-			if claims != nil {
-				_, _ = claims.WriteToAddrPort(nil, from) // has pion's mux note it
-			}
 		}
 		return n, from, err
 	}
+}
+
+// take handles a datagram as far as it isn't pion's, and tells whether that was all.
+func (s *socket) take(b []byte, from netip.AddrPort) (done bool) {
+	defer contain.Panic(s.log, "datagram", func(error) { done = true })
+	if s.peers != nil && s.peers.take(s, from, b) {
+		return true
+	}
+	claims, forged := s.owners.heard(unmapped(from), b)
+	if claims != nil {
+		_, _ = claims.WriteToAddrPort(nil, from) // has pion's mux note it
+	}
+	return forged
 }
 
 // reception reads datagrams by calls that Go's scheduler isn't told of, as they never
