@@ -176,6 +176,7 @@ func (v *Viewer) turn(s *shard) (next due) {
 	v.batching = true
 	now := media.Now()
 	v.numbering.now = now
+	first := v.numbering.next
 	limit := v.est.limit()
 	for _, t := range v.tracks {
 		if t.out == nil || t.latest() == nil {
@@ -222,6 +223,9 @@ func (v *Viewer) turn(s *shard) (next due) {
 		v.flushing()
 	}
 	s.out.flush()
+	if v.numbering.next > first && media.Now()-now > lateTurn {
+		v.numbering.doubt(first)
+	}
 	if n := v.est.wire - v.est.noted; n > 0 {
 		v.est.noted = v.est.wire
 		v.est.Sent(now, n)
