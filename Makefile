@@ -62,6 +62,9 @@ test-unit: packages
 test-e2e: packages build test/node_modules ## the whole product with real pipelines and browsers
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -p 1 -timeout 15m $(E2E) | $(REPORT)
 
+test-again: build ## one test of the whole product; PACKAGE=gateway/test/e2e TEST=TestName
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -timeout 15m -run '^$(TEST)$$' $(PACKAGE) | $(REPORT)
+
 check: packages ## gofmt, vet, staticcheck, go mod tidy, import rules, tests with -race
 	@unformatted=$$(gofmt -l client cmd internal test); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }
 	@$(GO) mod tidy -diff
@@ -127,4 +130,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: run build test test-unit test-e2e check test-camera test-docker test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers packages elements clean help
+.PHONY: run build test test-unit test-e2e test-again check test-camera test-docker test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers packages elements clean help

@@ -24,7 +24,10 @@ import (
 	"gateway/internal/gateway"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	gateway.WorkerMain()
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	picture = "source: videotestsrc is-live=true\nvideo: {codec: vp8, width: 160, height: 120, framerate: 15, bitrate: 200k}\n"

@@ -76,6 +76,8 @@ type Event struct {
 	Target      string          // of what was relayed to this participant alone
 	Data        json.RawMessage // of a "message"
 	Participant *Participant
+	Here        []Participant // of a "presence": who has come or changed
+	Gone        []string      // and the userIds of who has left
 	Stream      *Stream
 	Room        *Room
 	Raw         json.RawMessage // the whole message
@@ -129,6 +131,8 @@ func (m message) event() Event {
 		Participant json.RawMessage `json:"participant"`
 		Stream      json.RawMessage `json:"stream"`
 		Room        json.RawMessage `json:"room"`
+		Here        json.RawMessage `json:"here"`
+		Gone        json.RawMessage `json:"gone"`
 	}
 	if json.Unmarshal(m.raw, &fields) != nil {
 		return e
@@ -137,6 +141,10 @@ func (m message) event() Event {
 	e.Participant = read[Participant](fields.Participant)
 	e.Stream = read[Stream](fields.Stream)
 	e.Room = read[Room](fields.Room)
+	if m.Type == "presence" {
+		_ = json.Unmarshal(fields.Here, &e.Here)
+		_ = json.Unmarshal(fields.Gone, &e.Gone)
+	}
 	return e
 }
 

@@ -25,8 +25,9 @@ import (
 // is an internal package; a library stands for everything under its path.
 var mayImport = map[string][]string{
 	"media":   {"github.com/pion/rtp"},
-	"config":  {"media", "gopkg.in/yaml.v3"},
-	"gst":     {"media", "config", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp", "github.com/jezek/xgb"},
+	"device":  {},
+	"config":  {"media", "device", "gopkg.in/yaml.v3"},
+	"gst":     {"media", "config", "device", "github.com/go-gst/go-gst", "github.com/go-gst/go-glib", "github.com/pion/rtp", "github.com/jezek/xgb"},
 	"lint":    {"media", "config"},
 	"worker":  {"media", "config"},
 	"adapt":   {"media"},
@@ -42,7 +43,7 @@ var mayImport = map[string][]string{
 	"record":  {"media", "config", "stream"},
 	"web":     {},
 	"gateway": {
-		"media", "config", "contain", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
+		"media", "config", "contain", "device", "gst", "lint", "worker", "adapt", "stream", "rtc", "room", "auth", "bridge", "https", "signal", "control", "record", "web",
 	},
 	"cmd/gateway": {"gateway", "gateway/client", "github.com/pion"},
 }

@@ -41,6 +41,11 @@ commands
                   uses up
   token -admin [-link]
                   print the admin's own token, which has no end
+  token -revoke TOKEN|ID|-  or  -revoke-subject NAME
+                  take a token back, or all of a subject that were made until now,
+                  with the links that were made with them; -: read it from standard
+                  input. A running gateway sends out who came by them
+  token -revoked  list what was taken back
   token -hash     read a password from standard input, print it for auth.users
   watch [-rendition NAME] [-o FILE] [-for TIME] URL
                   watch the stream of a page's address (…/watch/NAME#token=…, …/room/ROOM)
@@ -70,6 +75,7 @@ exit status: 0 fine, 1 a fault that is printed, 2 wrong usage
 var errUsage = errors.New("wrong usage")
 
 func main() {
+	gateway.WorkerMain()
 	err := run(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, errUsage):
@@ -182,7 +188,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 			fmt.Fprintln(stderr, "gateway: explain takes the name of one stream")
 			return errUsage
 		}
-		return settings.Explain(flags.Arg(0), dot, stdout)
+		return settings.Explain(context.Background(), flags.Arg(0), dot, stdout)
 	case "devices":
 		if flags.NArg() > 0 {
 			fmt.Fprintf(stderr, "gateway: devices takes no argument %q\n", flags.Arg(0))
@@ -236,6 +242,9 @@ func tokenFlags(flags *flag.FlagSet, t *gateway.TokenOptions) {
 	flags.BoolVar(&t.Once, "once", false, "")
 	flags.BoolVar(&t.Admin, "admin", false, "")
 	flags.BoolVar(&t.Hash, "hash", false, "")
+	flags.StringVar(&t.Revoke, "revoke", "", "")
+	flags.StringVar(&t.RevokeSubject, "revoke-subject", "", "")
+	flags.BoolVar(&t.Revoked, "revoked", false, "")
 }
 
 // invite prints the address that opens as the admin. A log that others keep and

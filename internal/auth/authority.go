@@ -54,6 +54,7 @@ type Authority struct {
 	own     signer
 	admin   string // the admin's token
 	state   store
+	revoked revoked
 	users   map[string]config.User
 	known   map[string]config.Machine // by a name in their certificates
 	others  *others                   // nil: tokens of others aren't taken
@@ -81,6 +82,9 @@ func New(o Options) (*Authority, error) {
 	if a.state, err = openStore(o.State); err != nil {
 		return nil, err
 	}
+	if err := a.ReadRevoked(); err != nil {
+		return nil, err
+	}
 	if a.own, err = a.state.signer(); err != nil {
 		return nil, err
 	}
@@ -105,9 +109,12 @@ func (a *Authority) AdminToken() string { return a.admin }
 // AdminTokenFile is the path of the file that holds AdminToken.
 func (a *Authority) AdminTokenFile() string { return a.state.path(adminFile) }
 
-// Reload reads the key files of others again. Where it can't, it says so in the log,
-// and the keys from before hold.
+// Reload reads the key files of others again, and the revocations. Where it can't, it
+// says so in the log, and those from before hold.
 func (a *Authority) Reload() {
+	if err := a.ReadRevoked(); err != nil {
+		a.log.Error("revocations not read again: those from before hold", "err", err)
+	}
 	if a.others == nil {
 		return
 	}
@@ -128,6 +135,17 @@ func (a *Authority) Authenticate(ctx context.Context, token string) (*Grant, err
 		return nil, fmt.Errorf("%w: a token has at most %d bytes", ErrUnauthorized, maxToken)
 	case a.isAdmin(token):
 		return &Grant{Subject: adminSubject, Role: Admin, Rooms: []string{"*"}, Create: true}, nil
+	}
+	g, err := a.authenticate(ctx, token)
+	if err == nil && a.Revoked(g) {
+		return nil, ErrRevoked
+	}
+	return g, err
+}
+
+// authenticate is Authenticate for what is no secret of the gateway's own.
+func (a *Authority) authenticate(ctx context.Context, token string) (*Grant, error) {
+	switch {
 	case a.own.isOwn(token):
 		return a.authenticateOwn(token)
 	case a.others != nil:
@@ -154,7 +172,7 @@ func (a *Authority) authenticateOwn(token string) (*Grant, error) {
 			return nil, fmt.Errorf("%w: the user isn't there any more, or has another password", ErrUnauthorized)
 		}
 		g := userGrant(c.User, user)
-		g.Expires = c.expires()
+		g.Expires, g.origins = c.expires(), c.origins()
 		return g, nil
 	}
 	return c.grant()
@@ -172,6 +190,9 @@ func (a *Authority) FromRequest(r *http.Request) (*Grant, error) {
 		g, err := machineGrant(a.known, r.TLS)
 		if err == nil && g.Expired(a.now()) { // since the handshake, which has looked: connections are kept
 			return nil, fmt.Errorf("%w: the certificate has expired", ErrUnauthorized)
+		}
+		if err == nil && a.Revoked(g) {
+			return nil, ErrRevoked
 		}
 		return g, err
 	}
@@ -230,7 +251,11 @@ func (a *Authority) Share(maker, g *Grant, ttl, lasting time.Duration) (token st
 	if expires, err = a.expiry(maker, ttl, maxLink); err != nil {
 		return "", expires, err
 	}
+	if len(maker.origins) >= maxOrigins {
+		return "", expires, fmt.Errorf("%w: the link that this came of went through %d hands", ErrForbidden, maxOrigins)
+	}
 	c := claimsOf(g)
+	c.From = maker.origins
 	c.Lasting = int64(min(cmp.Or(lasting, sessionTTL), maxLink) / time.Second)
 	if !maker.Expires.IsZero() {
 		c.Until = maker.Expires.Unix()
@@ -266,6 +291,9 @@ func (a *Authority) Redeem(link string) (token string, err error) {
 	g, err := c.grant()
 	if err != nil {
 		return "", err
+	}
+	if a.Revoked(g) {
+		return "", ErrRevoked
 	}
 	if err := a.state.use(c.ID, c.expires(), a.now()); err != nil {
 		return "", err

@@ -83,6 +83,9 @@ func TestTokenGrantsWhatWasIssuedUntilItEnds(t *testing.T) {
 	got, err := a.Authenticate(t.Context(), token)
 	want := *lobby
 	want.Expires = c.now().Add(time.Hour)
+	if err == nil {
+		got.origins = nil // see revoke_test.go
+	}
 	if err != nil || !reflect.DeepEqual(got, &want) {
 		t.Fatalf("got %+v, %v\nwant %+v", got, err, want)
 	}

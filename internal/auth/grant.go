@@ -38,6 +38,15 @@ const (
 // Roles lists all roles, from the least to the most.
 var Roles = []Role{Viewer, Publisher, Host, Admin}
 
+// TokenID names the token that the grant came of (jti, RFC 7519 §4.1.7), for a revocation
+// and the log; "" if it has no name.
+func (g *Grant) TokenID() string {
+	if len(g.origins) == 0 {
+		return ""
+	}
+	return g.origins[0].ID
+}
+
 // Actions is what the role may do; an unknown role may nothing.
 func (r Role) Actions() []Action {
 	switch r {
@@ -64,6 +73,8 @@ type Grant struct {
 	Streams []string  // patterns (path.Match) of streams within these rooms; none: all
 	Create  bool      // may make rooms by joining them
 	Expires time.Time // zero: never
+
+	origins []origin // the token that it came of, and those that this was made with
 }
 
 // Open is the grant that everybody has in auth.mode none.

@@ -23,8 +23,9 @@ func machineGrant(machines map[string]config.Machine, state *tls.ConnectionState
 		if !ok {
 			continue
 		}
+		subject := "machine-" + name[:min(len(name), maxName-len("machine-"))]
 		return &Grant{
-			Subject: "machine-" + name[:min(len(name), maxName-len("machine-"))], Name: name[:min(len(name), maxName)],
+			Subject: subject, origins: []origin{{Subject: subject}}, Name: name[:min(len(name), maxName)],
 			Role: Role(m.Role), Rooms: m.Rooms, Streams: m.Streams, Expires: c.NotAfter,
 		}, nil
 	}

@@ -92,7 +92,7 @@ func (o *others) authenticate(ctx context.Context, token string) (*Grant, error)
 	if err != nil {
 		return nil, refused(err)
 	}
-	c.User, c.Password = "", "" // ours alone
+	c.User, c.Password, c.From = "", "", nil // ours alone
 	g, err := c.grant()
 	if err == nil && g.Expired(o.now()) { // the leeway is for clocks that are ahead
 		return nil, ErrExpired

@@ -23,6 +23,8 @@ const (
 	keyFile   = "token-key.pem" // the gateway's own Ed25519 key, PKCS #8
 	adminFile = "admin-token"
 	linksDir  = "used-links" // an empty file for each, END-ID: see store.use
+
+	revokedDir = "revoked" // a file for each revocation
 )
 
 // store is the state folder.
@@ -32,9 +34,10 @@ func openStore(dir string) (store, error) {
 	if dir == "" {
 		return store{}, errors.New("there is no folder for the gateway's own keys: set state to one that this user may write, or HOME")
 	}
-	err := os.MkdirAll(filepath.Join(dir, linksDir), 0o700)
-	if err != nil {
-		return store{}, fmt.Errorf("state folder: %w; set state to a folder that this user may write", err)
+	for _, sub := range []string{linksDir, revokedDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return store{}, fmt.Errorf("state folder: %w; set state to a folder that this user may write", err)
+		}
 	}
 	return store{dir}, nil
 }

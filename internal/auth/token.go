@@ -38,23 +38,30 @@ type claims struct {
 	Password string `json:"pw,omitempty"`      // fingerprint of the user's password
 	Lasting  int64  `json:"lasting,omitempty"` // of a link: seconds that what it gives lasts
 	Until    int64  `json:"until,omitempty"`   // of a link: the end of that in any case, Unix seconds
+
+	From []origin `json:"from,omitempty"` // the tokens that it was made with
 }
 
 func claimsOf(g *Grant) *claims {
 	c := &claims{Name: g.Name, Role: g.Role, Can: g.Can, Rooms: g.Rooms, Streams: g.Streams, Create: g.Create}
-	c.Subject = g.Subject
+	c.Subject, c.From = g.Subject, g.origins
 	return c
 }
 
 // grant is what the claims allow, checked.
 func (c *claims) grant() (*Grant, error) {
 	g := &Grant{
-		Subject: c.Subject, Name: c.Name, Role: c.Role, Can: c.Can, Rooms: c.Rooms, Streams: c.Streams, Create: c.Create, Expires: c.expires(),
+		Subject: c.Subject, Name: c.Name, Role: c.Role, Can: c.Can, Rooms: c.Rooms, Streams: c.Streams, Create: c.Create, Expires: c.expires(), origins: c.origins(),
 	}
 	if err := g.check(); err != nil {
 		return nil, fmt.Errorf("%w: the token grants nothing: %w", ErrUnauthorized, err)
 	}
 	return g, nil
+}
+
+// origins are the token itself and those that it was made with.
+func (c *claims) origins() []origin {
+	return append([]origin{{c.ID, c.Subject, c.IssuedAt}}, c.From...)
 }
 
 func (c *claims) expires() time.Time {

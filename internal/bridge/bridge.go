@@ -11,6 +11,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"gateway/internal/auth"
 	"gateway/internal/contain"
 	"gateway/internal/room"
@@ -34,7 +37,10 @@ const (
 	maxLine  = 128 << 10 // bytes of a line
 	outgoing = 256       // lines that wait for a program that doesn't read
 	programs = 64        // connections of a room at a time
-	mode     = 0o660     // of the socket: its owner, and the group
+
+	lineRate = 200     // lines a second of one program, with bursts of twice that
+	byteRate = 1 << 20 // bytes a second, likewise
+	mode     = 0o660   // of the socket: its owner, and the group
 )
 
 // Options are what a bridge is made of.
@@ -159,6 +165,8 @@ type line struct {
 	Lossy        bool            `json:"lossy,omitempty"`        // message: better lost than late
 	Participant  *room.Profile   `json:"participant,omitempty"`  // participant-joined, -left, -changed
 	Participants []room.Profile  `json:"participants,omitempty"` // joined
+	Here         []room.Profile  `json:"here,omitempty"`         // presence
+	Gone         []string        `json:"gone,omitempty"`         // presence
 	Code         string          `json:"code,omitempty"`         // error
 	Message      string          `json:"message,omitempty"`      // error
 	Reason       room.Reason     `json:"reason,omitempty"`       // left
@@ -199,7 +207,11 @@ func (p *program) read(who *room.Participant) {
 	defer contain.Panic(p.bridge.log, "program", nil)
 	lines := bufio.NewScanner(p.conn)
 	lines.Buffer(make([]byte, 0, 4<<10), maxLine)
+	rates := []*rate.Limiter{rate.NewLimiter(lineRate, 2*lineRate), rate.NewLimiter(byteRate, 2*byteRate)}
 	for lines.Scan() {
+		for i, n := range []int{1, len(lines.Bytes())} {
+			_ = rates[i].WaitN(context.Background(), n) // a moment: what is too fast fills the socket's buffer
+		}
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
@@ -247,6 +259,8 @@ func (p *program) hear(e room.Event) {
 		m = line{Type: "participant-left", Participant: &e.Profile}
 	case room.Changed:
 		m = line{Type: "participant-changed", Participant: &e.Profile}
+	case *room.Presence:
+		m = line{Type: "presence", Here: e.Here, Gone: e.Gone}
 	case room.Moved: // a program belongs to its room
 		p.end(line{Type: "left", Reason: room.Removed})
 		return

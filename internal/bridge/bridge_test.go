@@ -277,3 +277,23 @@ func TestProgramThatDoesNotReadIsLetGo(t *testing.T) {
 		}
 	}
 }
+
+// A program that floods the room is held back by its socket; what it says arrives all the same.
+func TestProgramThatFloodsIsHeldBack(t *testing.T) {
+	l := newLab(t)
+	r := newRobot(t, l)
+	r.next(t)
+	const n = 3 * lineRate
+	begun := time.Now()
+	for i := range n {
+		r.say(t, fmt.Sprintf(`{"type":"message","data":%d}`, i))
+	}
+	for i := range n {
+		if m := hears[room.Relayed](t, l).Message.(room.Data); string(m.Payload) != fmt.Sprint(i) {
+			t.Fatalf("message %d is %s", i, m.Payload)
+		}
+	}
+	if took := time.Since(begun); took < 900*time.Millisecond {
+		t.Errorf("%d lines were taken in %v", n, took)
+	}
+}

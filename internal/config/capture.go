@@ -67,13 +67,14 @@ func want(rs []*rendition) wanted {
 // its recipe says.
 func (c *compiler) capture(rs []*rendition) (captured, bool) {
 	w := want(rs)
-	nodes, recipe, first, ok := c.sourceElement("source", c.s.Source, media.Video)
+	source := c.located(c.s.Source)
+	nodes, recipe, first, ok := c.sourceElement("source", source, media.Video)
 	if !ok {
 		return captured{}, false
 	}
 	found := c.probe(first)
-	rest := c.s.Source[nodes[0].End:] // begins with " ! " if there is anything
-	said := ""                        // the last caps of the text, if they end it
+	rest := source[nodes[0].End:] // begins with " ! " if there is anything
+	said := ""                    // the last caps of the text, if they end it
 	caps := false
 	for i, n := range nodes {
 		if n.Kind == LaunchCaps {

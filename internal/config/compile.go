@@ -78,7 +78,7 @@ func compile(s *Stream, r Registry, cores int) (*Plan, error) {
 }
 
 func (c *compiler) compileFeed(name string, compile func()) {
-	c.feed = &Feed{Name: name}
+	c.feed = &Feed{Name: name, Isolation: c.s.Isolation, Worker: c.s.Worker}
 	compile()
 	c.feed.Loop, c.feed.Once = c.feed.Loop && c.s.Loop, c.feed.Loop && !c.s.Loop
 	c.plan.Feeds = append(c.plan.Feeds, *c.feed)
@@ -576,4 +576,8 @@ func (c *compiler) held(n *LaunchNode) {
 		c.feed.Devices = append(c.feed.Devices, d)
 	}
 	c.feed.Loop = c.feed.Loop || s.Loop
+	c.feed.Silence = max(c.feed.Silence, s.Silence)
+	if c.feed.What == "" {
+		c.feed.What = s.What
+	}
 }

@@ -16,6 +16,8 @@ var gatewayDefaults = Gateway{
 	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
 	Room:   Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second},
 	Limits: Limits{Viewers: 1000, Rooms: 100, SocketsPerAddress: 500, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
+
+	Isolation: IsolationProcess, Worker: Worker{Memory: 2 << 30, Files: 1024, Scheduler: "normal"},
 }
 
 func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
@@ -129,9 +131,11 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 			{Name: "lobby", Title: "The lobby", Streams: []string{"door", "yard"}, MaxParticipants: 50, EmptyTimeout: time.Hour, DepartureTimeout: time.Minute},
 			{Name: "4th-floor", Streams: []string{"door"}, MaxParticipants: 20, DepartureTimeout: 10 * time.Second},
 		},
-		Room:   Room{MaxParticipants: 20, EmptyTimeout: time.Minute, DepartureTimeout: 10 * time.Second},
-		Log:    Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
-		Limits: Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
+		Room:      Room{MaxParticipants: 20, EmptyTimeout: time.Minute, DepartureTimeout: 10 * time.Second},
+		Log:       Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
+		Isolation: IsolationNone,
+		Worker:    Worker{Memory: 500 << 20, Files: 256, Nice: -5, Scheduler: "rr", CPUs: "0,2-3"},
+		Limits:    Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -177,6 +181,8 @@ rooms:
   lobby: {title: The lobby, streams: [door, yard], max_participants: 50, empty_timeout: 1h, departure_timeout: 1m}
   4th-floor: {streams: door}
 room: {max_participants: 20, empty_timeout: 1m, departure_timeout: 10s}
+isolation: none
+worker: {memory: 500M, files: 256, nice: -5, scheduler: rr, cpus: "0,2-3"}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
 limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, sessions_per_user: 4, shutdown_timeout: 3s}
 `
@@ -193,6 +199,7 @@ limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, se
 		"GATEWAY_ICE_PUBLIC_ADDRESSES=203.0.113.7,2001:db8::7", "GATEWAY_ICE_RELAY_ONLY=true", "GATEWAY_ICE_LITE=true", "GATEWAY_ICE_INTERFACES=eth0,wlan0", "GATEWAY_ICE_UDP_PORT=9001",
 		`GATEWAY_ROOMS={"lobby": {"title": "The lobby", "streams": ["door", "yard"], "max_participants": 50, "empty_timeout": "1h", "departure_timeout": "1m"}, "4th-floor": {"streams": "door"}}`,
 		"GATEWAY_ROOM_MAX_PARTICIPANTS=20", "GATEWAY_ROOM_EMPTY_TIMEOUT=1m", "GATEWAY_ROOM_DEPARTURE_TIMEOUT=10s", "GATEWAY_LIMITS_ROOMS=7",
+		"GATEWAY_ISOLATION=none", "GATEWAY_WORKER_MEMORY=500M", "GATEWAY_WORKER_FILES=256", "GATEWAY_WORKER_NICE=-5", "GATEWAY_WORKER_SCHEDULER=rr", "GATEWAY_WORKER_CPUS=0,2-3",
 		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SESSIONS_PER_USER=4", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten

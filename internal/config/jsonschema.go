@@ -99,6 +99,7 @@ func (k *key) jsonValue(text string) any {
 const (
 	ratePattern     = `^[0-9]+(\.[0-9]+)?/[0-9]+(\.[0-9]+)?$`
 	bitratePattern  = `^[0-9]+(\.[0-9]+)? ?[kKmM]?$`
+	sizePattern     = `^[0-9]+(\.[0-9]+)? ?[kKMG]?(i?B)?$`
 	durationPattern = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`
 )
 
@@ -129,6 +130,8 @@ func (s *schema) plain(k *key) object {
 		return object{"anyOf": []object{number("number"), {"type": "string", "pattern": ratePattern}}}
 	case ofBitrate:
 		return object{"anyOf": []object{number("number"), {"type": "string", "pattern": bitratePattern}}}
+	case ofSize:
+		return object{"anyOf": []object{number("number"), {"type": "string", "pattern": sizePattern}}}
 	case ofDuration:
 		return object{"anyOf": []object{{"type": "string", "pattern": durationPattern}, {"const": 0}}}
 	case ofTexts:

@@ -22,6 +22,7 @@ const (
 	ofCount                     // a whole number
 	ofRate                      // frames a second: a number or a fraction
 	ofBitrate                   // bit/s, with k or M
+	ofSize                      // bytes, with k, M or G
 	ofDuration                  // Go's spelling: 10s, 500ms
 	ofTexts                     // a list of strings
 	ofPairs                     // any keys with values
@@ -106,12 +107,10 @@ var streamSchema = &schema{
 		"renditions":    "write it under video",
 		"video.sync":    "write sync at the top",
 		"audio.encoder": "remove it; the codec decides",
-		"isolation":     "remove it; the pipeline runs in the gateway's process",
 		"limits":        "remove it",
 		"room":          "remove it; every stream is its own room",
 		"rooms":         "remove it; every stream is its own room",
-		"placeholder":   "remove it",
-		"watchdog":      "remove it",
+		"placeholder":   "remove it; there is one whenever the source is away",
 		"record":        "remove it",
 	},
 }
@@ -127,6 +126,9 @@ func streamKeys() []key {
 		{path: "on_demand", kind: ofFlag, def: "true", example: "false", meaning: "capture only while someone watches; `false`: always"},
 		{path: "linger", kind: ofDuration, def: "10s", unit: "0s to 24h", least: 0, most: 24 * 3600, example: "1m", meaning: "how long capture goes on after the last viewer"},
 		{path: "sync", kind: ofWord, def: "av", words: []string{SyncAV, SyncVideoFirst}, example: "video-first", meaning: "`av`: picture and sound are shown together; `video-first`: the picture as soon as it is there. See [Sound and picture](#sound-and-picture)"},
+		{path: "watchdog", kind: ofSection, meaning: "after how long what doesn't work is started again. See [Watchdogs](#watchdogs)"},
+		{path: "watchdog.start", kind: ofDuration, def: "10s", unit: "1s to 5m", least: 1, most: 300, example: "30s", meaning: "from launching the source to playing, and from that to the first frame"},
+		{path: "watchdog.frames", kind: ofDuration, otherwise: "3s; of a network source and of sound 10s", unit: "500ms to 5m", least: 0.5, most: 300, example: "5s", meaning: "without a frame of a running pipeline; in any case ten times as long as the frame rate has it"},
 		{path: "video", kind: ofSection, meaning: "the video; without it there is none"},
 		{path: "video.codec", kind: ofWord, def: "h264", words: codecWords(media.Video), example: "vp8", each: true, meaning: "see [Codecs](#codecs)"},
 		{path: "video.encoder", kind: ofName, def: "auto", example: "x264enc", each: true, meaning: "`auto`: the best for the codec that works here; `copy`: what the source has encoded, as it is; or one by its name, see [Encoders](#encoders)"},
@@ -154,7 +156,7 @@ func streamKeys() []key {
 			keys = append(keys, k)
 		}
 	}
-	return append(keys,
+	keys = append(keys,
 		key{path: "audio", kind: ofSection, meaning: "the sound; without it there is none"},
 		key{path: "audio.source", kind: ofLaunch, example: "pulsesrc", meaning: "the source: elements in the syntax of gst-launch-1.0, in one chain"},
 		key{path: "audio.codec", kind: ofWord, def: "opus", words: codecWords(media.Audio), example: "pcmu", meaning: "every browser plays all three; `pcmu` and `pcma` are telephone quality"},
@@ -164,4 +166,5 @@ func streamKeys() []key {
 		key{path: "audio.dtx", kind: ofFlag, def: "false", example: "true", meaning: "opus: send next to nothing while it is silent"},
 		key{path: "audio.options", kind: ofPairs, example: "{frame-size: 10}", meaning: "properties of the encoder, which replace what the gateway sets"},
 	)
+	return append(keys, workerKeys(true)...)
 }

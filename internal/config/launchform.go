@@ -284,7 +284,8 @@ func (c *compiler) launchForm() {
 	if !c.installed("launch", s.Launch) {
 		return
 	}
-	nodes, _ := ParseLaunch(s.Launch) // installed has parsed it
+	text := c.located(s.Launch)
+	nodes, _ := ParseLaunch(text) // installed has parsed it
 	c.feed.Whole = true
 	c.note("launch form: the text is the file's own")
 	var b strings.Builder
@@ -296,13 +297,13 @@ func (c *compiler) launchForm() {
 			continue
 		}
 		if !n.Linked && i+1 < len(nodes) && nodes[i+1].Linked {
-			c.probe(s.Launch[n.Start:n.End])
+			c.probe(text[n.Start:n.End])
 			c.held(n)
 		}
 		if n.Name != "appsink" {
 			continue
 		}
-		b.WriteString(s.Launch[done:n.End])
+		b.WriteString(text[done:n.End])
 		done = n.End
 		for _, p := range sinkProps {
 			if _, said := n.Prop(p.name); !said {
@@ -312,7 +313,7 @@ func (c *compiler) launchForm() {
 		name, _ := n.Prop("name")
 		sinks[name] = chainFacts(s.table, nodes, i)
 	}
-	b.WriteString(s.Launch[done:])
+	b.WriteString(text[done:])
 	c.feed.Capture = b.String()
 	branch := func(t media.Track) Branch {
 		seen := sinks[t.Name]

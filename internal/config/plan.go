@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"gateway/internal/media"
 )
@@ -24,10 +25,17 @@ type Feed struct {
 	// their tracks' names.
 	Capture string
 	Sources []string // launch texts of its source elements, to look whether they are there
+	What    string   // what its source is to people: "camera", "screen"; "" if nothing is known
 	Devices []string // what only one pipeline can hold at a time, such as "v4l2src /dev/video0"; links are followed
 	Whole   bool     // launch form: the branches are part of Capture and run with it
 	Loop    bool     // begin anew when the source comes to its end
 	Once    bool     // its source comes to an end, and that is the feed's
+
+	// Silence is after how long without a frame the feed counts as stuck, unless the
+	// file says.
+	Silence   time.Duration
+	Isolation string  // as the stream's
+	Worker    *Worker // likewise
 
 	// Absent is why the source can't be opened now, an *AbsentError. What the feed
 	// holds is then made without knowing what the source delivers: compile again

@@ -24,17 +24,31 @@ func (s *Stream) Settings() string {
 	top.flag("on_demand", s.OnDemand)
 	top.word("linger", formatDuration(s.Linger))
 	top.word("sync", s.Sync)
+	top.section("watchdog", s.Watchdog.settings())
 	if s.Video != nil {
 		top.section("video", s.Video.settings())
 	}
 	if s.Audio != nil {
 		top.section("audio", s.Audio.settings(s.Launch != ""))
 	}
+	top.word("isolation", s.Isolation)
+	if s.Worker != nil {
+		top.section("worker", s.Worker.settings())
+	}
 	text, err := yaml.Marshal(top.node())
 	if err != nil {
 		return "# " + err.Error() + "\n"
 	}
 	return string(text)
+}
+
+func (w Watchdog) settings() yamlMap {
+	var m yamlMap
+	m.word("start", formatDuration(w.Start))
+	if w.Frames > 0 {
+		m.word("frames", formatDuration(w.Frames))
+	}
+	return m
 }
 
 func (v *Video) settings() yamlMap {

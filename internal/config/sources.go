@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -25,11 +26,15 @@ type source struct {
 		Property string   `yaml:"property"`
 		Default  string   `yaml:"default"`
 		Only     []string `yaml:"only"`
+		Camera   bool     `yaml:"camera"`
 	} `yaml:"device"`
 	Open   string `yaml:"open"`
 	Decode string `yaml:"decode"`
 	Copy   string `yaml:"copy"`
 	Loop   bool   `yaml:"loop"`
+	What   string `yaml:"what"`
+
+	Silence time.Duration `yaml:"silence"`
 }
 
 // format is how a codec is carried: a row of sources.yaml.
@@ -66,12 +71,13 @@ func init() {
 	sources, formats, images = file.Sources, file.Codecs, file.Images
 }
 
-// findSource is what is known about an element; the zero value if nothing is.
+// findSource is what is known about an element, of one that nothing is known of to be
+// patient with it.
 func findSource(factory string) source {
 	if i := slices.IndexFunc(sources, func(s source) bool { return s.Factory == factory }); i >= 0 {
 		return sources[i]
 	}
-	return source{Factory: factory}
+	return source{Factory: factory, Silence: 10 * time.Second}
 }
 
 // mediaCodec is the codec of a media type, "" if it is none.

@@ -21,12 +21,22 @@ type Stream struct {
 	OnDemand bool          // default true: capture runs only while someone watches
 	Linger   time.Duration // default 10s: how long capture goes on after the last viewer
 	Sync     string        // SyncAV (default) or SyncVideoFirst
-	Video    *Video        // nil: no video
-	Audio    *Audio        // nil: no audio
+	Watchdog Watchdog
+	Video    *Video // nil: no video
+	Audio    *Audio // nil: no audio
+
+	Isolation string  // where it runs: IsolationProcess or IsolationNone; "": as the gateway says
+	Worker    *Worker // nil: as the gateway says
 
 	data  []byte // the file's text
 	at    map[string]position
 	table *Encoders
+}
+
+// Watchdog is after how long what doesn't work is started again.
+type Watchdog struct {
+	Start  time.Duration // default 10s: from launching to playing, and from that to the first frame
+	Frames time.Duration // without a frame; 0: what suits the source, see Feed.Silence
 }
 
 // Encoders is the table that the stream was checked against.
@@ -159,6 +169,12 @@ func ParseStream(name, path string, data []byte, table *Encoders) (*Stream, erro
 	s.OnDemand = m.boolean("on_demand", true)
 	s.Linger = m.duration("linger", 10*time.Second)
 	s.Sync = m.one("sync", SyncAV)
+	s.Watchdog = readWatchdog(m.d.mapping(m.value("watchdog"), "watchdog"))
+	s.Isolation = m.one("isolation", "")
+	if m.has("worker") {
+		w := readWorker(d.mapping(m.value("worker"), "worker"))
+		s.Worker = &w
+	}
 	if m.has("launch") {
 		readLaunchForm(m, s)
 	} else {
@@ -168,6 +184,10 @@ func ParseStream(name, path string, data []byte, table *Encoders) (*Stream, erro
 		return nil, err
 	}
 	return s, nil
+}
+
+func readWatchdog(m *mapping) Watchdog {
+	return Watchdog{Start: m.duration("start", 10*time.Second), Frames: m.duration("frames", 0)}
 }
 
 // launchText reads a text in launch syntax and puts it on one line.

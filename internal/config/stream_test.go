@@ -29,6 +29,7 @@ func wantStream(t *testing.T, got, want *Stream) {
 func TestEverydayFormHasDefaults(t *testing.T) {
 	wantStream(t, stream(t, "door", "source: v4l2src\nvideo: {}\naudio: {source: pulsesrc}"), &Stream{
 		Name: "door", Title: "door", Path: "door.yaml", Source: "v4l2src", Loop: true, OnDemand: true, Linger: 10 * time.Second, Sync: SyncAV,
+		Watchdog: Watchdog{Start: 10 * time.Second},
 		Video: &Video{Renditions: []Rendition{{Name: "video", Codec: media.H264, Encoder: "auto", Bitrate: Bitrate{500_000, 2_500_000, 2_500_000},
 			KeyframeInterval: 2 * time.Second, Profile: "constrained-baseline", Degrade: true}}},
 		Audio: &Audio{Source: "pulsesrc", Codec: media.Opus, Bitrate: 96_000, Channels: 2, FEC: true},
@@ -45,14 +46,19 @@ loop: false
 on_demand: false
 linger: 1m30s
 sync: video-first
+watchdog: {start: 30s, frames: 1500ms}
+isolation: none
+worker: {memory: 1.5G, nice: 5}
 video: {codec: vp8, encoder: vp8enc, width: 640, height: 360, framerate: 30000/1001, bitrate: {min: 100k, start: 800k, max: 1M}, keyframe_interval: 500ms, options: {cpu-used: -4}}
 audio: {source: alsasrc, codec: opus, bitrate: 32000, channels: 1, fec: false, dtx: true, options: {frame-size: 10}}
 `), &Stream{
 		Name: "door", Title: "Front door", Path: "door.yaml", Source: "v4l2src device=/dev/video0 ! videoflip method=clockwise",
-		Linger: 90 * time.Second, Sync: SyncVideoFirst,
+		Linger: 90 * time.Second, Sync: SyncVideoFirst, Watchdog: Watchdog{Start: 30 * time.Second, Frames: 1500 * time.Millisecond},
 		Video: &Video{Renditions: []Rendition{{Name: "video", Codec: media.VP8, Encoder: "vp8enc", Width: 640, Height: 360, FPS: 30000.0 / 1001,
 			Bitrate: Bitrate{100_000, 800_000, 1_000_000}, KeyframeInterval: 500 * time.Millisecond, Degrade: true, Options: map[string]string{"cpu-used": "-4"}}}},
 		Audio: &Audio{Source: "alsasrc", Codec: media.Opus, Bitrate: 32_000, Channels: 1, DTX: true, Options: map[string]string{"frame-size": "10"}},
+
+		Isolation: IsolationNone, Worker: &Worker{Memory: 3 << 29, Files: 1024, Nice: 5, Scheduler: "normal"},
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"gateway/internal/config"
-	"gateway/internal/gst"
 	"gateway/internal/media"
 	"gateway/internal/stream"
 )
@@ -30,7 +29,7 @@ func watch(t *testing.T, text string) (*stream.Stream, *audience) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := stream.New(conf, launcher{gst.NewRegistry(), log}, log)
+	s := stream.New(conf, newLauncher(&config.Gateway{Isolation: config.IsolationNone}, testMachine(t), log), log)
 	t.Cleanup(func() { s.Close() })
 	if _, err := s.Tracks(t.Context()); err != nil {
 		t.Fatal(err)

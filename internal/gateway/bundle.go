@@ -227,7 +227,7 @@ func (b *bundle) explained(ctx context.Context) (failed error) {
 				continue
 			}
 			var text bytes.Buffer
-			b.note(name, b.Settings.Explain(path, dot, &text))
+			b.note(name, b.Settings.Explain(ctx, path, dot, &text))
 			failed = errors.Join(failed, b.text(name, text.String()))
 		}
 	}
@@ -238,7 +238,9 @@ func (b *bundle) explained(ctx context.Context) (failed error) {
 func (b *bundle) machine(ctx context.Context) error {
 	var found bytes.Buffer
 	b.note("devices", b.Settings.Devices(ctx, true, "", &found))
-	return errors.Join(b.text("devices.json", found.String()), b.json("plugins.json", gst.NewRegistry().Plugins()))
+	plugins, err := b.Settings.plugins(ctx)
+	b.note("plugins", err)
+	return errors.Join(b.text("devices.json", found.String()), b.json("plugins.json", plugins))
 }
 
 // live writes what the running gateway tells; without one, what it has left behind.

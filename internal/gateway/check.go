@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"gateway/internal/config"
-	"gateway/internal/gst"
 	"gateway/internal/lint"
 )
 
@@ -45,7 +44,9 @@ func (s Settings) Check(files []string, o CheckOptions, stdout io.Writer) error 
 	if files, err = expand(files); err != nil {
 		return err
 	}
-	report := lint.Check(files, table, gst.NewRegistry())
+	m := s.machine()
+	defer m.close()
+	report := lint.Check(files, table, m)
 	if o.JSON {
 		out := json.NewEncoder(stdout)
 		out.SetIndent("", "  ")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"gateway/internal/config"
@@ -37,6 +38,12 @@ func Load(path, pipelines, listen string, environ []string) (Settings, error) {
 	}
 	conf, err := config.LoadGateway(path, environ, flags...)
 	return Settings{conf, cmp.Or(path, DefaultConfig)}, err
+}
+
+// machine is what the commands ask; what it says otherwise goes to standard error.
+// The caller closes it.
+func (s Settings) machine() *machine {
+	return newMachine(s.conf, s.Logger(os.Stderr), func(line string) { fmt.Fprintln(os.Stderr, line) })
 }
 
 // DefaultConfig is where the configuration is looked for.

@@ -49,16 +49,21 @@ func (s Settings) Devices(ctx context.Context, asJSON bool, id string, stdout io
 	if err != nil {
 		return err
 	}
-	registry := gst.NewRegistry()
-	d := devices{gst.FindDevices(ctx), encoders(table, registry)}
+	m := s.machine()
+	defer m.close()
+	found, err := m.devices(ctx)
+	if err != nil {
+		return err
+	}
+	d := devices{found, encoders(table, m)}
 	if id == "" {
 		ctx, cancel := context.WithTimeout(ctx, trialsTimeout)
 		defer cancel()
-		d.try(ctx, table, registry)
+		d.try(ctx, table, m)
 	}
 	switch {
 	case id != "":
-		f, err := d.suggest(id, registry)
+		f, err := d.suggest(id, m)
 		if err != nil {
 			return err
 		}
@@ -100,7 +105,7 @@ func encoders(table *config.Encoders, r config.Registry) []encoder {
 const trialsTimeout = 15 * time.Second
 
 // try runs the installed encoders, one after the other.
-func (d *devices) try(ctx context.Context, table *config.Encoders, r *gst.Registry) {
+func (d *devices) try(ctx context.Context, table *config.Encoders, r *machine) {
 	var untried []string
 	for i := range d.Encoders {
 		e := &d.Encoders[i]
@@ -134,7 +139,7 @@ func branchOf(row config.Encoder, table *config.Encoders, r config.Registry) (st
 	return plan.Feeds[0].Branches[0].Launch, nil
 }
 
-func (e *encoder) try(row config.Encoder, launch string, r *gst.Registry) {
+func (e *encoder) try(row config.Encoder, launch string, r *machine) {
 	width, height := trialWidth, trialHeight
 	if row.Codec.Kind() == media.Audio {
 		width, height = 0, 0

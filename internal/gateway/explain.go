@@ -18,7 +18,7 @@ import (
 // elements agree on, for which each is run for a moment. With dot it prints the
 // graphs in the language of Graphviz instead. Where the source is absent or busy,
 // a test picture takes its place.
-func (s Settings) Explain(name string, dot bool, stdout io.Writer) error {
+func (s Settings) Explain(ctx context.Context, name string, dot bool, stdout io.Writer) error {
 	path := name
 	if !strings.HasSuffix(name, ".yaml") {
 		path = filepath.Join(s.conf.Pipelines, name+".yaml")
@@ -31,8 +31,9 @@ func (s Settings) Explain(name string, dot bool, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	registry := gst.NewRegistry()
-	plan, findings := lint.Stream(c, registry)
+	m := s.machine()
+	defer m.close()
+	plan, findings := lint.Stream(c, m)
 	if plan == nil {
 		return findings
 	}
@@ -50,7 +51,7 @@ func (s Settings) Explain(name string, dot bool, stdout io.Writer) error {
 				continue
 			}
 			what := explained{feed: f, branch: b}
-			what.run(registry)
+			what.run(ctx, m)
 			if dot {
 				fmt.Fprint(stdout, config.Redact(what.dot))
 			} else {
@@ -72,11 +73,10 @@ type explained struct {
 }
 
 // run runs the pipeline, or else the part that encodes.
-func (x *explained) run(registry *gst.Registry) {
-	ctx := context.Background()
+func (x *explained) run(ctx context.Context, m *machine) {
 	x.instead = x.feed.Absent
 	if x.instead == nil {
-		if x.links, x.dot, x.instead = registry.Negotiate(ctx, x.feed.Text(x.branch)); x.instead == nil {
+		if x.links, x.dot, x.instead = m.negotiate(ctx, x.feed.Text(x.branch)); x.instead == nil {
 			return
 		}
 	}
@@ -85,7 +85,7 @@ func (x *explained) run(registry *gst.Registry) {
 		x.nothing = x.instead
 		return
 	}
-	x.links, x.dot, x.nothing = registry.Negotiate(ctx, text)
+	x.links, x.dot, x.nothing = m.negotiate(ctx, text)
 }
 
 // print writes it in the shape of a shell script: what isn't launch text is a comment.

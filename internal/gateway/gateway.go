@@ -25,7 +25,6 @@ import (
 	"gateway/internal/room"
 	"gateway/internal/rtc"
 	"gateway/internal/signal"
-	"gateway/internal/stream"
 )
 
 // Options are what a gateway is started with.
@@ -51,6 +50,7 @@ type Gateway struct {
 	bridges  []*bridge.Bridge
 	signal   *signal.Server
 	streams  *streams
+	machine  *machine
 	pictures snapshots
 	systemd  supervisor
 	recent   recent
@@ -64,7 +64,9 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{conf: o.Settings.conf, version: o.Version, began: time.Now()}
 	g.log = remembering(o.Logger, &g.recent)
 	g.systemd = newSupervisor(o.Environ, g.log)
-	gst.Debug(g.log, g.conf.Log.GST)
+	if g.conf.Isolation == config.IsolationNone {
+		gst.Debug(g.log, g.conf.Log.GST)
+	}
 
 	var err error
 	if g.auth, err = auth.New(auth.Options{Config: &g.conf.Auth, State: g.conf.State, Logger: g.log}); err != nil {
@@ -98,8 +100,9 @@ func New(o Options) (*Gateway, error) {
 		g.listener.Close()
 		return nil, err
 	}
+	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
-		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: launcher{gst.NewRegistry(), g.log},
+		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),
 		began: func(name string) { g.rooms.Began(name) }, removed: g.forget, log: g.log,
 	}
 	g.rooms = room.New(room.Options{
@@ -154,6 +157,7 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 func (g *Gateway) Serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- g.server.Serve(g.accepted()) }()
+	defer g.followRevoked()()
 	g.ready.Store(true)
 	g.log.Info("gateway serves", "address", g.scheme()+"://"+g.listener.Addr().String(), "udp_port", g.engine.Port(),
 		"version", g.version, "gstreamer", gst.Version(), "streams", len(g.streams.list()))
@@ -177,13 +181,15 @@ func (g *Gateway) Serve(ctx context.Context) error {
 
 // Reload brings the streams in line with the files of the pipelines folder now,
 // those included that were refused before, and reads the files of the certificate
-// and of the keys of others. It blocks until that is decided.
+// and of the keys of others, and what was revoked. It blocks until that is decided.
 func (g *Gateway) Reload() {
 	defer g.systemd.reloading()()
 	g.auth.Reload()
+	g.signal.Recheck()
 	if g.https != nil {
 		g.https.Reload()
 	}
+	g.machine.forget()
 	g.streams.reload(true)
 }
 
@@ -205,7 +211,7 @@ func (g *Gateway) Close() error {
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
 		wait.Wait()
-		done <- errors.Join(err, bridges, http, engine, streams)
+		done <- errors.Join(err, bridges, http, engine, streams, g.machine.close())
 	}()
 	select {
 	case err := <-done:
@@ -256,31 +262,4 @@ func (g *Gateway) closeHTTP(ctx context.Context) error {
 		err = errors.Join(err, e)
 	}
 	return err
-}
-
-// launcher runs pipelines in this process.
-type launcher struct {
-	registry *gst.Registry
-	log      *slog.Logger
-}
-
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.registry)
-}
-
-// Blame implements stream.Launcher.
-func (l launcher) Blame(b *config.Branch, err error) {
-	if b.Encoder != "" {
-		l.registry.Blame(b.Encoder, err)
-	}
-}
-
-// Launch implements stream.Launcher.
-func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
-	p, err := gst.Launch(ctx, name, feed, sink, l.log.With("stream", name))
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }

@@ -16,9 +16,26 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"gateway/internal/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	WorkerMain()
+	goleak.VerifyTestMain(m)
+}
+
+// testMachine asks children of the test.
+func testMachine(t *testing.T) *machine {
+	t.Helper()
+	m := newMachine(&config.Gateway{Isolation: config.IsolationProcess}, slog.New(slog.DiscardHandler), nil)
+	t.Cleanup(func() {
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
 
 const small = `
 source: videotestsrc is-live=true pattern=red

@@ -142,11 +142,13 @@ func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, http.StatusBadRequest, "bad-message", err.Error())
 		return
 	}
+	id, _ := auth.TokenID(token) // it has one
 	writeJSON(w, http.StatusCreated, struct {
 		Token   string `json:"token"`
+		ID      string `json:"id"`      // by which it is revoked
 		Path    string `json:"path"`    // of the page, to be put behind the gateway's address
 		Expires int64  `json:"expires"` // Unix milliseconds
-	}{token, "/room/" + url.PathEscape(asked.Room) + "#token=" + token, expires.UnixMilli()})
+	}{token, id, "/room/" + url.PathEscape(asked.Room) + "#token=" + token, expires.UnixMilli()})
 }
 
 // readJSON reads a small object with no field that isn't known. Where it can't

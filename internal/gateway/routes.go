@@ -69,7 +69,9 @@ func (g *Gateway) table() []row {
 		{"GET /api/session", someone, f(g.whoAmI)},
 		{"POST /api/session", anyone, f(g.login)},
 		{"DELETE /api/session", anyone, f(g.logout)},
-		{"POST /api/shares", someone, f(g.share)},       // who moderates the room that the body names
+		{"POST /api/shares", someone, f(g.share)}, // who moderates the room that the body names
+		{"GET /api/revocations", may(auth.Administer), f(g.listRevoked)},
+		{"POST /api/revocations", may(auth.Administer), f(g.revoke)},
 		{"GET /api/streams", someone, f(g.listStreams)}, // those that may be watched
 		{"GET /api/streams/{name}", mayOnStream(auth.Watch), f(g.oneStream)},
 		{"GET /api/streams/{name}/snapshot.jpg", mayOnStream(auth.Watch), f(g.snapshot)},

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"gateway/internal/gst"
 	"gateway/internal/stream"
 )
 
@@ -69,7 +68,7 @@ func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", "the stream is "+string(state))
 		return
 	}
-	jpeg, at, err := g.pictures.of(s.Name()).get(r.Context(), s, state == stream.Idle || state == stream.Ended)
+	jpeg, at, err := g.pictures.of(s.Name()).get(r.Context(), g.machine, s, state == stream.Idle || state == stream.Ended)
 	if err != nil {
 		w.Header().Set("Retry-After", "5")
 		writeProblem(w, r, http.StatusServiceUnavailable, "no-picture", err.Error())
@@ -85,7 +84,7 @@ func (g *Gateway) snapshot(w http.ResponseWriter, r *http.Request) {
 
 // get returns the picture that there is, if it is recent or an old one will do, or
 // takes one. It blocks until that is done or ctx is.
-func (p *snapshot) get(ctx context.Context, s *stream.Stream, old bool) ([]byte, time.Time, error) {
+func (p *snapshot) get(ctx context.Context, m *machine, s *stream.Stream, old bool) ([]byte, time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 	defer cancel()
 	select {
@@ -102,7 +101,7 @@ func (p *snapshot) get(ctx context.Context, s *stream.Stream, old bool) ([]byte,
 	}
 	taking, done := context.WithTimeout(context.WithoutCancel(ctx), snapshotTimeout) // others may wait for it too
 	defer done()
-	jpeg, err := takeSnapshot(taking, s)
+	jpeg, err := p.take(taking, m, s)
 	p.err, p.tried = err, time.Now()
 	if err != nil {
 		return nil, time.Time{}, err
@@ -111,10 +110,10 @@ func (p *snapshot) get(ctx context.Context, s *stream.Stream, old bool) ([]byte,
 	return p.jpeg, p.at, nil
 }
 
-func takeSnapshot(ctx context.Context, s *stream.Stream) ([]byte, error) {
+func (*snapshot) take(ctx context.Context, m *machine, s *stream.Stream) ([]byte, error) {
 	track, payloads, err := s.Keyframe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return gst.Snapshot(ctx, track.Codec, payloads, snapshotWidth)
+	return m.snapshot(ctx, track.Codec, payloads, snapshotWidth)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"gateway/internal/config"
+	"gateway/internal/device"
 	"gateway/internal/lint"
 	"gateway/internal/stream"
 )
@@ -38,6 +39,7 @@ type streams struct {
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 	done   chan struct{}
+	watch  *device.Watcher
 
 	reloads sync.WaitGroup // those that follow has begun
 
@@ -71,6 +73,7 @@ func (s *streams) load() {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	events := s.listen()
 	s.reload(false)
+	s.watch = device.Watch(device.Options{Notify: s.changed, Logger: s.log})
 	go s.follow(events)
 }
 
@@ -230,7 +233,7 @@ func (s *streams) update(f config.File) outcome {
 		s.mu.Lock()
 		open := s.ctx.Err() == nil // see close
 		if open {
-			s.byName[name] = stream.New(conf, s.launcher, s.log)
+			s.byName[name] = stream.New(conf, naming{s.launcher}, s.log)
 		}
 		s.mu.Unlock()
 		if open {
@@ -266,7 +269,7 @@ func (s *streams) check(f config.File, thoroughly bool) (*config.Stream, []strin
 		return conf, nil, err
 	}
 	var faults, warnings config.Errors
-	_, found := lint.Stream(conf, s.launcher.registry)
+	_, found := lint.Stream(conf, s.launcher.machine)
 	for _, e := range found {
 		if e.Severity == config.Fault {
 			faults = append(faults, e)
@@ -369,6 +372,7 @@ func (s *streams) names() []string {
 // close stops following the folder and closes all streams, at the same time.
 func (s *streams) close() error {
 	s.cancel()
+	s.watch.Close() // never fails
 	all := s.list() // update makes none after the cancel
 	var wait sync.WaitGroup
 	errs := make([]error, len(all))

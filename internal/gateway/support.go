@@ -62,6 +62,9 @@ func (g *Gateway) crashes() []fault {
 	if c := lastCrash(g.conf.State); c != nil {
 		all = append(all, *c)
 	}
+	if c, ok := g.streams.launcher.workers.LastCrash(); ok {
+		all = append(all, fault{c.Time, "pipeline of " + c.Stream, c.Reason, c.Words})
+	}
 	if p := contain.Last(); p != nil {
 		all = append(all, fault{p.At, p.Where, p.Value, p.Stack})
 	}

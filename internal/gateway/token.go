@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -29,11 +30,15 @@ type TokenOptions struct {
 	Link    bool          // print the address that opens with it
 	Admin   bool          // print the admin's own token
 	Hash    bool          // read a password, print its hash
+
+	Revoke        string // take a token back: its text, or its id; "-": its text is read
+	RevokeSubject string // take back all tokens of a subject
+	Revoked       bool   // list what was taken back
 }
 
 // Token makes a token with the key in the state folder, of which it tells on
 // notes, and prints it on out; or it prints the hash of a password that it reads
-// from in. The gateway needn't run.
+// from in, or takes tokens back. The gateway needn't run; one that runs hears of it.
 func (s Settings) Token(o TokenOptions, in io.Reader, out, notes io.Writer) error {
 	if o.Hash {
 		line, err := bufio.NewReader(io.LimitReader(in, 4096)).ReadString('\n')
@@ -53,6 +58,9 @@ func (s Settings) Token(o TokenOptions, in io.Reader, out, notes io.Writer) erro
 	if err != nil {
 		return err
 	}
+	if o.Revoke != "" || o.RevokeSubject != "" || o.Revoked {
+		return revoke(authority, o, in, out, notes)
+	}
 	token, err := s.token(authority, o)
 	if err != nil {
 		return err
@@ -63,6 +71,43 @@ func (s Settings) Token(o TokenOptions, in io.Reader, out, notes io.Writer) erro
 	}
 	fmt.Fprintln(out, token)
 	return nil
+}
+
+// revoke takes tokens back, or lists what was.
+func revoke(authority *auth.Authority, o TokenOptions, in io.Reader, out, notes io.Writer) error {
+	if o.Revoked {
+		for _, r := range authority.Revocations() {
+			what := "token " + r.ID
+			if r.ID == "" {
+				what = "subject " + r.Subject
+			}
+			fmt.Fprintln(out, r.At.Local().Format(time.DateTime), what)
+		}
+		return nil
+	}
+	if o.Revoke == "-" {
+		line, err := bufio.NewReader(io.LimitReader(in, 16<<10)).ReadString('\n')
+		if err != nil && err != io.EOF {
+			return err
+		}
+		o.Revoke = strings.TrimSpace(line)
+	}
+	if _, text, ok := strings.Cut(o.Revoke, "#token="); ok { // a link's address
+		o.Revoke = text
+	}
+	if strings.Contains(o.Revoke, ".") {
+		id, err := auth.TokenID(o.Revoke)
+		if err != nil {
+			return err
+		}
+		o.Revoke = id
+	}
+	r, err := authority.Revoke(auth.Revocation{ID: o.Revoke, Subject: o.RevokeSubject})
+	if err == nil {
+		fmt.Fprintf(notes, "gateway: revoked, kept in %s; a gateway that runs has heard\n", authority.RevokedFolder())
+		fmt.Fprintln(out, cmp.Or(r.ID, r.Subject))
+	}
+	return err
 }
 
 func (s Settings) token(authority *auth.Authority, o TokenOptions) (string, error) {

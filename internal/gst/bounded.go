@@ -25,6 +25,16 @@ type hungCalls struct {
 	since time.Time // of the first
 }
 
+// Hanging is how many native calls didn't return in time and haven't since.
+func Hanging() (n int) {
+	hung.mu.Lock()
+	defer hung.mu.Unlock()
+	for _, calls := range hung.calls {
+		n += calls.n
+	}
+	return n
+}
+
 // bounded is attempt, but refuses while an earlier call about the same thing hangs.
 func bounded(ctx context.Context, about string, f func() error, late func()) error {
 	hung.mu.Lock()

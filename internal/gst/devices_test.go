@@ -350,15 +350,16 @@ func TestStableLinkOfACamera(t *testing.T) {
 
 func TestCameraIDs(t *testing.T) {
 	for want, c := range map[string]struct {
-		camera Camera
-		index  string
+		camera      Camera
+		name, index string
 	}{
-		"camera:usb-Cam_42-video-index0": {Camera{Path: "/dev/v4l/by-id/usb-Cam_42-video-index0", Bus: "usb-1"}, "0"},
-		"camera:usb-1":                   {Camera{Bus: "usb-1", Device: "/dev/video0"}, "0"},
-		"camera:usb-1-index2":            {Camera{Bus: "usb-1", Device: "/dev/video2"}, "2"},
-		"camera:video0":                  {Camera{Device: "/dev/video0"}, ""},
+		"camera:usb-Cam_42-video-index0": {Camera{Path: "/dev/v4l/by-id/usb-Cam_42-video-index0", Bus: "usb-1"}, "usb-Cam-video-index0", "0"},
+		"camera:usb-Cam_43-video-index0": {Camera{Bus: "usb-1", Device: "/dev/video0"}, "usb-Cam_43-video-index0", "0"},
+		"camera:usb-1":                   {Camera{Bus: "usb-1", Device: "/dev/video0"}, "", "0"},
+		"camera:usb-1-index2":            {Camera{Bus: "usb-1", Device: "/dev/video2"}, "", "2"},
+		"camera:video0":                  {Camera{Device: "/dev/video0"}, "", ""},
 	} {
-		if got := cameraID(&c.camera, c.index); got != want {
+		if got := cameraID(&c.camera, c.name, c.index); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}

@@ -21,6 +21,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/device"
 )
 
 // findCameras asks every V4L2 node, each by itself: a driver may hang.
@@ -51,15 +53,17 @@ func findCameras(ctx context.Context) []Camera {
 			continue
 		}
 		c.Device, c.Path = nodes[i], links[nodes[i]]
-		c.ID = cameraID(c, attribute(nodes[i], "index"))
-		c.Source = "v4l2src " + property("device", cmp.Or(c.Path, c.Device))
+		name := device.CameraName(c.Device)
+		c.ID = cameraID(c, name, attribute(nodes[i], "index"))
+		c.Source = "v4l2src " + property("device", cmp.Or(c.Path, name, c.Device))
 		cameras = append(cameras, *c)
 	}
 	return cameras
 }
 
 // stableLinks maps device nodes to the links that udev made for them; of several,
-// that of the first folder, then the first by name.
+// that of the first folder, then the first by name. A name that two cameras would
+// have (of one model, without serial numbers) is none.
 func stableLinks(folders ...string) map[string]string {
 	links := map[string]string{}
 	for _, folder := range folders {
@@ -70,7 +74,10 @@ func stableLinks(folders ...string) map[string]string {
 		for _, e := range entries {
 			link := filepath.Join(folder, e.Name())
 			node, err := filepath.EvalSymlinks(link)
-			if err == nil && links[node] == "" {
+			if err != nil || links[node] != "" {
+				continue
+			}
+			if _, err := device.Camera(e.Name()); !errors.Is(err, device.ErrAmbiguous) {
 				links[node] = link
 			}
 		}
@@ -78,12 +85,14 @@ func stableLinks(folders ...string) map[string]string {
 	return links
 }
 
-// cameraID is the name of the camera's stable link, else its place on the bus,
-// else the node.
-func cameraID(c *Camera, index string) string {
+// cameraID is the name of the camera's stable link, else the name that udev would
+// give that, else its place on the bus, else the node.
+func cameraID(c *Camera, name, index string) string {
 	switch {
 	case c.Path != "":
 		return "camera:" + filepath.Base(c.Path)
+	case name != "":
+		return "camera:" + name
 	case c.Bus != "" && index != "0" && index != "":
 		return "camera:" + c.Bus + "-index" + index
 	case c.Bus != "":
@@ -238,7 +247,7 @@ func nodeFault(node string, err error) Fault {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return Fault{"this user may not open it", permission(node)}
 	case errors.Is(err, unix.EBUSY):
-		return Fault{"busy: a program captures from it", "fuser -v " + node + " tells which; end it. Two pipelines on one camera don't work"}
+		return Fault{"busy: it is held by " + device.HeldBy(node), "end that program, or make one stream of both: two captures of one camera don't work"}
 	case errors.Is(err, ErrStuck):
 		return Fault{"its driver doesn't answer", "unplug it and plug it in again, or look at the kernel's log (dmesg)"}
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOENT):

@@ -9,6 +9,8 @@ import "C"
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +44,14 @@ func (*Registry) Elements() []string {
 	names := units(taken(C.element_names()))
 	slices.Sort(names)
 	return names
+}
+
+// Signature is the same for as long as the same plugins have the same elements.
+func Signature() string {
+	Init()
+	all := append(units(taken(C.plugin_list())), units(taken(C.element_names()))...)
+	slices.Sort(all)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(all, "\n"))))
 }
 
 // described holds what Element has found out: it can't change while the process lives.

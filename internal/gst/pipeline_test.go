@@ -599,6 +599,9 @@ func playAndLeave() {
 		NewRegistry().Formats("videotestsrc")
 		NewRegistry().Installed("x264enc")
 		Snapshot(context.Background(), media.H264, payloads, 640)
+		away := (*config.Encoders)(nil).Placeholder(media.Track{Codec: media.H264, Width: 320, Height: 240})
+		away.Last, away.Title = payloads, "leaks"
+		Placeholder(context.Background(), &away)
 		Launch(context.Background(), "test", whole("v4l2src device=/dev/video99 ! "+x264+sink, media.H264), c, quiet)
 	}
 	runtime.GC()

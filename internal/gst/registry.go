@@ -24,11 +24,11 @@ const probeTimeout = 3 * time.Second
 // Registry tells what this machine's GStreamer has and what of it works. Its
 // methods may be called from any goroutine.
 type Registry struct {
-	trials trials
+	*Trials
 }
 
 // NewRegistry returns a registry that has tried nothing yet.
-func NewRegistry() *Registry { return &Registry{} }
+func NewRegistry() *Registry { return &Registry{NewTrials(Encode)} }
 
 // Installed tells whether an element type of that name can be made.
 func (*Registry) Installed(factory string) bool {
@@ -50,6 +50,10 @@ var local = []string{"v4l2src", "ximagesrc", "videotestsrc", "audiotestsrc", "pu
 // It is empty where the source must be let negotiate. An error is why the source
 // can't be opened now. It blocks for 3 s at most.
 func (*Registry) Formats(source string) ([]config.Format, error) {
+	source, err := config.LocateCameras(source)
+	if err != nil {
+		return nil, err
+	}
 	Init()
 	factory, _, _ := strings.Cut(strings.TrimSpace(source), " ")
 	known := false
@@ -62,7 +66,7 @@ func (*Registry) Formats(source string) ([]config.Format, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	var formats []config.Format
-	err := bounded(ctx, source, func() (err error) {
+	err = bounded(ctx, source, func() (err error) {
 		formats, err = probe(source)
 		return err
 	}, nil)

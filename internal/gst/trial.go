@@ -25,8 +25,11 @@ const (
 	trialBytes   = 64 << 20
 )
 
-// trials are what was tried of the encoders, and how it went.
-type trials struct {
+// Trials remember what was tried of the encoders, and how it went. The methods may be
+// called from any goroutine.
+type Trials struct {
+	encode func(text string) (fps float64, err error) // Encode, or another process's
+
 	one sync.Mutex // held by a run: runs side by side would measure each other
 
 	mu     sync.Mutex // guards below
@@ -47,8 +50,14 @@ type blame struct {
 	at  time.Time
 }
 
+// NewTrials remembers what encode finds out, which is [Encode], or has it run in
+// another process.
+func NewTrials(encode func(text string) (fps float64, err error)) *Trials {
+	return &Trials{encode: encode}
+}
+
 // Try tells whether an encoder really works here: see Trial.
-func (r *Registry) Try(row config.Encoder, launch string, width, height int, fps float64) error {
+func (r *Trials) Try(row config.Encoder, launch string, width, height int, fps float64) error {
 	_, err := r.Trial(row, launch, width, height, fps)
 	return err
 }
@@ -61,16 +70,16 @@ func (r *Registry) Try(row config.Encoder, launch string, width, height int, fps
 // It blocks for 3 s, those before it, and what a slow encoder takes to stop. One
 // run serves all that ask for the same but for the bitrate: success counts for as
 // long as the process lives, failure for ten minutes.
-func (r *Registry) Trial(row config.Encoder, launch string, width, height int, fps float64) (float64, error) {
+func (r *Trials) Trial(row config.Encoder, launch string, width, height int, fps float64) (float64, error) {
 	if err := r.Blamed(row.Name); err != nil {
 		return 0, err
 	}
-	t, mine := r.trials.find(trialKey(launch, width, height))
+	t, mine := r.find(trialKey(launch, width, height))
 	if mine {
-		r.trials.one.Lock()
-		t.fps, t.err = encode(trialText(row, launch, width, height, fps))
+		r.one.Lock()
+		t.fps, t.err = r.encode(trialText(row, launch, width, height, fps))
 		t.at = time.Now()
-		r.trials.one.Unlock()
+		r.one.Unlock()
 		close(t.done)
 	}
 	<-t.done
@@ -79,20 +88,20 @@ func (r *Registry) Trial(row config.Encoder, launch string, width, height int, f
 
 // Blame remembers that an encoder failed in use: for ten minutes a Trial of its row
 // gives err.
-func (r *Registry) Blame(row string, err error) {
-	r.trials.mu.Lock()
-	defer r.trials.mu.Unlock()
-	if r.trials.blamed == nil {
-		r.trials.blamed = make(map[string]blame)
+func (r *Trials) Blame(row string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.blamed == nil {
+		r.blamed = make(map[string]blame)
 	}
-	r.trials.blamed[row] = blame{err, time.Now()}
+	r.blamed[row] = blame{err, time.Now()}
 }
 
 // Blamed is why a row's encoder failed in use in the last ten minutes, or nil.
-func (r *Registry) Blamed(row string) error {
-	r.trials.mu.Lock()
-	defer r.trials.mu.Unlock()
-	b, is := r.trials.blamed[row]
+func (r *Trials) Blamed(row string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, is := r.blamed[row]
 	if !is || time.Since(b.at) > trialForget {
 		return nil
 	}
@@ -100,10 +109,10 @@ func (r *Registry) Blamed(row string) error {
 }
 
 // find returns the run of that key. mine: the caller is the one to make it.
-func (ts *trials) find(key string) (t *trial, mine bool) {
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	if t := ts.runs[key]; t != nil {
+func (r *Trials) find(key string) (t *trial, mine bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.runs[key]; t != nil {
 		select {
 		case <-t.done:
 			if t.err == nil || time.Since(t.at) < trialForget {
@@ -113,11 +122,11 @@ func (ts *trials) find(key string) (t *trial, mine bool) {
 			return t, false
 		}
 	}
-	if ts.runs == nil {
-		ts.runs = make(map[string]*trial)
+	if r.runs == nil {
+		r.runs = make(map[string]*trial)
 	}
 	t = &trial{done: make(chan struct{})}
-	ts.runs[key] = t
+	r.runs[key] = t
 	return t, true
 }
 
@@ -147,9 +156,9 @@ func trialText(row config.Encoder, launch string, width, height int, fps float64
 		source, frames+1, frames, launch, config.SinkText(packetsName))
 }
 
-// encode runs a trial's pipeline to its end and returns the frames a second that it
-// made.
-func encode(text string) (float64, error) {
+// Encode runs a trial's pipeline to its end and returns the frames a second that it
+// made. It blocks for 3 s, and what a slow encoder takes to stop.
+func Encode(text string) (float64, error) {
 	Init()
 	ctx, cancel := context.WithTimeout(context.Background(), trialTimeout)
 	defer cancel()

@@ -86,7 +86,7 @@ func TestBlamedRowFailsForAWhile(t *testing.T) {
 	if err := r.Try(row("openh264enc"), x264, 320, 240, 30); err != nil {
 		t.Errorf("another row said %v", err)
 	}
-	r.trials.blamed["x264enc"] = blame{cause, time.Now().Add(-trialForget)}
+	r.blamed["x264enc"] = blame{cause, time.Now().Add(-trialForget)}
 	if err := r.Try(row("x264enc"), x264, 320, 240, 30); err != nil {
 		t.Errorf("after a while it said %v", err)
 	}
@@ -95,7 +95,7 @@ func TestBlamedRowFailsForAWhile(t *testing.T) {
 func TestFailedTrialIsRepeatedAfterAWhile(t *testing.T) {
 	r := NewRegistry()
 	first := r.Try(row("x264enc"), "identity error-after=2 ! "+x264, 160, 120, 30)
-	for _, run := range r.trials.runs {
+	for _, run := range r.runs {
 		run.at = run.at.Add(-trialForget)
 	}
 	if again := r.Try(row("x264enc"), "identity error-after=2 ! "+x264, 160, 120, 30); first == nil || again == nil || again == first {

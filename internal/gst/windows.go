@@ -16,18 +16,20 @@ import (
 // maxTree is how many windows of a display are looked at for a title.
 const maxTree = 8192
 
-// window is one that an ximagesrc is to capture, on a connection of its own.
-// ximagesrc (GStreamer 1.22) shows the whole screen when it doesn't find it, and
-// goes on with the last picture when it is closed, hidden or has another size.
+// window is one that an ximagesrc is to capture, or the screen, on a connection of
+// its own. ximagesrc (GStreamer 1.22) shows the whole screen when it doesn't find
+// the window, and goes on with the last picture when it is closed, hidden or has
+// another size. Of a screen that RandR has made larger it goes on with the part that
+// was there; of one that is smaller, with the last picture.
 type window struct {
 	x             *xgb.Conn
 	id            xproto.Window
-	what          string // "the window 0x1c00007"
+	what          string // "the window 0x1c00007", "the screen :0"
 	width, height uint16
 }
 
-// openWindows finds the windows that a text's ximagesrcs name, and follows them from
-// here on. An error says that one isn't there. It may block as long as an X server
+// openWindows finds the windows and screens that a text's ximagesrcs capture, and
+// follows them from here on. An error says that a window isn't there. It may block as long as an X server
 // does.
 func openWindows(text string) (windows []*window, err error) {
 	nodes, err := config.ParseLaunch(text)
@@ -50,14 +52,12 @@ func openWindows(text string) (windows []*window, err error) {
 	return windows, nil
 }
 
-// openWindow is openWindows for one ximagesrc; nil if it captures the screen.
+// openWindow is openWindows for one ximagesrc; nil if its display can't be opened.
 func openWindow(n *config.LaunchNode) (w *window, err error) {
 	title, named := n.Prop("xname")
 	number, numbered := n.Prop("xid")
 	id, _ := strconv.ParseUint(number, 0, 32)
-	if !named && (!numbered || id == 0) {
-		return nil, nil
-	}
+	screen := !named && (!numbered || id == 0)
 	display, ok := n.Prop("display-name")
 	if !ok {
 		display = os.Getenv("DISPLAY")
@@ -75,10 +75,14 @@ func openWindow(n *config.LaunchNode) (w *window, err error) {
 		}
 	}()
 	w = &window{x: x, id: xproto.Window(id), what: "the window " + number}
-	if named { // of both it heeds the title
+	root := xproto.Setup(x).DefaultScreen(x).Root
+	switch {
+	case screen:
+		w.id, w.what = root, "the screen "+display
+	case named: // of both it heeds the title
 		w.what = "the window " + strconv.Quote(title)
 		left := maxTree
-		w.id = findTitle(x, xproto.Setup(x).DefaultScreen(x).Root, title, &left)
+		w.id = findTitle(x, root, title, &left)
 	}
 	return w, w.follow()
 }

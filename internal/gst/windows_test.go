@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jezek/xgb"
+	"github.com/jezek/xgb/randr"
 	"github.com/jezek/xgb/xproto"
 
 	"gateway/internal/media"
@@ -84,6 +85,61 @@ func TestCaptureEndsWithItsWindow(t *testing.T) {
 				}
 			case <-time.After(deadline):
 				t.Error("nothing was reported")
+			}
+		})
+	}
+}
+
+// resize makes a display's screen smaller, or as large again as it was at first, as
+// xrandr --fb does with what it shows.
+func resize(t *testing.T, display string, width, height uint16) {
+	t.Helper()
+	x, err := xgb.NewConnDisplay(display)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if err := randr.Init(x); err != nil {
+		t.Fatal(err)
+	}
+	root := xproto.Setup(x).DefaultScreen(x).Root
+	if _, err := randr.QueryVersion(x, 1, 5).Reply(); err != nil {
+		t.Fatal(err)
+	}
+	had, err := randr.GetScreenResources(x, root).Reply()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, crtc := range had.Crtcs { // a screen isn't smaller than what is shown of it
+		if _, err := randr.SetCrtcConfig(x, crtc, 0, had.ConfigTimestamp, 0, 0, 0, randr.RotationRotate0, nil).Reply(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := randr.SetScreenSizeChecked(x, root, width, height, uint32(width)/4, uint32(height)/4).Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ximagesrc goes on with the old size, or with the last picture.
+func TestCaptureEndsWhenTheScreenIsResized(t *testing.T) {
+	display, _ := startXvfb(t)
+	source := "ximagesrc use-damage=false display-name=" + display
+	for _, size := range [][2]uint16{{320, 240}, {640, 480}} {
+		now := fmt.Sprintf("%dx%d", size[0], size[1])
+		t.Run(now, func(t *testing.T) {
+			_, c := launch(t, source+" ! video/x-raw,framerate=30/1 ! videoconvert ! "+x264+sink, media.H264)
+			next(t, c).Release()
+			resize(t, display, size[0], size[1])
+			select {
+			case err := <-c.failure:
+				if want := "the screen " + display + " is " + now + " now"; err.Error() != want {
+					t.Errorf("reported %v, want %s", err, want)
+				}
+			case <-time.After(deadline):
+				t.Fatal("nothing was reported")
+			}
+			if got := delivers(t, source); got != now {
+				t.Errorf("then it delivers %s", got)
 			}
 		})
 	}

@@ -26,6 +26,10 @@ type Buffer struct {
 	Keyframe bool          // a decoder can start at this buffer's frame; as a pipeline makes it, a later buffer may be the first to tell
 	Gap      bool          // packets were lost between the previous buffer and this one
 
+	// Placeholder says that the source is away, and this a picture in its place:
+	// what is measured of pictures doesn't hold for it.
+	Placeholder bool
+
 	slab *[]byte // what data was taken from the pool in; nil for a large one
 	data []byte
 	ends []int // ends[i] is where payload i ends in data
@@ -91,6 +95,10 @@ func (b *Buffer) Len() int { return len(b.ends) }
 // Size is the number of payload bytes of all packets.
 func (b *Buffer) Size() int { return len(b.data) }
 
+// Bytes are the payloads of all packets, one after the other; as Payload's they are
+// shared.
+func (b *Buffer) Bytes() []byte { return b.data }
+
 // Payload is the payload of packet i, 0 ≤ i < Len. It is shared: read only, and
 // valid while the caller holds a reference.
 func (b *Buffer) Payload(i int) []byte {
@@ -120,7 +128,7 @@ func (b *Buffer) Release() {
 		slabs[bits.Len(uint(cap(*b.slab)))-1-minClass].Put(b.slab)
 	}
 	b.Capture, b.Encoding, b.Encoded, b.Arrived = 0, 0, 0, 0
-	b.Start, b.End, b.Keyframe, b.Gap = false, false, false, false
+	b.Start, b.End, b.Keyframe, b.Gap, b.Placeholder = false, false, false, false, false
 	b.slab, b.data, b.ends = nil, nil, b.ends[:0]
 	buffers.Put(b)
 }

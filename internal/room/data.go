@@ -7,3 +7,5 @@ type Data struct {
 	Lossy   bool // better lost than late
 	Payload []byte
 }
+
+func isData(message any) bool { _, ok := message.(Data); return ok }

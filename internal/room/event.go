@@ -33,6 +33,11 @@ type (
 	// oneself, who may not see others any more if neither publishing nor relaying nor
 	// moderating is left to him.
 	Changed struct{ Profile }
+	// Presence stands for many of Joined, Changed and Departed: see [crowd].
+	Presence struct {
+		Here []Profile // who has come or changed, oneself perhaps among them, as they are now
+		Gone []string  // userIds of who has left
+	}
 	// StreamStarted says that a stream is offered that wasn't.
 	StreamStarted struct{ Offer }
 	// StreamEnded says that a stream isn't offered any more.
@@ -53,6 +58,7 @@ func (Muted) event()         {}
 func (Joined) event()        {}
 func (Departed) event()      {}
 func (Changed) event()       {}
+func (*Presence) event()     {} // one for all who hear it: read only
 func (StreamStarted) event() {}
 func (StreamEnded) event()   {}
 func (RoomChanged) event()   {}
@@ -76,8 +82,12 @@ type Snapshot struct {
 	Participants []Profile // all, oneself among them; nil: they may not be seen
 }
 
-// tell has those of the room hear an event whom pick picks.
+// tell has those of the room hear an event whom pick picks, after what waits to be
+// told of who is there.
 func (one *room) tell(e Event, pick func(*Participant) bool) {
+	if r, ok := e.(Relayed); !ok || !isData(r.Message) { // data comes another way, in an order of its own
+		one.tellPresence()
+	}
 	for _, p := range one.members {
 		if pick(p) {
 			p.hear(e)
@@ -87,7 +97,7 @@ func (one *room) tell(e Event, pick func(*Participant) bool) {
 
 // others picks those who see who is there, but for one of them.
 func others(than *Participant) func(*Participant) bool {
-	return func(p *Participant) bool { return p != than && p.sees() }
+	return func(p *Participant) bool { return p != than && p.seeing }
 }
 
 // watchers picks those who may watch a stream.

@@ -84,6 +84,16 @@ func (w *witness) hear(t *testing.T, e Event) {
 			t.Fatalf("%s left who wasn't there", e.ID)
 		}
 		delete(w.people, e.ID)
+	case *Presence:
+		if w.people == nil {
+			w.people = map[string]Profile{}
+		}
+		for _, f := range e.Here {
+			w.people[f.ID] = f
+		}
+		for _, id := range e.Gone {
+			delete(w.people, id)
+		}
 	case Changed:
 		if w.people == nil { // oneself
 			w.people = map[string]Profile{}
@@ -108,6 +118,7 @@ func (w *witness) hear(t *testing.T, e Event) {
 func play(t *testing.T, script []byte) {
 	r, pipelines := newRooms(t)
 	defer r.Close()
+	r.crowd = 2 + len(script)%7
 	everybody := make([]*witness, 8)
 	for step := 0; step+2 < len(script); step += 3 {
 		what, a, b := script[step]%16, int(script[step+1]), int(script[step+2])
@@ -169,6 +180,19 @@ func play(t *testing.T, script []byte) {
 		}
 		check(t, r, everybody)
 	}
+	time.Sleep(time.Second) // a crowd is told of all by then
+	synctest.Wait()
+	check(t, r, everybody)
+}
+
+// seers counts those who see who is there.
+func seers(one *room) (n int) {
+	for _, p := range one.members {
+		if seesPeople(p.grant, one.id) {
+			n++
+		}
+	}
+	return n
 }
 
 // check holds the rooms to what must always be so.
@@ -189,6 +213,8 @@ func check(t *testing.T, r *Rooms, everybody []*witness) {
 			t.Fatalf("room %s is kept for nothing", id)
 		case one.conf.MaxParticipants > 0 && len(one.members) > one.conf.MaxParticipants:
 			t.Fatalf("room %s is overfull", id)
+		case one.audience != seers(one):
+			t.Fatalf("room %s has an audience of %d", id, one.audience)
 		case one.state == Active && one.expiry != nil:
 			t.Fatalf("room %s ends while somebody is there", id)
 		case one.origin == made && one.state != Active && one.expiry == nil:
@@ -225,7 +251,11 @@ func check(t *testing.T, r *Rooms, everybody []*witness) {
 		if one.members[w.id] != w.Participant || w.room.ID != one.id || w.room.Locked != one.locked {
 			t.Fatalf("%s believes to be in %+v, and is in %+v", w.id, w.room, one.info())
 		}
-		if w.sees() {
+		switch {
+		case !w.seeing:
+			w.people = nil
+		case one.lot.due != nil: // he is told in a moment
+		default:
 			for _, f := range one.profiles() {
 				if g := w.people[f.ID]; g.ID != f.ID || g.Role != f.Role || g.Absent != f.Absent || !slices.Equal(g.Streams, f.Streams) || !slices.Equal(g.Muted, f.Muted) {
 					t.Fatalf("%s believes %+v, it is %+v", w.id, g, f)
@@ -234,8 +264,6 @@ func check(t *testing.T, r *Rooms, everybody []*witness) {
 			if len(w.people) != len(one.members) {
 				t.Fatalf("%s knows of %d, there are %d", w.id, len(w.people), len(one.members))
 			}
-		} else {
-			w.people = nil
 		}
 		offers := one.offers(w.watches)
 		for _, o := range offers {

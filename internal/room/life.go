@@ -53,6 +53,8 @@ func (one *room) enter(h happening) {
 	one.state, one.since = next, time.Now()
 	if next != Active {
 		one.locked = false // nobody is there to open it again
+		one.lot.drop()
+		clear(one.silenced)
 	}
 	one.rooms.log.Debug("room", "room", one.id, "state", next)
 	one.settle()
@@ -112,6 +114,7 @@ func (one *room) shutDown() {
 	for _, p := range one.members { // nobody is told of the others' leaving
 		p.stop()
 		p.room = nil
+		p.look()
 		p.hear(Left{RoomClosed})
 	}
 	clear(one.members)

@@ -34,23 +34,55 @@ func (p *Participant) moderates(target string, f func(*room, *Participant) error
 
 // Mute has what a participant publishes of a kind not passed on, or passed on
 // again. Everybody may mute himself, and only he undoes that; what who moderates
-// has muted only they undo.
+// has muted only they undo, and it holds for all who come by tokens of the same subject,
+// until the last one has left the room.
 func (p *Participant) Mute(target string, kind media.Kind, on bool) error {
 	if target == p.id {
 		return p.do(func(*room) error {
 			p.mute(kind, func(m *mute) {
 				m.self = on
 				if p.may(auth.Moderate) && !on {
-					m.host = false
+					p.silence(kind, m, false)
 				}
 			})
 			return nil
 		})
 	}
 	return p.moderates(target, func(_ *room, to *Participant) error {
-		to.mute(kind, func(m *mute) { m.host = on })
+		to.mute(kind, func(m *mute) { to.silence(kind, m, on) })
 		return nil
 	})
+}
+
+// silence notes what a host wants of a kind. Who leaves and comes back is found so again,
+// if a token tells that it is the same one.
+func (p *Participant) silence(kind media.Kind, m *mute, on bool) {
+	m.host = on
+	switch key := (silence{p.own.Subject, kind}); {
+	case key.subject == "":
+	case on:
+		p.room.silenced[key] = struct{}{}
+	default:
+		delete(p.room.silenced, key)
+	}
+}
+
+// recall finds what hosts of a room that the participant comes to have muted of him.
+func (p *Participant) recall() {
+	for key := range p.room.silenced {
+		if key.subject == p.own.Subject {
+			m := p.mutes[key.kind]
+			m.host = true
+			p.mutes[key.kind] = m
+		}
+	}
+}
+
+// hearMutes tells the participant what isn't passed on of him from the start.
+func (p *Participant) hearMutes() {
+	for _, kind := range p.profile().Muted {
+		p.hear(Muted{kind, true})
+	}
 }
 
 // mute changes who wants a kind not to be passed on, and tells what comes of it.
@@ -121,7 +153,9 @@ func (p *Participant) Move(target, id string) error {
 			}
 		}
 		to.hear(Moved{to.snapshot()})
-		there.tell(Changed{to.profile()}, others(to))
+		to.aware = true
+		to.hearMutes()
+		there.altered(to.profile())
 		if absent {
 			to.away()
 		}

@@ -119,6 +119,46 @@ func TestMutes(t *testing.T) {
 	expect(t, "another", bob.Mute("ann", media.Audio, true), ErrForbidden)
 }
 
+// Who leaves and comes back by the same token, or another of the same subject, is as
+// silent as before, until the room was empty.
+func TestAHostsMuteOutlivesWhoeverLeaves(t *testing.T) {
+	r, _ := newRooms(t)
+	token := granted(auth.Publisher)
+	token.Subject = "bob"
+	ann := enter(t, r, "lobby", "ann", granted(auth.Host))
+	bob := enter(t, r, "lobby", "bob1", token)
+	expect(t, "host", ann.Mute("bob1", media.Audio, true), nil)
+	expect(t, "self", bob.Mute("bob1", media.Video, true), nil)
+	bob.Leave()
+	bob = enter(t, r, "lobby", "bob2", token)
+	bob.hears("entered lobby [yard door] [ann bob2] as bob2 publisher muted [audio]", "muted audio true")
+	expect(t, "self", bob.Mute("bob2", media.Audio, false), nil)
+	bob.hears()
+	expect(t, "host", ann.Mute("bob2", media.Audio, false), nil)
+	bob.Leave()
+	bob = enter(t, r, "lobby", "bob3", token)
+	bob.hears("entered lobby [yard door] [ann bob3] as bob3 publisher")
+
+	expect(t, "host", ann.Mute("bob3", media.Audio, true), nil)
+	expect(t, "move", ann.Move("bob3", "hall"), nil) // it goes along
+	bob.heard = nil
+	bob.Leave()
+	bob = enter(t, r, "hall", "bob4", token) // where nobody had muted it
+	bob.hears("entered hall [] [bob4] as bob4 publisher")
+	bob.Leave()
+	ann.Leave()
+	bob = enter(t, r, "lobby", "bob5", token)
+	bob.hears("entered lobby [yard door] [bob5] as bob5 publisher")
+
+	// those of whom no token says who they are aren't taken for each other
+	ann = enter(t, r, "hall", "ann", granted(auth.Host))
+	cid := enter(t, r, "hall", "cid", granted(auth.Publisher))
+	expect(t, "host", ann.Mute("cid", media.Audio, true), nil)
+	cid.Leave()
+	dan := enter(t, r, "hall", "dan", granted(auth.Publisher))
+	dan.hears("entered hall [] [ann dan] as dan publisher")
+}
+
 func TestRemoved(t *testing.T) {
 	r, _ := newRooms(t)
 	ann := enter(t, r, "lobby", "ann", granted(auth.Host))

@@ -36,6 +36,9 @@ type Participant struct {
 	name   string
 	grant  *auth.Grant         // what holds in the room
 	asked  auth.Role           // see Joining
+	seeing bool                // the grant lets see who is there
+	seen   *room               // where: that counts it
+	aware  bool                // has been told what the room is like
 	given  bool                // a host has decided what the grant is
 	mutes  map[media.Kind]mute // of what is published
 	absent bool                // the connection was lost, and may come back
@@ -44,6 +47,12 @@ type Participant struct {
 
 // mute is who wants a kind not to be passed on.
 type mute struct{ self, host bool }
+
+// silence is a kind of what somebody publishes, which a host has muted.
+type silence struct {
+	subject string
+	kind    media.Kind
+}
 
 // Profile is a participant as others see him.
 type Profile struct {
@@ -80,6 +89,8 @@ func (r *Rooms) Join(id string, j Joining) (*Participant, error) {
 	}
 	p.attach(one)
 	p.hear(Entered{p.snapshot()})
+	p.aware = true
+	p.hearMutes()
 	return p, nil
 }
 
@@ -124,12 +135,14 @@ func (one *room) admits(user string, grant *auth.Grant) error {
 // attach puts a participant into a room that admits him.
 func (p *Participant) attach(one *room) {
 	p.rooms.rooms[one.id] = one
-	p.room = one
+	p.room, p.aware = one, false
+	p.look()
+	p.recall()
 	one.members[p.id] = p
 	if one.state == Idle {
 		one.enter(entered)
 	}
-	one.tell(Joined{p.profile()}, others(p))
+	one.came(p)
 }
 
 // detach takes a participant out of his room, with what he publishes, which is
@@ -147,7 +160,8 @@ func (p *Participant) detach() []Offer {
 		}
 	}
 	p.room = nil
-	one.tell(Departed{last}, others(p))
+	p.look()
+	one.went(last)
 	if len(one.members) == 0 && one.state == Active {
 		one.enter(emptied)
 	}
@@ -163,19 +177,22 @@ func (p *Participant) hear(e Event) {
 
 func (p *Participant) may(a auth.Action) bool { return p.grant.May(a, p.room.id, "") }
 
-// sees tells whether the participant sees who else is there.
-func (p *Participant) sees() bool { return seesPeople(p.grant, p.room.id) }
-
 // watches tells whether the participant may watch a stream.
 func (p *Participant) watches(name string) bool { return p.grant.May(auth.Watch, p.room.id, name) }
 
 func (p *Participant) profile() Profile {
-	f := Profile{ID: p.id, Name: p.name, Role: p.grant.Role, Streams: []string{}, Muted: []media.Kind{}, Absent: p.absent}
+	var streams []string
 	for name, o := range p.room.published {
 		if o.Publisher == p.id {
-			f.Streams = append(f.Streams, name)
+			streams = append(streams, name)
 		}
 	}
+	return p.profileWith(streams)
+}
+
+// profileWith is the profile of who publishes some streams.
+func (p *Participant) profileWith(streams []string) Profile {
+	f := Profile{ID: p.id, Name: p.name, Role: p.grant.Role, Streams: append([]string{}, streams...), Muted: []media.Kind{}, Absent: p.absent}
 	for kind, m := range p.mutes {
 		if m.self || m.host {
 			f.Muted = append(f.Muted, kind)
@@ -188,9 +205,13 @@ func (p *Participant) profile() Profile {
 
 // profiles lists all who are there, by userId.
 func (one *room) profiles() []Profile {
-	list := []Profile{} // [], not null
+	streams := make(map[string][]string)
+	for name, o := range one.published {
+		streams[o.Publisher] = append(streams[o.Publisher], name)
+	}
+	list := make([]Profile, 0, len(one.members)) // [], not null
 	for _, p := range one.members {
-		list = append(list, p.profile())
+		list = append(list, p.profileWith(streams[p.id]))
 	}
 	slices.SortFunc(list, func(a, b Profile) int { return strings.Compare(a.ID, b.ID) })
 	return list
@@ -198,7 +219,7 @@ func (one *room) profiles() []Profile {
 
 func (p *Participant) snapshot() Snapshot {
 	s := Snapshot{Room: p.room.info(), Self: p.profile(), Offers: p.room.offers(p.watches)}
-	if p.sees() {
+	if p.seeing {
 		s.Participants = p.room.profiles()
 	}
 	return s
@@ -281,6 +302,10 @@ func (p *Participant) offers(o Offer) error {
 	if _, taken := one.offer(name); taken {
 		return fmt.Errorf("%w: %q", ErrNameTaken, name)
 	}
+	owner, _, _ := strings.Cut(name, "-")
+	if other := one.members[owner]; other != nil && other != p { // what he will call his own
+		return fmt.Errorf("%w: the names that begin with %s- are another participant's", ErrNameTaken, owner)
+	}
 	o.Publisher = p.id
 	one.published[name] = o
 	return nil
@@ -322,9 +347,10 @@ func (p *Participant) Relay(target string, message any) error {
 		switch {
 		case to == nil:
 			return fmt.Errorf("%w: %.64q", ErrUnknownTarget, target)
-		case to.deaf || !to.sees():
+		case to.deaf || !to.seeing:
 			return fmt.Errorf("%w: %s takes no messages", ErrForbidden, target)
 		}
+		one.introduce(p, to)
 		to.hear(e)
 		return nil
 	})
@@ -353,8 +379,10 @@ func (p *Participant) allow(g *auth.Grant) {
 			p.room.withdraw(name)
 		}
 	}
-	old, saw := p.grant, p.sees()
+	p.room.tellPresence() // who sees it from now is told of all
+	old, saw := p.grant, p.seeing
 	p.grant = g
+	p.look()
 	for _, o := range p.room.offers(func(string) bool { return true }) {
 		before, now := old.May(auth.Watch, p.room.id, o.Name()), p.watches(o.Name())
 		if before && !now {
@@ -364,20 +392,16 @@ func (p *Participant) allow(g *auth.Grant) {
 		}
 	}
 	p.changed()
-	if saw || !p.sees() {
-		return
-	}
-	for _, f := range p.room.profiles() {
-		if f.ID != p.id {
-			p.hear(Joined{f})
-		}
+	if !saw && p.seeing {
+		p.meet()
 	}
 }
 
 // changed tells of the participant as he is now.
 func (p *Participant) changed() {
 	f := p.profile()
-	p.room.tell(Changed{f}, func(q *Participant) bool { return q == p || q.sees() })
+	p.hear(Changed{f})
+	p.room.altered(f)
 }
 
 // Away notes that the participant's connection was lost: he keeps his place for

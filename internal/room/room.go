@@ -87,6 +87,7 @@ type Rooms struct {
 	common    config.Room
 	most      int // made rooms
 	log       *slog.Logger
+	crowd     int // see the constant; tests have smaller ones
 
 	mu     sync.Mutex // guards below, and all of every room and participant
 	rooms  map[string]*room
@@ -114,13 +115,16 @@ type room struct {
 	expiry    *time.Timer
 	members   map[string]*Participant // by userId
 	published map[string]Offer        // by the stream's name
+	silenced  map[silence]struct{}    // what hosts have muted, also while who it is about is away
+	audience  int                     // members who see who is there
+	lot       lot
 }
 
 // New makes the rooms of a configuration.
 func New(o Options) *Rooms {
 	r := &Rooms{
 		pipelines: o.Pipelines, common: o.Default, most: o.Made,
-		log: cmp.Or(o.Logger, slog.Default()), rooms: make(map[string]*room),
+		log: cmp.Or(o.Logger, slog.Default()), rooms: make(map[string]*room), crowd: crowd,
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,6 +143,7 @@ func (r *Rooms) Close() {
 	r.closed = true
 	for _, one := range r.rooms {
 		one.stop()
+		one.lot.drop()
 		for _, p := range one.members {
 			p.stop()
 		}
@@ -152,7 +157,7 @@ func ValidName(name string) bool { return config.ValidStreamName(name) }
 func (r *Rooms) draft(conf config.Room, why origin) *room {
 	return &room{
 		rooms: r, id: conf.Name, conf: conf, origin: why, state: Idle, since: time.Now(),
-		members: make(map[string]*Participant), published: make(map[string]Offer),
+		members: make(map[string]*Participant), published: make(map[string]Offer), silenced: make(map[silence]struct{}),
 	}
 }
 
@@ -345,7 +350,7 @@ func anything(grant *auth.Grant, id string) bool {
 }
 
 // seesPeople is the rule of who sees who is there: those who take part. To tell
-// each of many viewers of all others would cost the square of their number.
+// each of many viewers of all others would be many messages that nobody wants.
 func seesPeople(grant *auth.Grant, id string) bool {
 	return grant.May(auth.Publish, id, "") || grant.May(auth.Relay, id, "") || grant.May(auth.Moderate, id, "")
 }

@@ -159,6 +159,12 @@ func words(e Event) string {
 		return "- " + profile(e.Profile)
 	case Changed:
 		return "= " + profile(e.Profile)
+	case *Presence:
+		var here []string
+		for _, f := range e.Here {
+			here = append(here, profile(f))
+		}
+		return fmt.Sprintf("here %v gone %v", slices.Sorted(slices.Values(here)), slices.Sorted(slices.Values(e.Gone)))
 	case StreamStarted:
 		return "stream " + e.Name() + " by " + e.Publisher
 	case StreamEnded:
@@ -352,6 +358,19 @@ func TestPublishedStreamsComeAndGo(t *testing.T) {
 	bob.Leave()
 	eve.hears("no stream roof", "stream roof by ")
 	expect(t, "after the end", bob.Publish(Offer{Stream: feed("x")}), ErrLeft)
+}
+
+// Names that begin with a participant's userId are his: nobody can be there first, so that
+// he can't show his screen.
+func TestNamesOfAnotherCannotBeTaken(t *testing.T) {
+	r, _ := newRooms(t)
+	ann := enter(t, r, "lobby", "ann", granted(auth.Publisher))
+	bob := enter(t, r, "lobby", "bob", granted(auth.Publisher))
+	expect(t, "ann's", bob.Publish(Offer{Stream: feed("ann-screen")}), ErrNameTaken)
+	expect(t, "like ann's", bob.Publish(Offer{Stream: feed("anna-screen")}), nil)
+	expect(t, "ann's own", ann.Publish(Offer{Stream: feed("ann-screen")}), nil)
+	ann.Leave()
+	expect(t, "nobody's", bob.Publish(Offer{Stream: feed("ann-screen")}), nil)
 }
 
 func TestLifeOfARoom(t *testing.T) {

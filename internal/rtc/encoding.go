@@ -93,7 +93,7 @@ func (e *encoding) heading(p media.Packet) *heading {
 	switch {
 	case !p.Buffer.Keyframe:
 		return &e.delta
-	case p.Marker() && len(p.Payload()) <= momentPayload:
+	case p.Marker() && len(p.Payload()) <= momentPayload && !p.Buffer.Placeholder: // which nobody has captured
 		return &e.last
 	}
 	return &e.key

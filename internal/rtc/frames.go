@@ -35,6 +35,9 @@ type frames struct {
 
 // note takes a packet that is written now under an RTP timestamp.
 func (f *frames) note(p media.Packet, rtp uint32) {
+	if p.Buffer.Placeholder {
+		return // no frame of the source: its times would be taken for the source's
+	}
 	if p.Start {
 		f.begun++
 		e := &f.ring[(f.begun-1)%framesNoted]

@@ -260,7 +260,7 @@ func (t *track) sendRTX(run *segment, seq uint16, p media.Packet, scratch *[]byt
 
 // date writes a packet's capture time into the headers that have a place for it.
 func (t *track) date(e *encoding, p media.Packet) {
-	if e.moment != nil && p.Buffer.Keyframe {
+	if e.moment != nil && p.Buffer.Keyframe && !p.Buffer.Placeholder {
 		binary.BigEndian.PutUint64(e.moment, t.viewer.ntp(p.Buffer.Capture))
 	}
 }

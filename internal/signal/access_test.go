@@ -16,6 +16,7 @@ type everybody struct{}
 
 func (everybody) Authenticate(context.Context, string) (*auth.Grant, error) { return auth.Open(), nil }
 func (everybody) FromRequest(*http.Request) (*auth.Grant, error)            { return auth.Open(), nil }
+func (everybody) Revoked(*auth.Grant) bool                                  { return false }
 
 // permissions is what each message of a client takes of who has joined, "" nothing,
 // and one of its kind (with another name where "type" is a field), about another participant where it has a target. A type that

@@ -3,16 +3,11 @@ package signal
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
-
-	"golang.org/x/time/rate"
 
 	"gateway/internal/auth"
 	"gateway/internal/media"
@@ -26,14 +21,6 @@ const (
 	maxLabel        = 32
 	maxTitle        = 128
 )
-
-// publication is a stream that a client publishes, as it describes it.
-type publication struct {
-	Label string
-	Title string
-	Mids  []string // of its m-lines; nil: all that send
-	name  string   // of the stream
-}
 
 // upstream is what a session publishes, on a PeerConnection of its own. It belongs to
 // the session's goroutine, but for the channels.
@@ -89,11 +76,6 @@ type publishAnswer struct {
 	Connection string          `json:"connection"`
 	SDP        string          `json:"sdp"`
 	Streams    []publishedName `json:"streams"`
-}
-
-type publishedName struct {
-	Label string `json:"label"`
-	Name  string `json:"name"`
 }
 
 // publishCandidate is a candidate of the publishing connection, null at the end.
@@ -208,7 +190,11 @@ func (x *session) offerStream(ctx context.Context, w publication, tracks []strea
 	}
 	offer := room.Offer{Stream: p.stream, Label: w.Label, Title: w.Title}
 	err := x.place.Publish(offer)
-	if old := x.server.predecessor(x, w.name); errors.Is(err, room.ErrNameTaken) && old != nil {
+	for errors.Is(err, room.ErrNameTaken) {
+		old := x.server.predecessor(x)
+		if old == nil {
+			break
+		}
 		old.end(replaced)
 		select {
 		case <-old.done:
@@ -225,22 +211,6 @@ func (x *session) offerStream(ctx context.Context, w publication, tracks []strea
 	return p, nil
 }
 
-// predecessor is the session over which the same one published a stream before: a
-// WHIP client that comes again takes its place.
-func (s *Server) predecessor(x *session, name string) *session {
-	if x.kind != overWHIP {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, old := range s.sessions {
-		if old != x && old.kind == overWHIP && old.whep.publishes == x.whep.publishes && old.whep.owner == x.whep.owner {
-			return old
-		}
-	}
-	return nil
-}
-
 // tracksOf are the tracks that a stream has of what comes: of each kind the first
 // m-line, of video all simulcast layers.
 func (x *session) tracksOf(w publication, incoming []rtc.Incoming) (tracks []stream.PublishedTrack) {
@@ -255,28 +225,6 @@ func (x *session) tracksOf(w publication, incoming []rtc.Incoming) (tracks []str
 		}
 	}
 	return tracks
-}
-
-// lines are the m-lines of a publication among what comes.
-func (w publication) lines(incoming []rtc.Incoming) (lines []rtc.Incoming) {
-	for _, in := range incoming {
-		has := w.Mids == nil || slices.Contains(w.Mids, in.Mid)
-		if has && !slices.ContainsFunc(lines, func(o rtc.Incoming) bool { return o.Kind == in.Kind }) {
-			lines = append(lines, in)
-		}
-	}
-	return lines
-}
-
-// trackName is what a layer is called as a rendition.
-func trackName(in rtc.Incoming, layer string) string {
-	switch layer {
-	case "":
-		return in.Kind.String()
-	case auto, media.Audio.String():
-		return "layer-" + layer
-	}
-	return layer
 }
 
 // connect lets what comes flow into a stream.
@@ -416,100 +364,4 @@ func (x *session) publishedCandidate(c *rtc.Candidate) error {
 		return refuse(rateLimited, "more than %d candidates for one negotiation", maxCandidates)
 	}
 	return x.up.publisher.AddCandidate(c)
-}
-
-// WHIP serves /whip/ROOM, where a stream of the room's own name is published, /whip/ROOM/STREAM
-// and the Locations of sessions, as RFC 9725 has it.
-func (s *Server) WHIP() http.Handler {
-	return s.overHTTP(door{"/whip/", overWHIP, "a publisher comes by POST", s.ingest})
-}
-
-// ingest begins a session for a publisher's offer and answers it.
-func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream string, grant *auth.Grant, offer string) error {
-	stream = cmp.Or(stream, name)
-	switch {
-	case !strings.HasPrefix(offer, "v=0"):
-		return refuse(badSDP, "the offer is not SDP")
-	case !room.ValidName(stream):
-		return refuse(badMessage, "%.200q can't name a stream", stream)
-	}
-	x := s.newSession(r.Context(), overWHIP, name, nobody{})
-	x.whep = resource{
-		path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst),
-		publishes: name + "/" + stream, owner: grant.Subject,
-	}
-	etag := x.whep.etag
-	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Publisher, Create: true}, request{}); err != nil {
-		return err
-	}
-	answer, err := call(r.Context(), x, func(ctx context.Context) (string, error) {
-		return x.take(ctx, offer, []publication{{Label: stream, name: stream}})
-	})
-	if err != nil {
-		return x.refused(err)
-	}
-	s.created(w, x.whep.path, etag)
-	io.WriteString(w, answer)
-	return nil
-}
-
-// readPublications reads the streams of an offer.
-func readPublications(v json.RawMessage) ([]publication, error) {
-	var list []json.RawMessage
-	if isNull(v) || json.Unmarshal(v, &list) != nil {
-		return nil, errors.New("not a list")
-	}
-	if len(list) > maxPublications {
-		return nil, fmt.Errorf("more than %d", maxPublications)
-	}
-	publications := []publication{}
-	for _, v := range list {
-		p, err := readPublication(v)
-		if err != nil {
-			return nil, err
-		}
-		if slices.ContainsFunc(publications, func(o publication) bool { return o.Label == p.Label }) {
-			return nil, fmt.Errorf("label %q is there twice", p.Label)
-		}
-		publications = append(publications, p)
-	}
-	return publications, nil
-}
-
-func readPublication(v json.RawMessage) (p publication, err error) {
-	object, err := readObject(v)
-	if err != nil {
-		return p, err
-	}
-	if err := text(&p.Label, object["label"], maxLabel); err != nil {
-		return p, fmt.Errorf("label: %w", err)
-	}
-	if p.Label == "" || strings.Trim(p.Label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return p, errors.New("label: not of a to z, 0 to 9 and -")
-	}
-	for name, v := range object {
-		switch name {
-		case "label":
-		case "title":
-			if err := displayName(&p.Title, v); err != nil {
-				return p, fmt.Errorf("title: %w", err)
-			}
-		case "mids":
-			var mids []json.RawMessage
-			if isNull(v) || json.Unmarshal(v, &mids) != nil || len(mids) > 2*maxPublications {
-				return p, errors.New("mids: not a list, or too long")
-			}
-			p.Mids = []string{}
-			for _, v := range mids {
-				var mid string
-				if err := text(&mid, v, 64); err != nil {
-					return p, fmt.Errorf("mids: %w", err)
-				}
-				p.Mids = append(p.Mids, mid)
-			}
-		default:
-			return p, fmt.Errorf("field %.64q is unknown", name)
-		}
-	}
-	return p, nil
 }

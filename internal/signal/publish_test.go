@@ -351,6 +351,17 @@ func TestWHIPClientThatComesAgainTakesItsPlace(t *testing.T) {
 	if n := g.count(t, "gateway_sessions", "whip"); n != 1 {
 		t.Errorf("%v sessions", n)
 	}
+
+	// several at the same time: one is left
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() { post("publisher") })
+	}
+	wait.Wait()
+	until(t, "one session is left", func() bool { return g.count(t, "gateway_sessions", "whip") == 1 })
+	if o, err := g.rooms.Offer("hall", "obs", g.auth.(tokens)["viewer"]); err != nil || o.Publisher == "" {
+		t.Errorf("its stream: %+v, %v", o, err)
+	}
 }
 
 // A WHIP client that may not publish any more has nothing to stay for.

@@ -14,6 +14,8 @@ import (
 const (
 	keptMessages = 512       // that a client may have missed
 	keptBytes    = 512 << 10 // of them
+	resumesRate  = 0.5       // a second of one session
+	resumesBurst = 10
 )
 
 // errNotResumed answers who comes back to nothing. It doesn't tell why: a wrong secret,
@@ -38,6 +40,7 @@ type outbox struct {
 type keptMessage struct {
 	seq  uint64
 	data []byte
+	m    message // in the place of data where others share its bytes
 }
 
 // send is the client's: it numbers, keeps and hands on. It doesn't block.
@@ -68,11 +71,24 @@ func (o *outbox) put(m message) {
 		return
 	}
 	if _, passing := m.(*qualityMessage); h.Seq > 0 && !passing { // of the past nobody wants to know it
-		o.keep(keptMessage{h.Seq, data})
+		k := keptMessage{seq: h.Seq, data: data}
+		if _, shared := m.(*presenceMessage); shared {
+			k.data, k.m = nil, m
+		}
+		o.keep(k)
 	}
 	if o.socket != nil {
 		o.socket.push(frame{messages: [][]byte{data}, close: closing(m), seq: h.Seq}, h.Type)
 	}
+}
+
+// again is the message as it was.
+func (k keptMessage) again() []byte {
+	if k.m == nil {
+		return k.data
+	}
+	data, _ := encode(k.m) // it was before
+	return data
 }
 
 func (o *outbox) keep(k keptMessage) {
@@ -87,7 +103,7 @@ func (o *outbox) keep(k keptMessage) {
 func (o *outbox) forget() {
 	o.missed = o.kept[0].seq
 	o.bytes -= len(o.kept[0].data)
-	o.kept[0].data = nil
+	o.kept[0] = keptMessage{}
 	o.kept = o.kept[1:]
 }
 
@@ -133,7 +149,7 @@ func (o *outbox) attach(c *socket, seq uint64, welcome *joinedMessage) bool {
 	again := frame{seq: o.seq}
 	for _, k := range o.kept {
 		if k.seq > seq {
-			again.messages = append(again.messages, k.data)
+			again.messages = append(again.messages, k.again())
 		}
 	}
 	if len(again.messages) > 0 {
@@ -163,6 +179,9 @@ func (s *Server) resume(ctx context.Context, m request, c *socket) (*session, er
 	if x == nil || x.out == nil {
 		s.metrics.resumes.WithLabelValues("refused").Inc()
 		return nil, errNotResumed
+	}
+	if !x.resumes.Allow() {
+		return nil, refuse(rateLimited, "the session was taken up %d times in a row: wait %d s", resumesBurst, int(1/resumesRate))
 	}
 	taken, err := call(ctx, x, func(ctx context.Context) (bool, error) { return x.resume(ctx, m, c), nil })
 	if err != nil || !taken {

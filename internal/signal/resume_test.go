@@ -539,3 +539,31 @@ func TestComingBackAsThePlaceGoes(t *testing.T) {
 	}
 	<-x.done
 }
+
+// Each resume repeats what was missed: who takes his session up all the time is told to
+// wait, and it waits for him.
+func TestResumesOfASessionAreLimited(t *testing.T) {
+	g := newGateway(t)
+	c := g.dial(t)
+	joined := c.join("test")
+	secret := joined["session"].(string)
+	refused := 0
+	for range resumesBurst + 3 {
+		c = g.resume(t, secret, 0)
+		m := <-c.got
+		switch {
+		case m["type"] == "joined" && m["resumed"] == true && refused == 0:
+		case m["type"] == "error" && m["code"] == "rate-limited" && m["fatal"] == true:
+			refused++
+		default:
+			t.Fatalf("%v", m)
+		}
+	}
+	if refused < 1 || g.session(secret) == nil {
+		t.Errorf("%d resumes were refused; the session is %v", refused, g.session(secret))
+	}
+	until(t, "it is taken up after a while", func() bool {
+		m := <-g.resume(t, secret, 0).got
+		return m["type"] == "joined" && m["resumed"] == true
+	})
+}

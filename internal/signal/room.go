@@ -75,7 +75,10 @@ func (x *session) settle(j room.Joining, m request) (err error) {
 		}
 	}()
 	j.ID, j.Sink, j.Deaf = x.user, x.hear, x.kind != overWebSocket
-	x.granted = j.Grant
+	x.granted.Store(j.Grant)
+	if x.server.auth.Revoked(j.Grant) { // since it was looked at; from here on Recheck finds the session
+		return auth.ErrRevoked
+	}
 	if x.place, err = x.server.rooms.Join(x.room, j); err != nil {
 		return err
 	}
@@ -115,8 +118,8 @@ func (x *session) describePlace(s room.Snapshot) placeState {
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
 	}
-	if !x.granted.Expires.IsZero() {
-		p.Expires = x.granted.Expires.UnixMilli()
+	if at := x.granted.Load().Expires; !at.IsZero() {
+		p.Expires = at.UnixMilli()
 	}
 	return p
 }
@@ -214,6 +217,8 @@ func (x *session) heard(ctx context.Context, e room.Event) error {
 			m.Can = x.can()
 		}
 		x.client.send(m)
+	case *room.Presence:
+		x.client.send(&presenceMessage{x.header("presence", ""), x.server.presence(e)})
 	case room.StreamStarted:
 		x.client.send(&streamMessage{x.header("stream-started", ""), stateOf(e.Offer, e.Info())})
 	case room.StreamEnded:
@@ -311,13 +316,16 @@ func (x *session) renew(ctx context.Context, m request) error {
 	switch {
 	case err != nil:
 		return mildly(err)
-	case g.Subject != x.granted.Subject:
+	case g.Subject != x.granted.Load().Subject:
 		return mildly(refuse(forbidden, "the token is another's"))
 	}
 	if err := x.place.Regrant(g); err != nil {
 		return mildly(err)
 	}
-	x.granted = g
+	x.granted.Store(g)
+	if x.server.auth.Revoked(g) {
+		return auth.ErrRevoked
+	}
 	x.watchExpiry()
 	answer := &tokenMessage{header: x.header("token", m.RequestID)}
 	if !g.Expires.IsZero() {
@@ -333,7 +341,7 @@ func (x *session) watchExpiry() {
 		x.expiry.Stop()
 		x.expiry = nil
 	}
-	if at := x.granted.Expires; !at.IsZero() {
+	if at := x.granted.Load().Expires; !at.IsZero() {
 		left := time.Until(at)
 		if x.noticed = left <= expiryNotice; !x.noticed {
 			left -= expiryNotice
@@ -355,8 +363,8 @@ func (x *session) expire() error {
 	if x.noticed {
 		return refuse(tokenExpired, "the token has expired")
 	}
-	x.client.send(&tokenMessage{x.header("token-expiring", ""), x.granted.Expires.UnixMilli()})
+	x.client.send(&tokenMessage{x.header("token-expiring", ""), x.granted.Load().Expires.UnixMilli()})
 	x.noticed = true
-	x.expiry.Reset(time.Until(x.granted.Expires))
+	x.expiry.Reset(time.Until(x.granted.Load().Expires))
 	return nil
 }

@@ -35,6 +35,8 @@ func (a tokens) FromRequest(r *http.Request) (*auth.Grant, error) {
 	return a.Authenticate(r.Context(), token)
 }
 
+func (a tokens) Revoked(*auth.Grant) bool { return false }
+
 // newRoomGateway has the rooms house (streams test and h264), hall (none) and tiny
 // (one participant), and a token of each role's name.
 func newRoomGateway(t *testing.T, more ...tokens) *gateway {

@@ -81,6 +81,7 @@ type session struct {
 	trace  string
 	log    *slog.Logger
 	began  time.Time
+	number uint64 // in the order in which sessions were admitted
 
 	cancel     context.CancelCauseFunc
 	calls      chan func(context.Context) error
@@ -92,8 +93,10 @@ type session struct {
 	ear        ear
 	place      *room.Participant
 	relayed    *rate.Limiter                // bytes for others
+	resumes    *rate.Limiter                // of the session: each repeats what was missed
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
+	granted    atomic.Pointer[auth.Grant]   // as it was authenticated; what holds is the place's
 	done       chan struct{}                // closed when run has ended
 
 	// below: touched only by run's goroutine
@@ -116,7 +119,6 @@ type session struct {
 	reported  bool         // the client told its time to first frame
 	whep      resource     // over WHEP and WHIP
 	up        upstream     // what it publishes
-	granted   *auth.Grant  // as it was authenticated; what holds is the place's
 	expiry    *time.Timer  // see watchExpiry
 	noticed   bool         // token-expiring was sent
 	network   transport
@@ -182,6 +184,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		ear:        ear{due: make(chan struct{}, 1)},
 		codecs:     new(codecs),
 		up:         upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)},
+		resumes:    rate.NewLimiter(resumesRate, resumesBurst),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}
@@ -228,7 +231,8 @@ func (x *session) run(ctx context.Context) {
 	x.server.metrics.joins.WithLabelValues(x.kind).Inc()
 	x.server.metrics.sessions.WithLabelValues(x.kind).Inc()
 	defer x.server.metrics.sessions.WithLabelValues(x.kind).Dec()
-	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind)
+	granted := x.granted.Load()
+	x.log.InfoContext(ctx, "viewer joined", "kind", x.kind, "subject", granted.Subject, "token", granted.TokenID())
 
 	err := x.begin(ctx)
 	for err == nil {
@@ -380,80 +384,6 @@ func (x *session) follow(ctx context.Context) error {
 	return nil
 }
 
-// receive acts on a client's message, which came by a socket. The error is for the
-// client. ctx bounds the wait, not the work.
-func (x *session) receive(ctx context.Context, c *socket, m request) error {
-	switch {
-	case m.Session != "" && m.Session != x.id:
-		x.out.count(c)
-		return refuse(badState, "session is another's, or over")
-	}
-	_, err := call(ctx, x, func(ctx context.Context) (none, error) {
-		if !x.out.count(c) {
-			return none{}, errGone
-		}
-		return none{}, x.act(ctx, m)
-	})
-	var left departure
-	if errors.As(err, &left) {
-		return nil // the session says it
-	}
-	return err
-}
-
-// act is receive on the session's goroutine.
-func (x *session) act(ctx context.Context, m request) error {
-	switch {
-	case m.RoomID != "" && m.RoomID != x.room && m.Type != "join":
-		return refuse(badState, "this session is in room %q", x.room)
-	case m.Type == "message", m.Target != "" && relays[m.Type]:
-		return x.relay(m)
-	case deeds[m.Type]:
-		return x.deed(m)
-	case m.Target != "":
-		return refuse(badState, "%s has no target", m.Type)
-	}
-	switch m.Type {
-	case "answer":
-		return x.answer(ctx, m.SDP)
-	case "ice-candidate":
-		if m.Connection != "" {
-			return x.publishedCandidate(m.Candidate)
-		}
-		return x.candidate(m.Candidate)
-	case "offer":
-		return x.publish(ctx, m)
-	case "unpublish":
-		return x.unpublish(m)
-	case "restart-ice":
-		if x.viewer == nil {
-			return refuse(badState, "nothing was offered yet")
-		}
-		return x.offer(ctx, nextOffer{restartICE: true, requestID: m.RequestID})
-	case "watch":
-		return x.watch(ctx, m)
-	case "unwatch":
-		return x.unwatch(ctx, m)
-	case "select", "view", "report":
-		w, err := x.watching(m.Stream)
-		if err != nil {
-			return err
-		}
-		return w.act(ctx, m)
-	case "observe":
-		x.observe(m.On)
-		return nil
-	case "open-data":
-		return x.openData(ctx, m.RequestID)
-	case "token":
-		return x.renew(ctx, m)
-	case "leave":
-		x.request = m.RequestID
-		return leaves
-	}
-	return refuse(badState, "%s doesn't fit now", m.Type)
-}
-
 // leave tells the client why, releases the viewer and its subscriptions, and
 // notes the end. Its place is free before the client hears of it, so that who
 // comes back at once finds it.
@@ -462,7 +392,7 @@ func (x *session) leave(ctx context.Context, cause error) {
 	x.unpark()
 	x.place.Leave()
 	x.stopPublishing()
-	x.server.users.leave(x.granted.Subject)
+	x.server.users.leave(x.granted.Load().Subject)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}
@@ -500,45 +430,6 @@ func (x *session) leave(ctx context.Context, cause error) {
 		}
 	}
 	x.log.InfoContext(ctx, "viewer left", args...)
-}
-
-// none is the result of a call that has none.
-type none struct{}
-
-// call has f done on the session's goroutine and waits for its result. It
-// returns errGone when the session has ended.
-func call[T any](ctx context.Context, x *session, f func(context.Context) (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	var zero T
-	results := make(chan result, 1)
-	do := func(ctx context.Context) (err error) {
-		defer contain.Panic(x.log, "session", func(e error) { // who waits hears of it too
-			err = e
-			results <- result{zero, e}
-		})
-		v, err := f(ctx)
-		if err != nil && ctx.Err() != nil {
-			err = errGone
-		}
-		results <- result{v, err}
-		return err
-	}
-	select {
-	case x.calls <- do:
-	case <-x.done:
-		return zero, errGone
-	case <-ctx.Done():
-		return zero, ctx.Err()
-	}
-	select {
-	case r := <-results: // run does what it has taken
-		return r.value, r.err
-	case <-ctx.Done():
-		return zero, ctx.Err()
-	}
 }
 
 func (x *session) header(kind, requestID string) header {

@@ -3,8 +3,8 @@
 //
 // It hides who speaks how. A session (session.go) is one participant, who watches
 // streams (watch.go) on one PeerConnection; it is the same whether a browser talks to it over a WebSocket
-// (ws.go) or a standard client over plain HTTP (whep.go). What comes from outside
-// is decoded strictly (message.go, sdp.go) before anything acts on it, and what
+// (ws.go, writer.go) or a standard client over plain HTTP (whep.go, whip.go). What comes from outside
+// is decoded strictly (message.go, field.go, sdp.go) before anything acts on it, and what
 // is refused is refused with a code (refusal.go).
 //
 // Goroutines: each session has one, which owns its state; each WebSocket has a
@@ -16,12 +16,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +64,8 @@ func (p Pipelines) Names() []string {
 type Authority interface {
 	Authenticate(ctx context.Context, token string) (*auth.Grant, error)
 	FromRequest(*http.Request) (*auth.Grant, error)
+	// Revoked tells whether what a grant came of was taken back since.
+	Revoked(*auth.Grant) bool
 }
 
 // strangers is an authority to which everybody is one.
@@ -71,6 +75,7 @@ func (strangers) Authenticate(context.Context, string) (*auth.Grant, error) {
 	return nil, auth.ErrNoToken
 }
 func (strangers) FromRequest(*http.Request) (*auth.Grant, error) { return nil, auth.ErrNoToken }
+func (strangers) Revoked(*auth.Grant) bool                       { return true }
 
 // Options are what a server is made of.
 type Options struct {
@@ -109,12 +114,15 @@ type Server struct {
 
 	addresses *addresses
 
+	lastPresence atomic.Pointer[writtenPresence]
+
 	handlers sync.WaitGroup // sockets and sessions
 
 	mu       sync.Mutex // guards below; held to look up and to enter only
 	closing  bool
 	sockets  map[*socket]struct{}
 	sessions map[[sha256.Size]byte]*session // by secretKey
+	admitted uint64                         // sessions so far
 	most     int                            // sessions at a time, since memory was given back
 	giving   *time.Timer                    // memory back; nil: never yet
 }
@@ -221,6 +229,20 @@ func (s *Server) leaveSocket(c *socket) {
 	s.handlers.Done()
 }
 
+// Recheck ends the sessions of those whose tokens were revoked since they came. It
+// doesn't wait for their end.
+func (s *Server) Recheck() {
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Values(s.sessions))
+	s.mu.Unlock()
+	for _, x := range sessions {
+		if g := x.granted.Load(); g != nil && s.auth.Revoked(g) {
+			x.log.Info("session ends", "reason", "its token was revoked")
+			x.end(refusalOf(auth.ErrRevoked))
+		}
+	}
+}
+
 // enterSession admits a session, if the gateway has room for it.
 func (s *Server) enterSession(x *session) error {
 	s.mu.Lock()
@@ -231,6 +253,8 @@ func (s *Server) enterSession(x *session) error {
 	case len(s.sessions) >= s.conf.Limits.Viewers:
 		return refuse(tooManyViewers, "the gateway serves %d viewers, which is its limit", len(s.sessions))
 	}
+	s.admitted++
+	x.number = s.admitted
 	s.sessions[secretKey(x.id)] = x
 	s.most = max(s.most, len(s.sessions))
 	s.handlers.Add(1)

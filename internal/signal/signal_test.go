@@ -207,6 +207,10 @@ func (s *source) end(track string, err error) {
 
 func (s *source) Blame(*config.Branch, error) {}
 
+func (s *source) Placeholder(context.Context, *config.Placeholder) ([][][]byte, error) {
+	return nil, errors.New("nothing is encoded here")
+}
+
 func (s *source) Launch(_ context.Context, _ string, _ *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
 	return &pipeline{source: s, sink: sink, stops: map[string]func(){}}, nil
 }

@@ -239,7 +239,7 @@ func (s *Stream) await(ctx context.Context, trials []*encoding) error {
 	}
 	timer := time.NewTimer(trialTime)
 	defer timer.Stop()
-	began := time.Now()
+	began, patience := time.Now(), s.patience()
 	for i := 0; i < len(trials); {
 		e := trials[i]
 		select {
@@ -252,7 +252,7 @@ func (s *Stream) await(ctx context.Context, trials []*encoding) error {
 			return ErrClosed
 		case <-timer.C:
 			s.mu.Lock()
-			launching := e.capture.pipeline == nil && time.Since(began) < launchTimeout+trialTime
+			launching := e.capture.pipeline == nil && time.Since(began) < patience+trialTime
 			late := time.Since(e.capture.began) >= trialTime
 			s.mu.Unlock()
 			if !launching && late {
@@ -316,15 +316,15 @@ func (s *Stream) commit(d *draft) {
 			}
 			c.readmit(func(*encoding) bool { return true })
 			if c.state == Ended { // whoever edits it wants to see it
-				c.state, c.reason = Idle, ""
+				c.enter(Idle, "")
 			}
 		}
 		for c, absent := range d.absent {
 			switch {
 			case absent != nil && !c.playing:
-				c.state, c.reason = Absent, config.Redact(absent.Error())
+				c.enter(Absent, absent.Error())
 			case absent == nil && c.state == Absent:
-				c.state, c.reason = Idle, ""
+				c.enter(Idle, "")
 			}
 		}
 		for _, e := range d.added {

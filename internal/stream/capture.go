@@ -14,10 +14,6 @@ import (
 )
 
 const (
-	launchTimeout = 10 * time.Second // from launch to playing
-	firstFrame    = 10 * time.Second // from playing to the first frame
-	stallAfter    = 5 * time.Second  // without a frame a live pipeline counts as frozen; slower streams get ten frame intervals
-
 	backoffMin   = 250 * time.Millisecond
 	backoffMax   = 8 * time.Second
 	backoffReset = 10 * time.Second // what ran so long starts the backoff anew
@@ -36,29 +32,31 @@ type capture struct {
 	done     chan struct{}
 	stir     chan struct{} // who wants what may have changed
 	keyframe chan struct{} // a ring wants a keyframe
+	hurry    chan struct{} // a device has come: no more waiting
 
 	// guarded by Stream.mu
 	encodings []*encoding
 	state     State
 	reason    string
-	parked    bool      // may not play: another capture has its device
-	retired   bool      // ends with its last encoding
-	retry     retry     // while it is absent
-	playing   bool      // has, or may have, its device open
-	pipeline  Pipeline  // while it plays and has started
-	began     time.Time // when it had
+	away      time.Duration // since when its source is away, on the clock of media.Now; 0: it isn't, or nobody is kept waiting
+	parked    bool          // may not play: another capture has its device
+	retired   bool          // ends with its last encoding
+	retry     retry         // while it is absent
+	playing   bool          // has, or may have, its device open
+	pipeline  Pipeline      // while it plays and has started
+	began     time.Time     // when it had
 }
 
 func (s *Stream) newCapture(feed config.Feed) *capture {
 	c := &capture{
 		stream: s, feed: feed, done: make(chan struct{}), state: Idle,
-		stir: make(chan struct{}, 1), keyframe: make(chan struct{}, 1),
+		stir: make(chan struct{}, 1), keyframe: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 	}
 	if !feed.Whole {
 		c.feed.Branches = nil
 	}
 	if feed.Absent != nil {
-		c.state, c.reason = Absent, config.Redact(feed.Absent.Error())
+		c.enter(Absent, feed.Absent.Error())
 	}
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c
@@ -70,6 +68,19 @@ func (c *capture) close() {
 	<-c.done
 }
 
+// enter notes a state. The caller holds Stream.mu.
+func (c *capture) enter(state State, reason string) {
+	c.state, c.reason = state, config.Redact(reason)
+	switch {
+	case state == Restarting || state == Absent:
+		if c.away == 0 {
+			c.away = media.Now()
+		}
+	case state != Starting && !(state == Idle && c.watched()): // what comes back isn't there yet
+		c.away = 0
+	}
+}
+
 func (c *capture) setState(state State, reason string) {
 	s := c.stream
 	reason = config.Redact(reason)
@@ -79,7 +90,7 @@ func (c *capture) setState(state State, reason string) {
 	if same {
 		return
 	}
-	s.update(func() { c.state, c.reason = state, reason })
+	s.update(func() { c.enter(state, reason) })
 	log := s.log.With("feed", c.feed.Name, "state", state)
 	if reason != "" {
 		log = log.With("reason", reason)
@@ -120,7 +131,7 @@ func (c *capture) watched() bool {
 func (c *capture) rewind() {
 	c.stream.update(func() {
 		if c.state == Ended {
-			c.state, c.reason = Idle, ""
+			c.enter(Idle, "")
 		}
 	})
 }
@@ -182,9 +193,11 @@ func (c *capture) live() {
 		failure := c.failure(nil, err)
 		select {
 		case <-c.ctx.Done():
+		case <-c.hurry: // what it was told of while it played may have been what ended it
+			backoff = 0
 		case <-time.After(backoff):
 		}
-		backoff = min(backoff*2, backoffMax)
+		backoff = min(max(backoff*2, backoffMin), backoffMax)
 		c.stream.replan(c.ctx, failure) // what failed may have gone: look again
 	}
 	c.clear()
@@ -262,6 +275,9 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 		s.launcher.Blame(&branch, err)
 	}
 	s.update(func() {
+		if e.failedAt == 0 {
+			e.failedAt = media.Now()
+		}
 		if !e.needed {
 			s.restarts++
 			s.lastErr = text
@@ -305,7 +321,7 @@ func (c *capture) play() error {
 	}
 	run := &run{capture: c, failure: make(chan error, 1), flows: make(chan struct{}, 1)}
 	run.quiet.Store(true)
-	launching, cancel := context.WithTimeout(c.ctx, launchTimeout)
+	launching, cancel := context.WithTimeout(c.ctx, c.stream.patience())
 	pipeline, err := c.stream.launcher.Launch(launching, c.stream.name, &c.feed, run)
 	cancel()
 	if err != nil {
@@ -344,7 +360,7 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		}
 	}()
 	var (
-		tick     = time.NewTicker(time.Second)
+		tick     = time.NewTicker(time.Second / 2)
 		due      = time.NewTimer(time.Hour) // an encoder, or all, may not be wanted any more
 		keyframe = time.NewTimer(time.Hour)
 		leaving  time.Duration // since when nothing is wanted; 0: something is

@@ -26,6 +26,9 @@ type bench struct {
 	refuse   error // of launches
 	launched chan *line
 	blamed   []string
+
+	drawn        [][][]byte           // what placeholders are; nil: none can be made
+	placeholders []config.Placeholder // those that were asked for
 }
 
 // line is one launched pipeline.
@@ -108,6 +111,16 @@ func (b *bench) Blame(branch *config.Branch, _ error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.blamed = append(b.blamed, branch.Track.Name)
+}
+
+func (b *bench) Placeholder(_ context.Context, p *config.Placeholder) ([][][]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.placeholders = append(b.placeholders, *p)
+	if b.drawn == nil {
+		return nil, errors.New("no encoder")
+	}
+	return b.drawn, nil
 }
 
 func (l *line) Start(_ context.Context, id string, branch *config.Branch) error {
@@ -427,52 +440,6 @@ func TestClosedStreamRefuses(t *testing.T) {
 	}
 	if _, err := s.Tracks(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("tracks: %v", err)
-	}
-}
-
-// What freezes is the camera when no rendition gets a frame, though they notice it
-// at different times, and one of them may be starting again.
-func TestFrozenCaptureIsToldFromAFrozenEncoder(t *testing.T) {
-	now := media.Now()
-	encodes := func(fps float64, started, last time.Duration) *encoding {
-		return &encoding{
-			ring: newRing(media.Track{}), track: media.Track{FPS: fps}, ended: make(chan error, 1), started: started, last: last,
-		}
-	}
-	stale := encodes(30, now-time.Minute, now-6*time.Second)
-	slow := encodes(1, now-time.Minute, now-6*time.Second) // may take ten seconds
-	fresh := encodes(30, now-time.Second, 0)
-	backsOff := encodes(30, 0, now-time.Minute)
-	well := encodes(1, now-time.Minute, now-time.Second)
-	for _, tt := range []struct {
-		name   string
-		with   []*encoding
-		frozen bool
-	}{
-		{"alone", nil, true},
-		{"a slower one that hasn't noticed", []*encoding{slow}, true},
-		{"one that has just started", []*encoding{fresh}, true},
-		{"one that backs off", []*encoding{backsOff}, true},
-		{"one that goes on", []*encoding{well, fresh}, false},
-	} {
-		active := map[*encoding]activity{stale: {}}
-		for _, e := range tt.with {
-			active[e] = activity{}
-		}
-		err := new(capture).stalled(active)
-		if frozen := errors.Is(err, errStalled); frozen != tt.frozen {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-		select {
-		case <-stale.ended:
-			if tt.frozen {
-				t.Errorf("%s: the encoder is blamed", tt.name)
-			}
-		default:
-			if !tt.frozen {
-				t.Errorf("%s: the encoder goes on", tt.name)
-			}
-		}
 	}
 }
 

@@ -36,6 +36,7 @@ type encoding struct {
 	branch    config.Branch // base at that level
 	launch    string        // all of its launch text, for people
 	running   bool
+	failedAt  time.Duration // when it failed while its capture goes on; 0: frames have come since
 	needed    bool          // on trial: runs without viewers
 	lowest    bool          // viewers have no lower rendition of its codec to go to
 	until     time.Duration // runs without viewers until then
@@ -237,45 +238,3 @@ func (e *encoding) drop() {
 	}
 	e.held, e.frame, e.begins = e.held[:0], 0, false
 }
-
-// stale tells for how long nothing came of a running encoding, if that is too
-// long: a pipeline that neither yields nor fails.
-func (e *encoding) stale(now time.Duration) error {
-	r := e.ring
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case e.started == 0:
-		return nil
-	case e.last == 0:
-		if now-e.started > firstFrame {
-			return errNoFrame
-		}
-		return nil
-	}
-	limit := stallAfter
-	if e.track.FPS > 0 {
-		limit = max(limit, time.Duration(10*float64(time.Second)/e.track.FPS))
-	}
-	if now-e.last > limit {
-		return errStalled
-	}
-	return nil
-}
-
-// yields tells whether frames come of the encoding.
-func (e *encoding) yields(now time.Duration) bool {
-	r := e.ring
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	lately := stallAfter / 2
-	if e.track.FPS > 0 {
-		lately = max(lately, time.Duration(2*float64(time.Second)/e.track.FPS))
-	}
-	return e.started != 0 && e.last != 0 && now-e.last < lately
-}
-
-var (
-	errNoFrame = errors.New("no frame within " + firstFrame.String() + " of the start")
-	errStalled = errors.New("no frame for " + stallAfter.String())
-)

@@ -30,6 +30,8 @@ func (s *Stream) keep() {
 			do()
 		case <-s.reshapes:
 			s.reshape()
+		case <-s.looks:
+			s.look(nil)
 		case <-timer.C:
 			s.look(nil)
 		}
@@ -231,6 +233,7 @@ func (s *Stream) end() {
 	}
 	wait.Wait()
 	s.ending.Wait()
+	<-s.stood
 	s.update(func() { s.closed = true })
 	s.log.Info("stream state", "state", Closed)
 	s.mu.Lock()
@@ -306,7 +309,7 @@ func (s *Stream) captureOf(feed string) *capture {
 // fits tells whether a capture can go on as a feed's, whatever encodings that has.
 // A whole feed's encodings are part of it. The caller holds mu.
 func (s *Stream) fits(c *capture, feed config.Feed) bool {
-	if c.feed.Capture != feed.Capture || c.feed.Whole != feed.Whole || c.feed.Loop != feed.Loop || feed.Capture == "" {
+	if !c.feed.SameProcess(&feed) || c.feed.Capture != feed.Capture || c.feed.Whole != feed.Whole || c.feed.Loop != feed.Loop || feed.Capture == "" {
 		return false
 	}
 	if !feed.Whole {

@@ -43,6 +43,8 @@ type ring struct {
 	keyAt    time.Duration // when the newest keyframe began to arrive
 	gap      uint64        // first packet after the newest loss within the pipeline
 	broken   bool          // the next packet is the first after a loss
+	heard    time.Duration // when something of the source came last; 0: never
+	standing bool          // nothing has come of it since a placeholder was put in its place
 	wanted   bool          // somebody waits for a keyframe
 	asked    time.Duration // when the pipeline was last asked for one
 	lastTime time.Duration // capture time of the newest frame
@@ -62,6 +64,7 @@ type Counts struct {
 	Frames, Keyframes, Packets uint64
 	Bytes                      uint64 // of payload
 	KeyframeRequests           uint64 // asked of the pipeline
+	Placeholders               uint64 // pictures that stood in for a source that is away; they are no frames
 	Gaps                       uint64 // losses inside the pipeline
 	Dropped                    uint64 // packets that lagging subscriptions skipped
 	DroppedFrames              uint64 // captured frames that the encoder was too slow for
@@ -75,7 +78,7 @@ type Counts struct {
 func (c Counts) plus(d Counts) Counts {
 	return Counts{
 		Frames: c.Frames + d.Frames, Keyframes: c.Keyframes + d.Keyframes, Packets: c.Packets + d.Packets,
-		Bytes: c.Bytes + d.Bytes, KeyframeRequests: c.KeyframeRequests + d.KeyframeRequests, Gaps: c.Gaps + d.Gaps,
+		Bytes: c.Bytes + d.Bytes, Placeholders: c.Placeholders + d.Placeholders, KeyframeRequests: c.KeyframeRequests + d.KeyframeRequests, Gaps: c.Gaps + d.Gaps,
 		Dropped: c.Dropped + d.Dropped, DroppedFrames: c.DroppedFrames + d.DroppedFrames, PipelineTime: c.PipelineTime + d.PipelineTime,
 	}
 }
@@ -144,10 +147,19 @@ func (r *ring) put(b *media.Buffer) (poke bool) {
 		r.wanted = true
 		r.count.Gaps++
 	}
+	stood := false
+	if b.Placeholder {
+		r.count.Placeholders++
+	} else {
+		stood = r.standing
+		r.heard, r.standing = now, false
+	}
 	if b.Start || !r.open {
 		r.frame, r.torn = r.head, !b.Start
-		r.count.Frames++
-		r.count.PipelineTime += b.Arrived - b.Capture
+		if !b.Placeholder {
+			r.count.Frames++
+			r.count.PipelineTime += b.Arrived - b.Capture
+		}
 		// Another capture that took over may have been quicker to deliver than the
 		// last one: time never goes back, and no two frames have the same.
 		r.lastTime = max(b.Capture, r.lastTime+time.Millisecond)
@@ -156,7 +168,9 @@ func (r *ring) put(b *media.Buffer) (poke bool) {
 	if b.Keyframe && !r.torn && (!r.hasKey || r.key != r.frame) {
 		r.key, r.hasKey, r.keyAt = r.frame, true, now
 		r.wanted = false
-		r.count.Keyframes++
+		if !b.Placeholder {
+			r.count.Keyframes++
+		}
 	}
 	// H.264 and H.265 tell by some NAL units of a keyframe only.
 	b.Keyframe = b.Keyframe || r.hasKey && r.key == r.frame
@@ -172,6 +186,10 @@ func (r *ring) put(b *media.Buffer) (poke bool) {
 	r.open = !b.End
 	r.count.Packets += uint64(b.Len())
 	r.count.Bytes += uint64(b.Size())
+	if stood && !b.Keyframe {
+		r.wanted = true // nobody can use what is between
+		return true
+	}
 	return b.Gap && r.wanted
 }
 
@@ -350,7 +368,7 @@ func (r *ring) empty() {
 	for r.tail < r.head {
 		r.evict(&r.slots[r.tail%ringPackets])
 	}
-	r.hasKey = false
+	r.hasKey, r.standing = false, false
 }
 
 // described is the track as it is known now.

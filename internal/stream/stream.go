@@ -9,7 +9,8 @@
 // capture times go on.
 //
 // Goroutines: one a stream decides what its captures and encodings are
-// (keeper.go, apply.go), one a capture runs its pipeline (capture.go), one an
+// (keeper.go, apply.go), one shows placeholders while a source is away
+// (placeholder.go), one a capture runs its pipeline (capture.go), one an
 // encoding that runs (encoding.go). Packets don't pass through them: a pipeline's
 // goroutine puts them into the ring, a reader's goroutine takes them out.
 package stream
@@ -44,6 +45,10 @@ type Launcher interface {
 	// Blame notes that a branch failed while it ran, so that Compile may choose
 	// another encoder. It doesn't block.
 	Blame(branch *config.Branch, err error)
+
+	// Placeholder makes a picture for viewers whose source is away: keyframes of it as
+	// RTP payloads, to be sent by turns. It blocks no longer than ctx allows.
+	Placeholder(ctx context.Context, p *config.Placeholder) (keyframes [][][]byte, err error)
 }
 
 // Pipeline is a running capture.
@@ -95,10 +100,14 @@ const (
 
 // Info is a stream as people and programs see it from outside.
 type Info struct {
-	Name      string      `json:"name"`
-	Title     string      `json:"title"`
-	State     State       `json:"state"`
-	Reason    string      `json:"reason,omitempty"`
+	Name   string `json:"name"`
+	Title  string `json:"title"`
+	State  State  `json:"state"`
+	Reason string `json:"reason,omitempty"`
+
+	// Placeholder: viewers see a picture in place of what the source would show.
+	Placeholder bool `json:"placeholder,omitempty"`
+
 	Sync      string      `json:"sync,omitempty"` // how sound and picture are kept in step, as the configuration says
 	Tracks    []TrackInfo `json:"tracks"`         // video first; the renditions best first
 	Viewers   int         `json:"viewers"`
@@ -138,6 +147,9 @@ type Stream struct {
 	done     chan struct{}
 	jobs     chan func()    // for the keeper's goroutine
 	reshapes chan struct{}  // a picture is to be made larger or smaller
+	looks    chan struct{}  // devices have come or gone
+	watched  chan struct{}  // somebody watches
+	stood    chan struct{}  // closed when placeholders aren't shown any more
 	ending   sync.WaitGroup // captures that aren't in force any more
 
 	notice // its mu guards below
@@ -168,11 +180,15 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		done:     make(chan struct{}),
 		jobs:     make(chan func()),
 		reshapes: make(chan struct{}, 1),
+		looks:    make(chan struct{}, 1),
+		watched:  make(chan struct{}, 1),
+		stood:    make(chan struct{}),
 		totals:   make(map[string]Counts),
 		notice:   newNotice(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.keep()
+	go s.stand()
 	return s
 }
 
@@ -204,6 +220,7 @@ func (s *Stream) info() Info {
 		t := e.ring.described()
 		n := e.ring.readers()
 		i.Viewers = max(i.Viewers, n) // each viewer has one video and one audio track
+		i.Placeholder = i.Placeholder || n > 0 && e.ring.stands()
 		i.Tracks = append(i.Tracks, TrackInfo{
 			Name: t.Name, Kind: t.Kind, Codec: t.Codec,
 			Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
@@ -283,6 +300,7 @@ func (s *Stream) Subscribe(track string) (*Subscription, error) {
 		e.capture.rewind()
 	}
 	signal(e.capture.stir)
+	signal(s.watched)
 	return sub, nil
 }
 

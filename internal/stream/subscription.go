@@ -174,8 +174,8 @@ func (s *Subscription) Close() {
 	})
 }
 
-// keyframe reads on until a whole keyframe has come and returns its payloads,
-// copied.
+// keyframe reads on until a whole keyframe of the source has come and returns its
+// payloads, copied.
 func (s *Subscription) keyframe(ctx context.Context) ([][]byte, error) {
 	due := make(chan struct{}, 1)
 	s.settle()
@@ -190,7 +190,7 @@ func (s *Subscription) keyframe(ctx context.Context) ([][]byte, error) {
 			if p.Start && !whole {
 				frame = frame[:0]
 			}
-			if !whole {
+			if !whole && !p.Buffer.Placeholder {
 				frame = append(frame, bytes.Clone(p.Payload()))
 				whole = p.Marker()
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
@@ -58,6 +59,10 @@ func (o *ours) Launch(_ context.Context, _ string, _ *config.Feed, sink stream.S
 }
 
 func (o *ours) Blame(*config.Branch, error) {}
+
+func (o *ours) Placeholder(context.Context, *config.Placeholder) ([][][]byte, error) {
+	return nil, errors.New("nothing is encoded here")
+}
 
 // Start and the rest are stream.Pipeline.
 func (o *ours) Start(_ context.Context, id string, _ *config.Branch) error {

@@ -114,20 +114,29 @@ func TestLiteConnections(t *testing.T) {
 		goesOn(ctx, t, page, 90)
 		r := receivedBy(ctx, t, page)
 		t.Logf("%+v", r)
-		if r.Video.Lost > 0 || r.Audio.Lost > 0 {
-			t.Errorf("packets were lost: %+v", r)
+		m, err := g.Metrics(ctx)
+		rig.Check(t, err)
+		if n := m["gateway_rtc_packets_unsent_total"] - before["gateway_rtc_packets_unsent_total"]; n > 0 {
+			t.Errorf("%v packets found no way", n)
 		}
+		// numbers that were left out at the restart would be missing for good; a browser
+		// that is kept from reading loses some too, and has them again soon
+		rig.Check(t, rig.Until(ctx, "all packets, or all but some that a busy machine loses", func() (bool, error) {
+			r := receivedBy(ctx, t, page)
+			return r.Video.Lost <= r.Video.Packets/50 && r.Audio.Lost <= r.Audio.Packets/50, nil
+		}))
 		rig.Check(t, page.Close())
-		const connected = `gateway_rtc_connected_total{ice="lite"}`
 		begun := time.Now()
 		rig.Check(t, rig.Until(ctx, "the viewer's end", func() (bool, error) {
 			m, err := g.Metrics(ctx)
+			const connected = `gateway_rtc_connected_total{ice="lite"}`
 			ended := 0.0
-			for _, reason := range []string{"left", "closed"} { // what comes first: the alert, or the socket's end
-				name := fmt.Sprintf("gateway_rtc_viewers_ended_total{reason=%q}", reason)
-				ended += m[name] - before[name]
+			for name := range m { // whatever comes first: the alert, the socket's end, or silence
+				if strings.HasPrefix(name, "gateway_rtc_viewers_ended_total{") {
+					ended += m[name] - before[name]
+				}
 			}
-			return ended == 1 && m[connected]-before[connected] == 1, err
+			return ended > 0 && m[connected] > before[connected], err
 		}))
 		t.Logf("ended %v after the page", time.Since(begun).Round(time.Millisecond))
 	})

@@ -111,7 +111,7 @@ func (r *report) event(e event) {
 		r.outputs[t] = append(r.outputs[t], e.Output)
 	case "pass", "fail", "skip":
 		if t.name == "" {
-			r.endPackage(t.pkg)
+			r.endPackage(t.pkg, e.Action == "fail")
 			return
 		}
 		r.endTest(t, e)
@@ -146,16 +146,25 @@ func (r *report) endTest(t test, e event) {
 	}
 }
 
+// unended is the reason of what failed otherwise than by a test's verdict: others of
+// the package may not have run.
+const unended = "did not end"
+
 // endPackage prints the output of tests that never ended: a panic, a crash or
-// the time limit took the test binary with it.
-func (r *report) endPackage(pkg string) {
+// the time limit took the test binary with it. A package that failed without a test,
+// such as one that doesn't build, counts as a test without a name.
+func (r *report) endPackage(pkg string, failed bool) {
 	for _, t := range slices.Clone(r.order) {
 		if t.pkg != pkg {
 			continue
 		}
 		fmt.Fprintf(r.out, "FAIL %s did not end\n%s", t.name, strings.Join(r.outputs[t], ""))
-		r.done = append(r.done, result{test: t, result: "fail"})
+		r.done = append(r.done, result{test: t, result: "fail", reason: unended})
 		r.forget(t)
+	}
+	told := func(d result) bool { return d.pkg == pkg && d.result == "fail" }
+	if failed && !slices.ContainsFunc(r.done, told) {
+		r.done = append(r.done, result{test: test{pkg: pkg, name: "-"}, result: "fail", reason: unended})
 	}
 }
 

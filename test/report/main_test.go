@@ -26,6 +26,7 @@ const events = `{"Action":"start","Package":"gateway/a"}
 {"Action":"fail","Package":"gateway/a","Elapsed":0.6}
 not json at all
 {"ImportPath":"gateway/b","Action":"build-output","Output":"b.go:1: undefined: x\n"}
+{"Action":"fail","Package":"gateway/b","Elapsed":0}
 {"Action":"output","Package":"gateway/c","Output":"?   \tgateway/c\t[no test files]\n"}
 {"Action":"skip","Package":"gateway/c","Elapsed":0}
 `
@@ -45,7 +46,7 @@ func TestShowsEveryTestAndWhyItFailedOrWasSkipped(t *testing.T) {
 		"not json at all\n",
 		"b.go:1: undefined: x\n",
 		"skipped:\n  gateway/a TestAbsent: no camera here: plug one in\n",
-		"\n1 passed, 2 failed, 1 skipped\n",
+		"\n1 passed, 3 failed, 1 skipped\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, &out)
@@ -60,7 +61,14 @@ func TestShowsEveryTestAndWhyItFailedOrWasSkipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "skip\tgateway/a\tTestAbsent\tno camera here: plug one in\t0.00\n"; !strings.Contains(string(log), want) {
-		t.Errorf("the log lacks %q:\n%s", want, log)
+	for _, want := range []string{
+		"skip\tgateway/a\tTestAbsent\tno camera here: plug one in\t0.00\n",
+		"fail\tgateway/a\tTestBad\t\t0.10\n",
+		"fail\tgateway/a\tTestHangs\tdid not end\t0.00\n",
+		"fail\tgateway/b\t-\tdid not end\t0.00\n",
+	} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
 	}
 }

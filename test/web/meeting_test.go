@@ -83,8 +83,6 @@ func TestMeetingOverTheGateway(t *testing.T) {
 
 var linkOfFirstStart = regexp.MustCompile(`http://\S+/#token=\S+`)
 
-// A fresh gateway is closed: its printed link opens it, and a link made from it
-// opens one room to one person.
 // A browser that wants a click before it plays sound plays the picture all the same.
 func TestRoomPlaysBeforeAClick(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -113,6 +111,8 @@ func TestRoomPlaysBeforeAClick(t *testing.T) {
 	w.moving(t, 1)
 }
 
+// A fresh gateway is closed: its printed link opens it, and a link made from it
+// opens one room to one person.
 func TestLinksOpenAClosedGateway(t *testing.T) {
 	g := meeting(t, "token")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -111,6 +112,10 @@ func (f *recordings) Compile(*config.Stream) (*config.Plan, error) {
 }
 
 func (f *recordings) Blame(*config.Branch, error) {}
+
+func (f *recordings) Placeholder(context.Context, *config.Placeholder) ([][][]byte, error) {
+	return nil, errors.New("nothing is encoded here")
+}
 
 func (f *recordings) Launch(_ context.Context, _ string, _ *config.Feed, sink gatewaystream.Sink) (gatewaystream.Pipeline, error) {
 	return &playback{sink: sink, encoders: map[string]*encoder{}}, nil

@@ -83,7 +83,7 @@ export function mediaSections(sdp = '') {
 /**
  * Receives on one connection a session.
  *
- * Events: `tracks` (which tracks come may have changed), `connected` (media can flow), `interrupted` (ICE is being restarted), `refused`
+ * Events: `tracks` (which tracks come may have changed), `channel` (detail: a data channel that the gateway opens), `connected` (media can flow), `interrupted` (ICE is being restarted), `refused`
  * (detail: the sections of an offer that this browser had to refuse) and `lost` (detail: {code, message}: the session has to be joined
  * anew).
  */
@@ -146,6 +146,7 @@ export class Receiver extends EventTarget {
       lowerDelay(receiver);
       this.dispatchEvent(new Event('tracks'));
     };
+    pc.ondatachannel = ({ channel }) => this.dispatchEvent(new CustomEvent('channel', { detail: channel }));
     pc.onconnectionstatechange = () => this.#watch(pc);
   }
 
@@ -201,7 +202,7 @@ export class Receiver extends EventTarget {
     const pc = this.#pc;
     this.#pc = null;
     if (pc) {
-      pc.onicecandidate = pc.ontrack = pc.onconnectionstatechange = null;
+      pc.onicecandidate = pc.ontrack = pc.ondatachannel = pc.onconnectionstatechange = null;
       pc.close();
     }
   }

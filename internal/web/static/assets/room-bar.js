@@ -42,7 +42,7 @@ function label(b, text, title = text) {
 /**
  * The bar.
  *
- * Events: `people`, `share`, `leave`, `sound` (the buttons of those names), `said` (detail: {title, detail}: something to tell).
+ * Events: `people`, `chat`, `share`, `leave`, `sound` (the buttons of those names), `said` (detail: {title, detail}: something to tell).
  */
 export class Bar extends EventTarget {
   #room;
@@ -65,20 +65,24 @@ export class Bar extends EventTarget {
     this.devices = button('devices', 'devices');
     this.sound = button('sound', 'sound');
     this.people = button('people-button', 'people', 'p');
+    this.chat = button('chat-button', 'chat', 't');
     this.share = button('share', 'share');
     this.leave = button('leave', 'leave');
     this.people.setAttribute('aria-controls', 'people');
+    this.chat.setAttribute('aria-controls', 'chat');
+    this.chat.hidden = true;
+    label(this.chat, 'Chat', 'Write to the others');
     label(this.devices, 'Devices', 'Choose camera and microphone');
     label(this.sound, 'Sound', 'Turn the sound on');
     label(this.share, 'Share', 'Share a link to this room');
     label(this.leave, 'Leave', 'Leave the room');
     this.sound.hidden = true;
-    holder.append(this.microphone, this.camera, this.screen, this.devices, this.sound, this.people, this.share, this.leave);
+    holder.append(this.microphone, this.camera, this.screen, this.devices, this.sound, this.people, this.chat, this.share, this.leave);
     this.camera.onclick = () => this.#switch('video', () => this.#turn('video'));
     this.microphone.onclick = () => this.#switch('audio', () => this.#turn('audio'));
     this.screen.onclick = () => this.#switch('screen', () => this.#toggleScreen());
     this.devices.onclick = () => this.#choose();
-    for (const name of ['people', 'share', 'leave', 'sound']) this[name].onclick = () => this.dispatchEvent(new Event(name));
+    for (const name of ['people', 'chat', 'share', 'leave', 'sound']) this[name].onclick = () => this.dispatchEvent(new Event(name));
     publisher.addEventListener('change', () => this.render());
     publisher.addEventListener('error', ({ detail }) => {
       if (['forbidden', 'bad-sdp', 'codec-unsupported', 'too-many-streams'].includes(detail.code)) publisher.close();
@@ -94,7 +98,7 @@ export class Bar extends EventTarget {
 
   /** Does what a key means. @param {string} key @returns {boolean} whether it means anything */
   key(key) {
-    const b = [this.camera, this.microphone, this.screen, this.people].find(({ dataset, hidden, disabled }) => dataset.key === key && !hidden && !disabled);
+    const b = [this.camera, this.microphone, this.screen, this.people, this.chat].find(({ dataset, hidden, disabled }) => dataset.key === key && !hidden && !disabled);
     b?.click();
     return Boolean(b);
   }

@@ -7,8 +7,10 @@ import { root, signIn, takeToken } from './access.js';
 import { element, setText } from './elements.js';
 import { icon } from './icons.js';
 import { Publisher } from './publisher.js';
+import { receivableCodecs } from './receiver.js';
 import { Room } from './room.js';
 import { Bar, memory } from './room-bar.js';
+import { Chat } from './room-chat.js';
 import { People } from './room-people.js';
 import { confirmed, share } from './room-share.js';
 import { Tile, Tiles } from './tiles.js';
@@ -28,12 +30,17 @@ const room = new Room({
 const publisher = new Publisher(room);
 const tiles = new Tiles(part('tiles'));
 const people = new People(room, confirmed);
+const chat = new Chat(room);
 const bar = new Bar(part('bar'), room, publisher);
 /** Streams that can't be had, and why. @type {Map<string, string>} */
 const refused = new Map();
 /** Whether the page was in the room: then a refusal needn't hide what is there. */
 let entered = false;
 let blocked = new Set();
+/** Which rendition was asked for, by stream. @type {Map<string, string>} */
+const selected = new Map();
+const types = receivableCodecs().video.map((type) => type.toLowerCase());
+const decodes = (codec) => !types.length || types.includes(`video/${codec}`);
 
 // ---- what is said
 
@@ -138,6 +145,7 @@ function make(key) {
       if (sight.visible) room.watch(key, { view: sight }); // not before somebody can see it
       room.view(key, sight);
     },
+    choose: (rendition) => room.select(key, rendition),
   });
   tile.blocked = (on) => {
     if (on) blocked.add(key);
@@ -176,6 +184,7 @@ function showStream(stream) {
     silent: Boolean(stream.publisher) && stream.label === 'camera' && (muted('audio') || (stream.tracks?.length > 0 && !stream.tracks.some(({ kind }) => kind === 'audio'))),
     paused: muted('video') || (stream.tracks?.length > 0 && !video),
   });
+  tile.renditions((stream.tracks ?? []).filter(({ kind, codec }) => kind === 'video' && decodes(codec)), selected.get(stream.name));
 }
 
 // ---- what happens
@@ -186,12 +195,17 @@ room.addEventListener('media', ({ detail: { stream, media } }) => {
   refused.delete(stream);
   tiles.get(stream)?.attach(media);
 });
+room.addEventListener('rendition', ({ detail: { stream, selected: name } }) => {
+  selected.set(stream, name);
+  list();
+});
 room.addEventListener('joined', ({ detail: { type, resumed } }) => {
   if (resumed) return;
   if (type === 'moved') {
     name = room.room.roomId;
     history.replaceState(null, '', new URL(`room/${encodeURIComponent(name)}${location.search}`, root));
     memory.set('gateway.room', name, sessionStorage);
+    chat.clear();
     toast('A host has moved you', `You are in “${room.room.title || name}” now.`);
   }
   refused.clear();
@@ -213,11 +227,18 @@ room.addEventListener('expiring', ({ detail: { expires } }) => {
   toast('Your access ends soon', `At ${new Date(expires).toLocaleTimeString([], { timeStyle: 'short' })} you leave the room, unless you sign in again.`);
 });
 room.addEventListener('closed', () => {
-  openPeople(false);
+  openPanel('');
   list();
 });
 bar.addEventListener('said', ({ detail }) => toast(detail.title, detail.detail));
-bar.addEventListener('people', () => openPeople(part('people').hidden));
+bar.addEventListener('people', () => openPanel(part('people').hidden ? 'people' : ''));
+bar.addEventListener('chat', () => openPanel(part('chat').hidden ? 'chat' : ''));
+chat.addEventListener('said', ({ detail }) => toast(detail.name, detail.text));
+chat.addEventListener('change', () => {
+  bar.chat.hidden = !chat.allowed;
+  bar.chat.dataset.count = chat.unread || '';
+  if (!chat.allowed && !part('chat').hidden) openPanel('');
+});
 bar.addEventListener('share', () => share(room));
 bar.addEventListener('leave', () => room.leave());
 bar.addEventListener('sound', () => tiles.all.forEach((tile) => {
@@ -226,18 +247,23 @@ bar.addEventListener('sound', () => tiles.all.forEach((tile) => {
 }));
 document.addEventListener('visibilitychange', () => tiles.all.forEach((tile) => tile.render()));
 
-function openPeople(on) {
-  part('people').hidden = !on;
-  bar.people.setAttribute('aria-expanded', String(on));
-  document.body.classList.toggle('with-people', on);
-  if (on) people.render();
+/** Opens one of the panels beside the pictures. @param {''|'people'|'chat'} name */
+function openPanel(name) {
+  for (const one of ['people', 'chat']) {
+    part(one).hidden = one !== name;
+    bar[one].setAttribute('aria-expanded', String(one === name));
+  }
+  if (name === 'people') people.render();
+  if (name === 'chat') chat.opened();
 }
-part('people-close').append(icon('close'));
-part('people-close').onclick = () => {
-  openPeople(false);
-  bar.people.focus();
-};
-openPeople(false);
+for (const one of ['people', 'chat']) {
+  part(`${one}-close`).append(icon('close'));
+  part(`${one}-close`).onclick = () => {
+    openPanel('');
+    bar[one].focus();
+  };
+}
+openPanel('');
 
 document.addEventListener('keydown', (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { DataChannels } from './data.js';
 import { Receiver, receivableCodecs } from './receiver.js';
 import { Signaling } from './signaling.js';
 
@@ -97,6 +98,8 @@ export class Room extends EventTarget {
       ...(this.#options.token ? { token: this.#options.token } : {}),
     }));
     this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
+    /** Messages of applications: see DataChannels. */
+    this.data = new DataChannels(this.#receiver, () => this.send('open-data', { requestId: 'open-data' }));
     this.#receiver.addEventListener('tracks', () => this.#gather());
     this.#receiver.addEventListener('connected', () => this.#enter('connected'));
     this.#receiver.addEventListener('interrupted', () => this.#enter('interrupted'));
@@ -310,6 +313,13 @@ export class Room extends EventTarget {
       case 'participant-left':
         this.#participants.delete(message.participant.userId);
         return this.#tell('participants');
+      case 'presence': // the same for many at once
+        for (const participant of message.here) {
+          this.#participants.set(participant.userId, participant);
+          if (participant.userId === this.#self.userId) this.#become(participant);
+        }
+        for (const userId of message.gone) this.#participants.delete(userId);
+        return this.#tell('participants');
       case 'stream-started':
       case 'stream':
         this.#describe(message.stream);
@@ -361,6 +371,7 @@ export class Room extends EventTarget {
     }
     this.#enter(this.#receiver.connected ? 'connected' : 'joined');
     if (resumed) this.#receiver.resume(this.#signaling.moved);
+    if (!resumed && !moved) this.data.begin();
     this.#tell('joined', joined);
     for (const [name, { view, rendition }] of this.#wanted) {
       if (!resumed && this.#watched.has(name)) { // by the join itself

@@ -6,6 +6,7 @@
 import { element, setText } from './elements.js';
 import { icon, setIcon } from './icons.js';
 import { Sight } from './sight.js';
+import { trackTexts } from './stats.js';
 
 const gap = 12;
 const ratio = 16 / 9;
@@ -92,8 +93,9 @@ export class Tile {
    * @param {boolean} [options.mirrored] shown as in a mirror
    * @param {(sight: import('./viewer.js').Sight) => void} [options.see] is told how much of it is seen
    * @param {() => void} options.enlarge is called for a click
+   * @param {(rendition: string) => void} [options.choose] is called for a rendition, a name or "auto"
    */
-  constructor(key, { own = false, mirrored = false, see, enlarge }) {
+  constructor(key, { own = false, mirrored = false, see, enlarge, choose }) {
     this.key = key;
     this.own = own;
     this.video = element('video', { playsinline: '', disableremoteplayback: '', tabindex: '-1' });
@@ -107,8 +109,11 @@ export class Tile {
     this.name = element('span');
     this.size = element('button', { type: 'button', class: 'enlarge' }, icon('enlarge'));
     this.full = element('button', { type: 'button', class: 'full' }, icon('fullscreen'));
+    this.menu = element('select', { title: 'Quality' });
+    this.menu.onchange = () => choose?.(this.menu.value);
+    this.quality = element('span', { class: 'choose', hidden: '' }, icon('quality'), this.menu);
     this.element = element('li', { class: `tile${mirrored ? ' mirrored' : ''}` },
-      this.video, this.said, element('div', { class: 'caption' }, this.quiet, this.name), element('div', { class: 'acts' }, this.size, this.full));
+      this.video, this.said, element('div', { class: 'caption' }, this.quiet, this.name), element('div', { class: 'acts' }, this.quality, this.size, this.full));
     this.size.onclick = enlarge;
     this.video.onclick = this.said.onclick = enlarge;
     this.full.onclick = () => this.fullscreen();
@@ -157,6 +162,26 @@ export class Tile {
     this.full.title = 'Full screen';
     this.enlarged(this.element.matches('.large'));
     this.render();
+  }
+
+  /**
+   * The menu of renditions, where there is a choice.
+   *
+   * @param {import('./viewer.js').Track[]} renditions best first
+   * @param {string} [selected] a name, or "auto"
+   */
+  renditions(renditions, selected = 'auto') {
+    this.quality.hidden = renditions.length < 2;
+    const options = this.menu.options;
+    while (options.length > renditions.length + 1) options[options.length - 1].remove();
+    ['auto', ...renditions].forEach((track, i) => {
+      const option = options[i] ?? this.menu.appendChild(element('option'));
+      option.value = track.name ?? 'auto';
+      option.disabled = Boolean(track.refused);
+      setText(option, track === 'auto' ? 'Auto' : [track.name, ...trackTexts(track)].join(', ')); // in place: the menu may be open
+    });
+    this.menu.value = selected;
+    this.menu.setAttribute('aria-label', `Quality of ${this.label ?? ''}`);
   }
 
   /** @param {boolean} large */

@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"os"
+
+	"gateway/internal/config"
+	"gateway/internal/gst"
+	"gateway/internal/stream"
+	"gateway/internal/worker"
+)
+
+// launcher runs pipelines, each in a process of its own or all in this one.
+type launcher struct {
+	*machine
+	workers *worker.Launcher
+	conf    *config.Gateway // where a pipeline runs that doesn't say
+	log     *slog.Logger
+}
+
+func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
+	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST), conf: conf, log: log}
+}
+
+// Compile implements stream.Launcher.
+func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
+	return config.Compile(c, l.machine)
+}
+
+// Blame implements stream.Launcher.
+func (l launcher) Blame(b *config.Branch, err error) {
+	if b.Encoder != "" {
+		l.machine.Blame(b.Encoder, err)
+	}
+}
+
+// Launch implements stream.Launcher.
+func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, sink stream.Sink) (stream.Pipeline, error) {
+	if cmp.Or(feed.Isolation, l.conf.Isolation) == config.IsolationNone {
+		return launch(ctx, name, feed, sink, l.log.With("stream", name))
+	}
+	p, err := l.workers.Launch(ctx, name, feed, *cmp.Or(feed.Worker, &l.conf.Worker), sink)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// launch runs a pipeline in this process.
+func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sink, log *slog.Logger) (worker.Running, error) {
+	p, err := gst.Launch(ctx, name, feed, sink, log)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// WorkerMain is the whole program where a gateway has started it as the process of a
+// pipeline, or to answer questions: it doesn't return then. Every program that runs a [Gateway] calls it
+// before it looks at its arguments.
+func WorkerMain() {
+	if len(os.Args) < 2 || os.Args[1] != worker.Argument {
+		return
+	}
+	if len(os.Args) > 2 && os.Args[2] == worker.AskArgument {
+		os.Exit(answers().Serve())
+	}
+	os.Exit(worker.Serve(worker.Host{
+		Init:   func(log *slog.Logger) { gst.Debug(log, "") },
+		Launch: launch,
+	}))
+}

@@ -1,0 +1,259 @@
+package worker
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// maxEnquiry is how many bytes a question or an answer may have: the pictures of a
+// keyframe and what is made of them are the largest.
+const maxEnquiry = 32 << 20
+
+// enquiry is a question on its way to the child, or an answer on its way back.
+type enquiry struct {
+	ID       uint64          `json:"id"` // 0: what the child says of itself when it begins
+	Question string          `json:"question,omitempty"`
+	Body     json.RawMessage `json:"body,omitempty"`    // of the question or of the answer
+	Error    string          `json:"error,omitempty"`   // why there is no answer
+	Unsound  bool            `json:"unsound,omitempty"` // something hangs in the child: it should be asked nothing more
+}
+
+// asked is a process that answers questions.
+type asked struct {
+	owner *Asker
+	child *process
+
+	write sync.Mutex // held to write a question
+
+	mu      sync.Mutex // guards below
+	began   bool       // it has said so
+	last    uint64     // question's number
+	open    map[uint64]*question
+	idle    *time.Timer // runs while nothing is open
+	retired bool        // it is asked no more
+	late    string      // the question for which it was killed
+}
+
+// question is one that is asked.
+type question struct {
+	name  string
+	limit *time.Timer
+	done  chan struct{} // closed when there is an answer; what follows is set by then
+	body  json.RawMessage
+	err   error
+}
+
+func (q *question) wait(ctx context.Context) (json.RawMessage, error) {
+	select {
+	case <-q.done:
+		return q.body, q.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: %w", q.name, ctx.Err())
+	}
+}
+
+func (q *question) answer(body json.RawMessage, err error) {
+	q.limit.Stop()
+	q.body, q.err = body, err
+	close(q.done)
+}
+
+// ask sends a question; nil when the process takes no more.
+func (p *asked) ask(name string, body []byte) *question {
+	p.mu.Lock()
+	if p.retired {
+		p.mu.Unlock()
+		return nil
+	}
+	if p.idle != nil {
+		p.idle.Stop()
+	}
+	p.last++
+	id, q := p.last, &question{name: name, done: make(chan struct{})}
+	limit := p.owner.limit
+	if !p.began {
+		limit += beginLimit
+	}
+	q.limit = time.AfterFunc(limit, func() { p.tooLate(id) })
+	p.open[id] = q
+	p.mu.Unlock()
+	p.write.Lock()
+	defer p.write.Unlock()
+	// a child that doesn't read is killed when the answer is due, which ends the write
+	if err := writeEnquiry(p.child.conn, &enquiry{ID: id, Question: name, Body: body}); err != nil {
+		p.child.kill() // read sees its end
+	}
+	return q
+}
+
+// tooLate kills the process for a question that is still open.
+func (p *asked) tooLate(id uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q := p.open[id]; q != nil {
+		if p.late == "" {
+			p.late = q.name
+		}
+		q.err = &DeathError{Question: q.name, mine: true} // its reason is read's to add
+		p.child.kill()
+	}
+}
+
+// retire has the process end once its open questions are answered.
+func (p *asked) retire() {
+	p.owner.leave(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	p.endIfIdle()
+}
+
+// endIfIdle has a retired process end when nothing is open. The caller holds mu.
+func (p *asked) endIfIdle() {
+	if !p.retired || len(p.open) > 0 {
+		return
+	}
+	p.child.conn.Close() // it reads that as its end
+	if p.idle != nil {
+		p.idle.Stop()
+	}
+	p.idle = time.AfterFunc(endTime, p.child.kill)
+}
+
+// read takes the answers until the process ends.
+func (p *asked) read() {
+	var fault error
+	for fault == nil {
+		var m enquiry
+		if fault = readEnquiry(p.child.conn, &m); fault == nil {
+			fault = p.take(&m)
+		}
+	}
+	p.mu.Lock()
+	retired := p.retired && len(p.open) == 0 // it ends by itself, or by the timer
+	p.retired = true
+	p.mu.Unlock()
+	p.owner.leave(p)
+	if !retired {
+		if errors.Is(fault, io.EOF) { // it is at its end: what it dies of is worth the wait
+			kill := time.AfterFunc(endTime, p.child.kill)
+			defer kill.Stop()
+		} else {
+			p.child.kill()
+		}
+	}
+	<-p.child.done
+	p.child.conn.Close()
+	p.mu.Lock()
+	if p.idle != nil {
+		p.idle.Stop()
+	}
+	open, late := p.open, p.late
+	p.open = nil
+	p.mu.Unlock()
+	p.owner.ended(p)
+	reason := deathReason(p.child.cmd.ProcessState, p.child.tail.String())
+	if late != "" {
+		reason = fmt.Sprintf("was killed: it had no answer to %q within %v", late, p.owner.limit)
+	}
+	for _, q := range open {
+		died := &DeathError{Question: q.name, Reason: reason}
+		if mine := (*DeathError)(nil); errors.As(q.err, &mine) {
+			died.mine = mine.mine
+		}
+		q.answer(nil, died)
+	}
+}
+
+// take gives an answer to who asked.
+func (p *asked) take(m *enquiry) error {
+	if m.ID == 0 {
+		p.begun(string(m.Body))
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.open[m.ID]
+	if q == nil {
+		return fmt.Errorf("an answer to no question: %d", m.ID)
+	}
+	delete(p.open, m.ID)
+	var err error
+	if m.Error != "" {
+		err = errors.New(m.Error)
+	}
+	q.answer(m.Body, err)
+	if m.Unsound {
+		p.retired = true
+		defer p.owner.leave(p)
+	}
+	if len(p.open) == 0 {
+		if p.idle != nil {
+			p.idle.Stop()
+		}
+		p.idle = time.AfterFunc(p.owner.idle, p.retireIfIdle)
+	}
+	p.endIfIdle()
+	return nil
+}
+
+// begun gives the questions that wait for the process to begin their time.
+func (p *asked) begun(says string) {
+	p.mu.Lock()
+	p.began = true
+	for _, q := range p.open {
+		q.limit.Reset(p.owner.limit)
+	}
+	p.mu.Unlock()
+	if p.owner.Began != nil {
+		p.owner.Began(says)
+	}
+}
+
+// retireIfIdle ends a process that is asked nothing for a while.
+func (p *asked) retireIfIdle() {
+	p.mu.Lock()
+	busy := len(p.open) > 0
+	p.retired = p.retired || !busy
+	p.endIfIdle()
+	p.mu.Unlock()
+	if !busy {
+		p.owner.leave(p)
+	}
+}
+
+// writeEnquiry writes a message with its length before it, in one write.
+func writeEnquiry(w io.Writer, m *enquiry) error {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(body) > maxEnquiry {
+		return fmt.Errorf("message of %d bytes", len(body))
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	return err
+}
+
+// readEnquiry reads what writeEnquiry wrote.
+func readEnquiry(r io.Reader, m *enquiry) error {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > maxEnquiry {
+		return fmt.Errorf("message of %d bytes", n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return err
+	}
+	return json.Unmarshal(body, m)
+}

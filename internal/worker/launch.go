@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gateway/internal/config"
+)
+
+// Launcher runs pipelines in children.
+type Launcher struct {
+	log   *slog.Logger
+	debug string
+
+	mu    sync.Mutex // guards below
+	crash *Crash
+}
+
+// NewLauncher makes a launcher. debug is what the children's GST_DEBUG is, "" as this
+// process's.
+func NewLauncher(log *slog.Logger, debug string) *Launcher {
+	return &Launcher{log: log, debug: debug}
+}
+
+// Crash is the end of a child that nobody asked for.
+type Crash struct {
+	Time   time.Time
+	Stream string
+	Feed   string
+	Reason string // in words
+	Words  string // the last 64 KiB that it wrote to standard error: the stack, if it could still tell
+}
+
+// LastCrash is the latest crash of a child, if there was one.
+func (l *Launcher) LastCrash() (c Crash, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.crash == nil {
+		return Crash{}, false
+	}
+	return *l.crash, true
+}
+
+// Launch starts a child and a feed's capture in it, and returns when it plays; it
+// blocks no longer than ctx allows. The sink may be called before it returns.
+func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, limits config.Worker, sink Sink) (*Pipeline, error) {
+	log := l.log.With("stream", name)
+	env := []string{"GOMAXPROCS=2"} // its Go side does little
+	if l.debug != "" {
+		env = append(env, "GST_DEBUG="+l.debug)
+	}
+	proc, err := spawn([]string{name + "/" + feed.Name}, env, func(line string) { log.Warn("pipeline process", "says", line) })
+	if err != nil {
+		return nil, err
+	}
+	out, err := newSender(proc.conn)
+	if err != nil {
+		proc.conn.Close()
+		proc.end(0)
+		return nil, fmt.Errorf("worker socket: %w", err)
+	}
+	p := &Pipeline{
+		launcher: l, name: name, feed: feed.Name, memory: uint64(limits.Memory), sink: sink, log: log, proc: proc, out: out,
+		calls: make(map[uint64]chan error), over: make(chan struct{}),
+	}
+	go p.read()
+	go p.watch()
+	sent := *feed
+	sent.Absent, sent.Worker = nil, &limits
+	m := &message{Do: doLaunch, Name: name, Feed: &sent, Level: int(level(ctx, log))}
+	if err := p.call(ctx, m); err != nil {
+		p.end()
+		return nil, err
+	}
+	p.mu.Lock()
+	p.launched = true
+	err = p.failure
+	p.mu.Unlock()
+	if err != nil { // it died since
+		p.end()
+		return nil, err
+	}
+	return p, nil
+}
+
+// level is the least severe level that is logged.
+func level(ctx context.Context, log *slog.Logger) slog.Level {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if log.Enabled(ctx, l) {
+			return l
+		}
+	}
+	return slog.LevelError
+}

@@ -1,0 +1,184 @@
+package worker
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	socketFD  = 3        // of the child's end of the socket
+	lineLimit = 4 << 10  // bytes of a line of standard error; the rest is the next line
+	tailLimit = 64 << 10 // bytes of standard error that are kept
+	drainTime = time.Second
+
+	killTimeout = 3 * time.Second // for the kernel to end what was killed
+)
+
+// process is a child: this program, started again.
+type process struct {
+	conn *net.UnixConn // the gateway's end of the socket; its holder closes it
+	pid  int
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended and its last words were read
+	tail tail
+}
+
+// spawn starts this program again with the arguments "worker" and args. The child
+// has the other end of a socket as file descriptor 3, no standard input and output,
+// this process's environment and env, and a process group of its own: a Ctrl-C is
+// the gateway's. It is killed when this process dies. line is given what it writes
+// to standard error, until it crashes; it may be nil.
+//
+// The caller closes conn, which tells the child to end, and waits for done.
+func spawn(args, env []string, line func(string)) (*process, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("worker socket: %w", err)
+	}
+	defer theirs.Close()
+	words, stderr, err := os.Pipe()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("worker pipe: %w", err)
+	}
+	defer stderr.Close()
+	// not by its path: that may hold a newer version by now
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = append([]string{"gateway", Argument}, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = stderr
+	cmd.ExtraFiles = []*os.File{theirs} // socketFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+
+	p := &process{conn: ours, cmd: cmd, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The kernel sends Pdeathsig when the thread ends that started the child
+		// (prctl(2), golang.org/issue/27505): it is kept until the child's end.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			p.listen(words, line)
+		}()
+		cmd.Wait()                                       // how it ended is in ProcessState
+		words.SetReadDeadline(time.Now().Add(drainTime)) // a child of its own may hold the other end
+		<-read
+		words.Close()
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		ours.Close()
+		words.Close()
+		return nil, fmt.Errorf("worker process: %w", err)
+	}
+	p.pid = cmd.Process.Pid
+	return p, nil
+}
+
+// kill ends the child at once; done is closed soon after. Idempotent.
+func (p *process) kill() { p.cmd.Process.Kill() } // by pidfd: never another process of that number
+
+// end waits for the child's end and tells how it ended. It is killed if it hasn't
+// ended by then, and given up if that doesn't help: a thread of it hangs in a driver.
+func (p *process) end(within time.Duration) (how string) {
+	late := time.AfterFunc(within, p.kill)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		return deathReason(p.cmd.ProcessState, p.tail.String())
+	case <-time.After(within + killTimeout):
+		return "can't be ended: a driver holds it"
+	}
+}
+
+// listen reads the child's standard error to its end.
+func (p *process) listen(words io.Reader, line func(string)) {
+	r := bufio.NewReaderSize(words, lineLimit)
+	for {
+		text, err := r.ReadSlice('\n')
+		if len(text) > 0 {
+			p.tail.add(text)
+			if s := strings.TrimRight(string(text), "\r\n"); line != nil && s != "" && !p.tail.fatal {
+				line(s)
+			}
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
+
+// socketPair makes a connected pair of stream sockets: ours is closed on exec,
+// theirs is to be handed to a child.
+func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "worker")
+	if ours, err = fileConn(fds[0]); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// fileConn makes a connection of a file descriptor, which it takes over.
+func fileConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "worker")
+	defer f.Close()
+	c, err := net.FileConn(f) // a duplicate, closed on exec
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("not a Unix socket")
+	}
+	return u, nil
+}
+
+// tail keeps the last of what a child wrote to standard error.
+type tail struct {
+	fatal bool // it crashes: what follows is its stack. Touched by listen only, until done
+
+	mu   sync.Mutex // guards below
+	text []byte
+}
+
+func (t *tail) add(line []byte) {
+	t.fatal = t.fatal || crashLine(string(line))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.text = append(t.text, line...); len(t.text) > 2*tailLimit {
+		t.text = append(t.text[:0], t.text[len(t.text)-tailLimit:]...)
+	}
+}
+
+// String is the last 64 KiB at most.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text[max(0, len(t.text)-tailLimit):])
+}
