@@ -270,6 +270,7 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that nobody reads any more doesn't end the gateway
 
 	log := settings.Logger(stderr)
 	gateway.LimitMemory(log)

@@ -238,7 +238,9 @@ func (b *bundle) explained(ctx context.Context) (failed error) {
 func (b *bundle) machine(ctx context.Context) error {
 	var found bytes.Buffer
 	b.note("devices", b.Settings.Devices(ctx, true, "", &found))
-	return errors.Join(b.text("devices.json", found.String()), b.json("plugins.json", gst.NewRegistry().Plugins()))
+	plugins, err := b.Settings.plugins(ctx)
+	b.note("plugins", err)
+	return errors.Join(b.text("devices.json", found.String()), b.json("plugins.json", plugins))
 }
 
 // live writes what the running gateway tells; without one, what it has left behind.

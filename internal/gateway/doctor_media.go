@@ -48,14 +48,17 @@ func (d *doctor) pipelines(context.Context) []checked {
 }
 
 // gstreamer looks at the library and its plugins.
-func (d *doctor) gstreamer(context.Context) (all []checked) {
+func (d *doctor) gstreamer(ctx context.Context) (all []checked) {
 	const area, least = "GStreamer", "1.22"
 	version := gst.Version()
 	var major, minor int
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major < 1 || major == 1 && minor < 22) {
 		all = append(all, checked{area, fail, version + " is older than " + least, "use Debian 12 or newer"})
 	}
-	plugins := gst.NewRegistry().Plugins()
+	plugins, err := d.settings.plugins(ctx)
+	if err != nil {
+		return []checked{{area, fail, err.Error(), "gst-inspect-1.0 may tell which plugin it is; remove that one's package"}}
+	}
 	for _, p := range plugins {
 		if p.Broken {
 			all = append(all, checked{area, warn, fmt.Sprintf("plugin %s (%s) can't be loaded", p.Name, p.File), "install its package anew, then: rm -r ~/.cache/gstreamer-1.0"})
@@ -65,6 +68,13 @@ func (d *doctor) gstreamer(context.Context) (all []checked) {
 		return all
 	}
 	return []checked{ok(area, "%s, %d plugins", version, len(plugins))}
+}
+
+// plugins lists GStreamer's.
+func (s Settings) plugins(ctx context.Context) ([]gst.Plugin, error) {
+	m := s.machine()
+	defer m.close()
+	return m.plugins(ctx)
 }
 
 // find asks for devices and has the encoders tried, once for all who ask.

@@ -106,6 +106,7 @@ const (
 	askFormats     = "formats"
 	askEncode      = "encode"
 	askDevices     = "devices"
+	askPlugins     = "plugins"
 	askNegotiate   = "negotiate"
 	askSnapshot    = "snapshot"
 	askPlaceholder = "placeholder"
@@ -174,6 +175,11 @@ func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
 	return asking[*gst.Devices](ctx, m, askDevices, nil)
 }
 
+// plugins is gst.Registry's Plugins.
+func (m *machine) plugins(ctx context.Context) ([]gst.Plugin, error) {
+	return asking[[]gst.Plugin](ctx, m, askPlugins, nil)
+}
+
 // negotiate is gst.Registry's Negotiate.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
 	n, err := asking[negotiated](ctx, m, askNegotiate, launch)
@@ -214,6 +220,7 @@ func answers() *worker.Answers {
 			askLink:       worker.Answer(func(_ context.Context, chain []string) (*config.LinkFault, error) { return r.Link(chain), nil }),
 			askFormats:    worker.Answer(func(_ context.Context, source string) ([]config.Format, error) { return r.Formats(source) }),
 			askEncode:     worker.Answer(func(_ context.Context, text string) (float64, error) { return gst.Encode(text) }),
+			askPlugins:    worker.Answer(func(context.Context, *none) ([]gst.Plugin, error) { return gst.NewRegistry().Plugins(), nil }),
 			askDevices:    worker.Answer(func(ctx context.Context, _ *none) (*gst.Devices, error) { return gst.FindDevices(ctx), nil }),
 			askNegotiate: worker.Answer(func(ctx context.Context, launch string) (n negotiated, _ error) {
 				var err error

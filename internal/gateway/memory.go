@@ -11,8 +11,8 @@ import (
 )
 
 // cgroupLimit is the least memory.max of this process's control group and those
-// above it (cgroups(7), version 2), in bytes, and what the same group uses; 0: there
-// is no limit, or it can't be read. table is /proc/self/cgroup, root where the groups
+// above it (cgroups(7), version 2), in bytes, and what the same group uses, without
+// the pages of files that the kernel would give up first; 0: there is no limit, or it can't be read. table is /proc/self/cgroup, root where the groups
 // are mounted.
 func cgroupLimit(table, root string) (limit, used uint64) {
 	text, err := os.ReadFile(table)
@@ -29,10 +29,26 @@ func cgroupLimit(table, root string) (limit, used uint64) {
 			if ok && (limit == 0 || n < limit) {
 				limit = n
 				used, _ = cgroupNumber(filepath.Join(dir, "memory.current"))
+				used -= min(used, cgroupCache(filepath.Join(dir, "memory.stat")))
 			}
 		}
 	}
 	return limit, used
+}
+
+// cgroupCache is inactive_file of a memory.stat.
+func cgroupCache(path string) uint64 {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "inactive_file "); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+			return n
+		}
+	}
+	return 0
 }
 
 // cgroupNumber reads one number; "max" is none.

@@ -62,6 +62,9 @@ func (g *Gateway) crashes() []fault {
 	if c := lastCrash(g.conf.State); c != nil {
 		all = append(all, *c)
 	}
+	if c, ok := g.streams.launcher.workers.LastCrash(); ok {
+		all = append(all, fault{c.Time, "pipeline of " + c.Stream, c.Reason, c.Words})
+	}
 	if p := contain.Last(); p != nil {
 		all = append(all, fault{p.At, p.Where, p.Value, p.Stack})
 	}
@@ -94,7 +97,11 @@ func (g *Gateway) KeepCrashes() {
 			g.log.Error("the last run ended by a fault; gateway bundle has its stack", "at", c.At, "fault", c.What)
 		}
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	err := os.MkdirAll(dir, 0o700)
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	}
 	if err == nil {
 		err = errors.Join(debug.SetCrashOutput(f, debug.CrashOptions{}), f.Close()) // it keeps a descriptor of its own
 	}

@@ -17,9 +17,22 @@ char *element_names(void) {
   return g_string_free(s, FALSE);
 }
 
-// plugin_list has a record for each plugin, also for those that can't be loaded: name,
-// version, source package, file, and whether loading it was given up.
+// plugin_list names all plugins with their versions and files.
 char *plugin_list(void) {
+  GString *s = g_string_new(NULL);
+  GList *all = gst_registry_get_plugin_list(gst_registry_get());
+  for (GList *l = all; l; l = l->next) {
+    unit(s, gst_plugin_get_name(l->data));
+    unit(s, gst_plugin_get_version(l->data));
+    unit(s, gst_plugin_get_filename(l->data));
+  }
+  gst_plugin_list_free(all);
+  return g_string_free(s, FALSE);
+}
+
+// plugin_rows has five units for each plugin, also for those that can't be loaded:
+// name, version, source package, file, and whether loading it was given up.
+char *plugin_rows(void) {
   GString *s = g_string_new(NULL);
   GList *all = gst_registry_get_plugin_list(gst_registry_get());
   for (GList *l = all; l; l = l->next) {

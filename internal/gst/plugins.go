@@ -24,7 +24,7 @@ func (*Registry) Plugins() []Plugin {
 	Init()
 	const columns = 5
 	plugins := []Plugin{}
-	for row := range slices.Chunk(units(taken(C.plugin_list())), columns) {
+	for row := range slices.Chunk(units(taken(C.plugin_rows())), columns) {
 		plugins = append(plugins, Plugin{row[0], row[1], row[2], row[3], row[4] != ""})
 	}
 	slices.SortFunc(plugins, func(a, b Plugin) int { return cmp.Compare(a.Name, b.Name) })
