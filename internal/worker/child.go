@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/internal/media"
 )
 
@@ -29,7 +31,9 @@ var errOver = errors.New("the pipeline is closed")
 func Serve(h Host) (status int) {
 	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	os.WriteFile("/proc/self/comm", []byte("gateway-worker"), 0) // for ps and top; without it is "exe"
+	eachThread(func(tid int) error { // for ps and top: without it is "exe"
+		return os.WriteFile("/proc/self/task/"+strconv.Itoa(tid)+"/comm", []byte("gateway-worker"), 0)
+	})
 	conn, err := fileConn(socketFD)
 	if err != nil {
 		os.Stderr.WriteString("gateway: a worker is started by the gateway itself\n")
@@ -100,7 +104,7 @@ func (c *child) serve(commands <-chan *message) {
 			}
 			c.do(m)
 		case <-pulse.C:
-			c.out.message(&message{Do: doPulse, RSS: residentSize()})
+			c.out.message(&message{Do: doPulse, RSS: residentSize(), CPU: cpuTime()})
 		case <-c.over:
 			return
 		}
@@ -247,6 +251,15 @@ func (o outlet) tell(m *message) {
 	if err := o.out.message(m); err != nil {
 		o.log.Error("worker event", "event", m.Do, "err", err)
 	}
+}
+
+// cpuTime is how much CPU time this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // residentSize is how much memory this process occupies, in bytes; 0: unknown.

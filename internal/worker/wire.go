@@ -52,7 +52,7 @@ const (
 	doDropped  = "dropped"  // ID, Count
 	doEnded    = "ended"    // ID, Error
 	doFail     = "fail"     // Error
-	doPulse    = "pulse"    // RSS
+	doPulse    = "pulse"    // RSS, CPU
 	doLog      = "log"      // Log
 )
 
@@ -70,6 +70,7 @@ type message struct {
 	Level  int            `json:"level,omitempty"`  // of the gateway's log
 	Error  *fault         `json:"error,omitempty"`
 	RSS    uint64         `json:"rss,omitempty"` // resident set size, bytes
+	CPU    time.Duration  `json:"cpu,omitempty"` // time used so far, user and system
 	Log    *record        `json:"log,omitempty"`
 }
 
