@@ -22,6 +22,7 @@ type asker interface {
 type machine struct {
 	*gst.Trials
 	asker asker
+	conf  *config.Gateway
 	log   *slog.Logger
 
 	facts sync.Map // question and argument → answer, as long as the plugins are the same
@@ -32,7 +33,7 @@ type machine struct {
 // newMachine asks children of this process, whose words go to says, or this process
 // if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
-	m := &machine{log: log}
+	m := &machine{conf: conf, log: log}
 	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	if conf.Isolation == config.IsolationNone {
 		m.asker = answers()
@@ -41,6 +42,9 @@ func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) 
 	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: []string{"GST_DEBUG_NO_COLOR=1"}}
 	if conf.Log.GST != "" {
 		o.Env = append(o.Env, "GST_DEBUG="+conf.Log.GST)
+	}
+	if conf.Confine.Enabled {
+		o.Confine = func() *worker.Confinement { return worker.ProbeNeeds(conf.Confine.Paths) }
 	}
 	m.asker = worker.NewAsker(o)
 	return m
@@ -180,9 +184,15 @@ func (m *machine) plugins(ctx context.Context) ([]gst.Plugin, error) {
 	return asking[[]gst.Plugin](ctx, m, askPlugins, nil)
 }
 
-// negotiate is gst.Registry's Negotiate.
+// negotiate is gst.Registry's Negotiate, in a process that may do what the pipeline needs.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
-	n, err := asking[negotiated](ctx, m, askNegotiate, launch)
+	var n negotiated
+	var err error
+	if a, ok := m.asker.(*worker.Asker); ok && m.conf.Confine.Enabled {
+		err = a.AskApart(ctx, worker.Needs([]string{launch}, m.conf.Confine.Paths), askNegotiate, launch, &n)
+	} else {
+		err = m.asker.Ask(ctx, askNegotiate, launch, &n)
+	}
 	if err == nil && n.Error != "" {
 		err = errors.New(n.Error)
 	}
