@@ -106,6 +106,7 @@ const (
 	askFormats    = "formats"
 	askEncode     = "encode"
 	askDevices    = "devices"
+	askAwait      = "await devices"
 	askNegotiate  = "negotiate"
 	askSnapshot   = "snapshot"
 )
@@ -173,6 +174,11 @@ func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
 	return asking[*gst.Devices](ctx, m, askDevices, nil)
 }
 
+// await is gst.AwaitDevices.
+func (m *machine) await(ctx context.Context, known []string) ([]string, error) {
+	return asking[[]string](ctx, m, askAwait, known)
+}
+
 // negotiate is gst.Registry's Negotiate.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
 	n, err := asking[negotiated](ctx, m, askNegotiate, launch)
@@ -209,6 +215,7 @@ func answers() *worker.Answers {
 			askFormats:    worker.Answer(func(_ context.Context, source string) ([]config.Format, error) { return r.Formats(source) }),
 			askEncode:     worker.Answer(func(_ context.Context, text string) (float64, error) { return gst.Encode(text) }),
 			askDevices:    worker.Answer(func(ctx context.Context, _ *none) (*gst.Devices, error) { return gst.FindDevices(ctx), nil }),
+			askAwait:      worker.Answer(gst.AwaitDevices),
 			askNegotiate: worker.Answer(func(ctx context.Context, launch string) (n negotiated, _ error) {
 				var err error
 				if n.Links, n.Dot, err = r.Negotiate(ctx, launch); err != nil {
