@@ -110,6 +110,7 @@ const (
 	askFormats     = "formats"
 	askEncode      = "encode"
 	askDevices     = "devices"
+	askAwait       = "await devices"
 	askPlugins     = "plugins"
 	askNegotiate   = "negotiate"
 	askSnapshot    = "snapshot"
@@ -184,6 +185,11 @@ func (m *machine) plugins(ctx context.Context) ([]gst.Plugin, error) {
 	return asking[[]gst.Plugin](ctx, m, askPlugins, nil)
 }
 
+// await is gst.AwaitDevices.
+func (m *machine) await(ctx context.Context, known []string) ([]string, error) {
+	return asking[[]string](ctx, m, askAwait, known)
+}
+
 // negotiate is gst.Registry's Negotiate, in a process that may do what the pipeline needs.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
 	var n negotiated
@@ -232,6 +238,7 @@ func answers() *worker.Answers {
 			askEncode:     worker.Answer(func(_ context.Context, text string) (float64, error) { return gst.Encode(text) }),
 			askPlugins:    worker.Answer(func(context.Context, *none) ([]gst.Plugin, error) { return gst.NewRegistry().Plugins(), nil }),
 			askDevices:    worker.Answer(func(ctx context.Context, _ *none) (*gst.Devices, error) { return gst.FindDevices(ctx), nil }),
+			askAwait:      worker.Answer(gst.AwaitDevices),
 			askNegotiate: worker.Answer(func(ctx context.Context, launch string) (n negotiated, _ error) {
 				var err error
 				if n.Links, n.Dot, err = r.Negotiate(ctx, launch); err != nil {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +72,32 @@ func TestSoundServerThatIsRestarted(t *testing.T) {
 	t.Logf("live %s after the server came back", time.Since(back).Round(time.Millisecond))
 	if err := <-heard; err != nil {
 		t.Error(err)
+	}
+}
+
+// A source of the sound server that isn't there yet, as a Bluetooth microphone, is
+// noticed when it comes: the kernel says nothing of it.
+func TestSoundSourceThatComes(t *testing.T) {
+	ctx := bounded(t, time.Minute)
+	pactl, err := rig.Need("pactl", "pulseaudio-utils")
+	rig.Check(t, err)
+	s, err := rig.StartSound(ctx)
+	rig.Check(t, err)
+	rig.End(t, "sound server", s.Close)
+	needElement(t, "gstreamer1.0-plugins-good", "pulsesink", "pulsesrc")
+	g := startGateway(ctx, t, map[string]string{"headset": "on_demand: false\naudio: {source: pulsesrc device=headset.monitor}\n"}, append(s.Env(), "GATEWAY_LOG_LEVEL=debug")...)
+	rig.Check(t, g.WaitState(ctx, "headset", "restarting"))
+	_, err = g.WaitLog(ctx, regexp.MustCompile("a stream waits for what sound servers"))
+	rig.Check(t, err)
+	cmd := exec.CommandContext(ctx, pactl, "load-module", "module-null-sink", "sink_name=headset")
+	cmd.Env = append(os.Environ(), s.Env()...)
+	out, err := cmd.CombinedOutput()
+	rig.Check(t, err)
+	came := time.Now()
+	rig.Check(t, g.WaitState(ctx, "headset", "live"))
+	t.Logf("live %s after it came (module %s)", time.Since(came).Round(time.Millisecond), strings.TrimSpace(string(out)))
+	if !strings.Contains(g.Log(), "kind=provided") {
+		t.Error("nobody told of it")
 	}
 }
 
