@@ -268,8 +268,10 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	text := config.Redact(err.Error())
 	s.mu.Lock()
 	branch, reshaped := e.branch, e.needed && e.level > 0
+	row, _ := s.conf.Encoders().Find(branch.Encoder)
 	s.mu.Unlock()
-	if !reshaped { // what it makes of a smaller picture beside another encoder says nothing about the rest
+	busy := errors.Is(err, errSlow) && !row.Hardware // the CPU is, for another encoder too
+	if !reshaped && !busy {                          // what it makes of a smaller picture beside another encoder says nothing about the rest
 		s.launcher.Blame(&branch, err)
 	}
 	s.update(func() {
@@ -362,6 +364,7 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		due      = time.NewTimer(time.Hour) // an encoder, or all, may not be wanted any more
 		keyframe = time.NewTimer(time.Hour)
 		leaving  time.Duration // since when nothing is wanted; 0: something is
+		memory   = memory{settle: c.stream.settles}
 	)
 	defer tick.Stop()
 	defer due.Stop()
@@ -408,7 +411,8 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		case <-keyframe.C:
 		case <-tick.C:
 			c.stream.proved()
-			if err := c.stalled(active); err != nil {
+			c.slow(active)
+			if err := errors.Join(c.stalled(active), memory.check(pipeline, len(active))); err != nil {
 				return err
 			}
 		}
@@ -473,25 +477,4 @@ func (c *capture) askKeyframes(pipeline Pipeline, timer *time.Timer) {
 	if next > 0 {
 		timer.Reset(next)
 	}
-}
-
-// stalled looks for encodings that should yield frames and don't. Where no other
-// yields any either, it is the capture's fault.
-func (c *capture) stalled(active map[*encoding]activity) error {
-	now := media.Now()
-	for e := range active {
-		err := e.stale(now)
-		if err == nil {
-			continue
-		}
-		others := false
-		for o := range active {
-			others = others || o != e && o.yields(now)
-		}
-		if !others {
-			return fmt.Errorf("track %q: %w", e.ring.described().Name, err)
-		}
-		e.end(err)
-	}
-	return nil
 }
