@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -105,4 +106,37 @@ func TestFaultThatEndedTheGatewayIsTold(t *testing.T) {
 	if text := string(crashes); !strings.Contains(text, "SIGSEGV") || !strings.Contains(text, "goroutine ") {
 		t.Errorf("the bundle has\n%s", text)
 	}
+}
+
+// TestWatchIsBackAfterTheGatewayWasKilled is the same for the command line, by the Go
+// client.
+func TestWatchIsBackAfterTheGatewayWasKilled(t *testing.T) {
+	ctx := bounded(t, 2*time.Minute)
+	o := rig.GatewayOptions{Pipelines: map[string]string{"test": testPipeline}}
+	g, err := rig.StartGateway(ctx, o)
+	rig.Check(t, err)
+	binary, err := rig.Binary()
+	rig.Check(t, err)
+	watch := exec.CommandContext(ctx, binary, "watch", g.URL("/watch/test"))
+	out, err := watch.StdoutPipe()
+	rig.Check(t, err)
+	rig.Check(t, watch.Start())
+	defer watch.Wait()
+	defer watch.Process.Signal(os.Interrupt)
+	lines := bufio.NewScanner(out)
+	reports := func() {
+		t.Helper()
+		if !lines.Scan() || !strings.Contains(lines.Text(), "video\tH264") {
+			t.Fatalf("watch says %q, %v", lines.Text(), lines.Err())
+		}
+	}
+	reports()
+	rig.Check(t, g.Signal(syscall.SIGKILL))
+	g.Wait(ctx)
+	g.Close()
+	o.Port = g.Port
+	startGateway(ctx, t, o)
+	begun := time.Now()
+	reports() // of a second
+	t.Logf("the first report came %v after the gateway's return", time.Since(begun).Round(10*time.Millisecond))
 }
