@@ -84,6 +84,21 @@ type Left struct{ Reason string }
 // Error implements error.
 func (l *Left) Error() string { return "left: " + l.Reason }
 
+// Lost tells whether a session has ended, or could not begin, because the gateway or the
+// way to it was gone: it was restarted, for one. It is worth to dial and join anew then.
+// It is false for refusals, and for what the client has ended itself.
+func Lost(err error) bool {
+	var left *Left
+	var refused *Error
+	switch {
+	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrSlow), errors.As(err, &left):
+		return false
+	case errors.As(err, &refused):
+		return refused.Code == "resume-failed" || refused.Code == "shutting-down"
+	}
+	return true
+}
+
 // Client is one participant.
 type Client struct {
 	options Options

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -326,5 +327,21 @@ func TestCloseWhileTheSessionIsTakenUp(t *testing.T) {
 		check(t, err)
 	case <-ctx.Done():
 		t.Error("Close waits for the gateway")
+	}
+}
+
+// Lost is true where it is worth to come again.
+func TestLostIsAGatewayThatIsGone(t *testing.T) {
+	for want, errs := range map[bool][]error{
+		true: {
+			fmt.Errorf("connection lost: %w", errors.Join(io.EOF, &client.Error{Code: "resume-failed"})), &client.Error{Code: "shutting-down"}, io.ErrUnexpectedEOF,
+		},
+		false: {nil, client.ErrClosed, client.ErrSlow, &client.Left{Reason: "removed"}, &client.Error{Code: "forbidden"}},
+	} {
+		for _, err := range errs {
+			if client.Lost(err) != want {
+				t.Errorf("Lost(%v) is not %v", err, want)
+			}
+		}
 	}
 }

@@ -27,8 +27,12 @@ type watching struct {
 	length         time.Duration // 0: until it is interrupted
 }
 
+// comeBack is how often a gateway that is away is tried.
+const comeBack = 250 * time.Millisecond
+
 // run watches the stream of an address, or all of a room's, and prints once a second
-// what comes.
+// what comes. Without a file, which would not go on where it was, it joins anew when the
+// gateway was restarted.
 func (w *watching) run(address string, stdout, stderr io.Writer) error {
 	ctx, stop := interrupted()
 	defer stop()
@@ -36,10 +40,30 @@ func (w *watching) run(address string, stdout, stderr io.Writer) error {
 		ctx, stop = context.WithTimeout(ctx, w.length)
 		defer stop()
 	}
-	c, joined, err := w.join(ctx, address)
-	if err != nil {
-		return err
+	sink := &sink{path: w.out, stdout: stdout}
+	report := stdout
+	if w.out == "-" {
+		report = stderr
 	}
+	c, joined, err := w.join(ctx, address)
+	for err == nil {
+		if err = w.watch(ctx, c, joined, sink, report); ctx.Err() != nil || w.out != "" || !client.Lost(err) {
+			break
+		}
+		fmt.Fprintln(stderr, "gateway: connection lost; joining anew as soon as the gateway is back")
+		for client.Lost(err) && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(comeBack):
+				c, joined, err = w.join(ctx, address)
+			}
+		}
+	}
+	return errors.Join(err, sink.close())
+}
+
+// watch is one session.
+func (w *watching) watch(ctx context.Context, c *client.Client, joined *client.Joined, sink *sink, report io.Writer) error {
 	names := []string{w.stream}
 	if w.stream == "" {
 		names = nil
@@ -49,11 +73,6 @@ func (w *watching) run(address string, stdout, stderr io.Writer) error {
 	}
 	if len(names) == 0 {
 		return errors.Join(fmt.Errorf("room %s has no stream", w.room), c.Close())
-	}
-	sink := &sink{path: w.out, stdout: stdout}
-	report := stdout
-	if w.out == "-" {
-		report = stderr
 	}
 	var wait sync.WaitGroup
 	for _, name := range names {
@@ -75,9 +94,9 @@ func (w *watching) run(address string, stdout, stderr io.Writer) error {
 	case <-ctx.Done():
 	case <-c.Done():
 	}
-	err = c.Close()
+	err := c.Close()
 	wait.Wait()
-	return errors.Join(err, sink.close())
+	return err
 }
 
 // count reads a track until it ends, and prints what came each second.

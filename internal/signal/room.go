@@ -342,12 +342,19 @@ func (x *session) watchExpiry() {
 		x.expiry = nil
 	}
 	if at := x.granted.Load().Expires; !at.IsZero() {
-		left := time.Until(at)
-		if x.noticed = left <= expiryNotice; !x.noticed {
-			left -= expiryNotice
-		}
-		x.expiry = time.NewTimer(left)
+		left := at.Sub(x.server.now())
+		x.noticed = left <= expiryNotice
+		x.expiry = time.NewTimer(x.nextLook(left))
 	}
+}
+
+// nextLook is when the grant's end is looked at again: timers don't follow the clock by
+// which it is told, and which may be set meanwhile.
+func (x *session) nextLook(left time.Duration) time.Duration {
+	if !x.noticed {
+		left -= expiryNotice
+	}
+	return min(left, x.server.timing.clock)
 }
 
 // expires is when the timer of watchExpiry fires; nil without one.
@@ -360,11 +367,17 @@ func (x *session) expires() <-chan time.Time {
 
 // expire says that the grant ends, or ends the session with it.
 func (x *session) expire() error {
-	if x.noticed {
+	at := x.granted.Load().Expires
+	left := at.Sub(x.server.now())
+	switch {
+	case left <= 0:
 		return refuse(tokenExpired, "the token has expired")
+	case left > expiryNotice:
+		x.noticed = false // the clock was set back, or it isn't time yet
+	case !x.noticed:
+		x.client.send(&tokenMessage{x.header("token-expiring", ""), at.UnixMilli()})
+		x.noticed = true
 	}
-	x.client.send(&tokenMessage{x.header("token-expiring", ""), x.granted.Load().Expires.UnixMilli()})
-	x.noticed = true
-	x.expiry.Reset(time.Until(x.granted.Load().Expires))
+	x.expiry.Reset(x.nextLook(left))
 	return nil
 }

@@ -99,6 +99,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
+	clock     time.Duration // between looks at the wall clock, for who comes with a token that ends
 }
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
@@ -113,6 +114,7 @@ type Server struct {
 	rooms    *room.Rooms
 	auth     Authority
 	strained func() string
+	now      func() time.Time // the wall clock, by which tokens end
 
 	addresses *addresses
 
@@ -136,6 +138,7 @@ func New(o Options) *Server {
 		rooms:    o.Rooms,
 		auth:     o.Authority,
 		strained: o.Strained,
+		now:      time.Now,
 		rtc:      o.RTC,
 		conf:     o.Config,
 		log:      cmp.Or(o.Logger, slog.Default()),
@@ -149,6 +152,7 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
+			clock:     time.Minute,
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),
 		users:     newUsers(o.Config.Limits.SessionsPerUser),

@@ -317,7 +317,7 @@ func (c *socket) grant(ctx context.Context, token string) (*auth.Grant, error) {
 	if token != "" {
 		g, err = c.server.auth.Authenticate(ctx, token)
 	}
-	if err == nil && g.Expired(time.Now()) {
+	if err == nil && g.Expired(c.server.now()) {
 		err = auth.ErrExpired
 	}
 	return g, err

@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,4 +73,70 @@ func TestPageIsBackAfterTheGatewayWasKilled(t *testing.T) {
 		}
 	}
 	rig.Check(t, g.Close())
+}
+
+// TestFaultThatEndedTheGatewayIsTold has a fault of the process end it: the next start
+// says so, and the bundle has the stack.
+func TestFaultThatEndedTheGatewayIsTold(t *testing.T) {
+	ctx := bounded(t, 2*time.Minute)
+	state := "GATEWAY_STATE=" + t.TempDir()
+	o := rig.GatewayOptions{Pipelines: map[string]string{"test": testPipeline}, Env: []string{state}}
+	g, err := rig.StartGateway(ctx, o)
+	rig.Check(t, err)
+	rig.Check(t, g.Signal(syscall.SIGSEGV))
+	g.Wait(ctx)
+	g.Close()
+
+	g = startGateway(ctx, t, o)
+	if !strings.Contains(g.Log(), "the last run ended by a fault") {
+		t.Error("the next start doesn't say it")
+	}
+	binary, err := rig.Binary()
+	rig.Check(t, err)
+	pack := exec.CommandContext(ctx, binary, "bundle", "-config", filepath.Join(g.Dir, "gateway.yaml"),
+		"-pipelines", filepath.Join(g.Dir, "pipelines"), "-listen", fmt.Sprintf("127.0.0.1:%d", g.Port), "bundle.tar.gz")
+	pack.Dir = t.TempDir()
+	pack.Env = append(os.Environ(), state, "GATEWAY_AUTH_MODE=none")
+	out, err := pack.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	crashes, err := exec.CommandContext(ctx, "tar", "-xzOf", filepath.Join(pack.Dir, "bundle.tar.gz"), "--wildcards", "*/crashes.txt").Output()
+	rig.Check(t, err)
+	if text := string(crashes); !strings.Contains(text, "SIGSEGV") || !strings.Contains(text, "goroutine ") {
+		t.Errorf("the bundle has\n%s", text)
+	}
+}
+
+// TestWatchIsBackAfterTheGatewayWasKilled is the same for the command line, by the Go
+// client.
+func TestWatchIsBackAfterTheGatewayWasKilled(t *testing.T) {
+	ctx := bounded(t, 2*time.Minute)
+	o := rig.GatewayOptions{Pipelines: map[string]string{"test": testPipeline}}
+	g, err := rig.StartGateway(ctx, o)
+	rig.Check(t, err)
+	binary, err := rig.Binary()
+	rig.Check(t, err)
+	watch := exec.CommandContext(ctx, binary, "watch", g.URL("/watch/test"))
+	out, err := watch.StdoutPipe()
+	rig.Check(t, err)
+	rig.Check(t, watch.Start())
+	defer watch.Wait()
+	defer watch.Process.Signal(os.Interrupt)
+	lines := bufio.NewScanner(out)
+	reports := func() {
+		t.Helper()
+		if !lines.Scan() || !strings.Contains(lines.Text(), "video\tH264") {
+			t.Fatalf("watch says %q, %v", lines.Text(), lines.Err())
+		}
+	}
+	reports()
+	rig.Check(t, g.Signal(syscall.SIGKILL))
+	g.Wait(ctx)
+	g.Close()
+	o.Port = g.Port
+	startGateway(ctx, t, o)
+	begun := time.Now()
+	reports() // of a second
+	t.Logf("the first report came %v after the gateway's return", time.Since(begun).Round(10*time.Millisecond))
 }
