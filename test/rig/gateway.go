@@ -44,6 +44,7 @@ type Gateway struct {
 	Port   int
 	scheme string
 	client *http.Client
+	run    func(ctx context.Context) error // starts the process
 }
 
 // Binary is the gateway's binary, built from this module once a test process,
@@ -131,6 +132,23 @@ func (g *Gateway) start(ctx context.Context, path string, o GatewayOptions) erro
 	if err := os.WriteFile(config, []byte(o.Config), 0o644); err != nil {
 		return err
 	}
+	g.run = func(ctx context.Context) error { return g.runs(ctx, path, config, o) }
+	return g.run(ctx)
+}
+
+// Restart starts a gateway again that has ended, as it was: its folder and its port.
+func (g *Gateway) Restart(ctx context.Context) error {
+	select {
+	case <-g.Done():
+		g.Process.Close() // what it left behind
+		return g.run(ctx)
+	default:
+		return errors.New("the gateway runs")
+	}
+}
+
+// runs starts the process and waits until it is ready.
+func (g *Gateway) runs(ctx context.Context, path, config string, o GatewayOptions) error {
 	grace := o.Grace
 	if grace == 0 {
 		grace = 15 * time.Second

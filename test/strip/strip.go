@@ -98,6 +98,7 @@ func Read(picture image.Image, screenWidth int, now time.Time) (time.Time, error
 // Frame is what readStrip found in one rendered frame. Times are milliseconds;
 // ages are against the painted time, -1 where the browser doesn't tell.
 type Frame struct {
+	At        float64  `json:"at"`        // when the script had the frame, Unix time
 	Painted   float64  `json:"painted"`   // Unix time that the strip shows; -1: unreadable
 	Captured  *float64 `json:"captured"`  // age that it had when it was captured, by the sender's clock; nil where the browser isn't told
 	Seen      float64  `json:"seen"`      // age when the script had the frame

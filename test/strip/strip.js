@@ -5,6 +5,9 @@
 // requestVideoFrameCallback. Only the strip's rows are drawn and read back. See
 // strip.Frame for the fields of a frame. Rejects when no frame comes for 15 s.
 //
+// followStrip({screenWidth, patches}) reads all frames that the page renders from now on, whichever video element does; followedStrip()
+// → those since it was called last.
+//
 // findVideo(root) → the first video element, shadow roots included.
 // videoStats() → Promise of the inbound-rtp statistics of video of the page's
 // newest connection that has them, or null.
@@ -41,14 +44,14 @@
     return null
   }
 
-  globalThis.readStrip = (video, { count = Infinity, ms = Infinity, screenWidth, patches = false }) => new Promise((resolve, reject) => {
+  // what a frame that a video shows tells, as a function of requestVideoFrameCallback's metadata; screenWidth may be a list: the first
+  // that makes sense counts
+  const reader = (video, { screenWidth, patches = false }) => {
     const canvas = document.createElement('canvas')
     const context = canvas.getContext('2d', { willReadFrequently: true, alpha: false })
-    const offset = clockOffset(), begin = performance.now(), frames = []
-    let quiet = 0
-    const wait = () => { clearTimeout(quiet); quiet = setTimeout(() => reject(new Error(`no frame for 15 s after ${frames.length} frames`)), 15000) }
+    const offset = clockOffset()
 
-    const read = () => {
+    const readAs = (screenWidth) => {
       const w = video.videoWidth, h = video.videoHeight, scale = w / screenWidth
       const rows = Math.min(h, Math.ceil((patches ? PATCH_TOP + PATCH : CELL) * scale))
       const columns = Math.min(w, Math.ceil(CELLS * CELL * scale))
@@ -68,6 +71,14 @@
       }
       return { n: good ? n : -1, colours }
     }
+    const read = () => {
+      let got
+      for (const width of [screenWidth].flat()) {
+        got = readAs(width)
+        if (got.n >= 0) break
+      }
+      return got
+    }
 
     // when the frame was captured, by the sender's clock (abs-capture-time), as Unix time; the source may be at a later frame already
     const capturedAt = (rtp) => {
@@ -80,23 +91,53 @@
       return null
     }
 
-    const onFrame = (_, meta) => {
+    return (meta) => {
       const now = performance.now(), captured = capturedAt(meta.rtpTimestamp)
-      wait()
       const { n, colours } = read()
       const wall = now + offset
       const painted = n < 0 ? -1 : wall - (((Math.floor(wall) % WRAP) - n + WRAP + WRAP / 2) % WRAP - WRAP / 2) - wall % 1
       const age = (t) => n < 0 || t === undefined ? -1 : t + offset - painted
-      frames.push({
-        painted, captured: captured === null || n < 0 ? null : captured - painted, seen: age(now), shown: age(meta.expectedDisplayTime), received: age(meta.receiveTime),
+      return {
+        at: wall, painted, captured: captured === null || n < 0 ? null : captured - painted,
+        seen: age(now), shown: age(meta.expectedDisplayTime), received: age(meta.receiveTime),
         decode: meta.processingDuration === undefined ? -1 : meta.processingDuration * 1000,
         presented: meta.presentedFrames, rtp: meta.rtpTimestamp ?? -1, width: video.videoWidth, height: video.videoHeight, patches: colours,
-      })
+      }
+    }
+  }
+
+  globalThis.readStrip = (video, { count = Infinity, ms = Infinity, ...options }) => new Promise((resolve, reject) => {
+    const read = reader(video, options), begin = performance.now(), frames = []
+    let quiet = 0
+    const wait = () => { clearTimeout(quiet); quiet = setTimeout(() => reject(new Error(`no frame for 15 s after ${frames.length} frames`)), 15000) }
+    const onFrame = (now, meta) => {
+      wait()
+      frames.push(read(meta))
       if (frames.length >= count || now - begin >= ms) { clearTimeout(quiet); resolve(frames) } else video.requestVideoFrameCallback(onFrame)
     }
     wait()
     video.requestVideoFrameCallback(onFrame)
   })
+
+  let followed = [], following
+  globalThis.followStrip = (options) => {
+    const follow = () => {
+      const video = findVideo()
+      if (video && video !== following) {
+        following = video
+        const read = reader(video, options)
+        const onFrame = (_, meta) => {
+          if (video !== following) return
+          followed.push(read(meta))
+          video.requestVideoFrameCallback(onFrame)
+        }
+        video.requestVideoFrameCallback(onFrame)
+      }
+    }
+    follow()
+    setInterval(follow, 50)
+  }
+  globalThis.followedStrip = () => { const frames = followed; followed = []; return frames }
 
   const Connection = globalThis.RTCPeerConnection
   globalThis.RTCPeerConnection = class extends Connection {

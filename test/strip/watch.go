@@ -2,6 +2,7 @@ package strip
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -44,4 +45,36 @@ func Reported(frames []Frame) []Frame {
 		}
 	}
 	return reported
+}
+
+// Follow has a page read all frames that it renders from now on, patches too, of a screen
+// of one of these widths in pixels. The page must have run Script.
+func Follow(ctx context.Context, page rig.Page, screenWidths ...int) error {
+	widths, err := json.Marshal(screenWidths)
+	if err != nil {
+		return err
+	}
+	return page.Eval(ctx, fmt.Sprintf("followStrip({screenWidth: %s, patches: true})", widths), nil)
+}
+
+// Followed are the frames since Follow, or since it was called last.
+func Followed(ctx context.Context, page rig.Page) (frames []Frame, err error) {
+	err = page.Eval(ctx, "followedStrip()", &frames)
+	return frames, err
+}
+
+// Live tells whether a frame shows what was painted less than ms before it was rendered, in
+// its colours: neither what has frozen nor a dimmed picture.
+func (f Frame) Live(ms float64) bool {
+	if f.Painted < 0 || f.Seen < -ms || f.Seen > ms || len(f.Patches) != len(Patches) {
+		return false
+	}
+	for i, want := range Patches {
+		for c, w := range []uint8{want.R, want.G, want.B} {
+			if got := f.Patches[i][c]; got < int(w)-56 || got > int(w)+56 {
+				return false
+			}
+		}
+	}
+	return true
 }

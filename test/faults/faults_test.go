@@ -1,0 +1,194 @@
+// Package faults does to a gateway's sources, pipelines and processes what happens to
+// them in the field, under a viewer's eyes, and tells what he saw: how long the picture stood still,
+// how long it wasn't the live one, whether a placeholder filled the time, and that the
+// connection stayed. The picture is the strip of package strip, so that a live
+// frame is told from one that has frozen. It prints a table; what it asserts is that
+// the connection was kept and that live, right pixels are back.
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"gateway/test/gap"
+	"gateway/test/rig"
+	"gateway/test/strip"
+)
+
+var (
+	only  = flag.String("faults", "", "regular expression: those faults whose name matches")
+	storm = flag.Duration("storm", 40*time.Second, "how long the storm lasts")
+)
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	rig.RemoveBinary()
+	os.Exit(status)
+}
+
+// fault is something that goes wrong with a stream.
+type fault struct {
+	name, stream string
+	// strike does it. nil: it happens by itself.
+	strike func(b *bench, ctx context.Context) error
+	// heal makes it possible again; nil: the gateway can help itself.
+	heal func(b *bench, ctx context.Context) error
+	// anew: the connection can't be kept.
+	anew bool
+}
+
+var faults = []fault{
+	{name: "kill -9 of the pipeline's process", stream: "desk", strike: signalWorker(sigKill)},
+	{name: "kill -SEGV of the pipeline's process", stream: "desk", strike: signalWorker(sigSegv)},
+	{name: "SIGSTOP of the pipeline's process", stream: "desk", strike: signalWorker(sigStop)},
+	{name: "an element that errors", stream: "errs"},
+	{name: "an element that leaks memory", stream: "leaks"},
+	{name: "one that hangs in a state change", stream: "hangs", strike: (*bench).hang, heal: (*bench).unhang},
+	{name: "a source that stops producing", stream: "desk", strike: (*bench).stopScreen, heal: (*bench).continueScreen},
+	{name: "RTSP server killed and restarted", stream: "rtsp", strike: (*bench).killCamera, heal: (*bench).startCamera},
+	{name: "kill -9 of the gateway", stream: "desk", strike: (*bench).killGateway, heal: (*bench).restartGateway, anew: true},
+	{name: "X server killed, back at another size", stream: "screen", strike: (*bench).killScreen, heal: (*bench).resizeScreen}, // the last: it has another shape from then on
+}
+
+const (
+	away    = 5 * time.Second  // how long what has to be healed is gone: longer than the watchdogs wait
+	patient = 60 * time.Second // the deadline, far above the aims: a loaded machine passes
+	fresh   = 2500             // ms: a frame that was painted so long ago is live still
+	steady  = 15               // live frames in a row: it is back
+)
+
+func TestViewerStaysThroughFaults(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 14*time.Minute)
+	defer cancel()
+	chosen := regexp.MustCompile(*only)
+	b := newBench(ctx, t)
+	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script + gap.Script})
+	rig.Check(t, err)
+	rig.End(t, "chromium", browser.Close)
+
+	t.Log("still: longest time between two frames that the page rendered; not live: from the last live frame to the next; after: from when it could be had again;\n" +
+		"placeholder: frames that were rendered meanwhile")
+	t.Logf("%-40s %9s %9s %9s %12s %11s %9s", "fault", "still", "not live", "after", "placeholder", "connection", "restarts")
+	for _, f := range faults {
+		if !chosen.MatchString(f.name) {
+			continue
+		}
+		if err := b.run(ctx, t, browser, f); err != nil {
+			t.Errorf("%s: %v", f.name, err)
+			if err := b.restore(ctx); err != nil {
+				t.Fatalf("restore: %v", err)
+			}
+		}
+	}
+}
+
+// run watches one fault and prints its line.
+func (b *bench) run(ctx context.Context, t *testing.T, browser *rig.Chromium, f fault) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*patient)
+	defer cancel()
+	page, err := browser.Open(ctx, b.gateway.URL("/watch/"+f.stream))
+	if err != nil {
+		return err
+	}
+	defer page.Close()
+	if err := strip.WaitVideo(ctx, page); err != nil {
+		return err
+	}
+	if err := strip.Follow(ctx, page, width, otherWidth); err != nil {
+		return err
+	}
+	eye := &eye{page: page}
+	if err := eye.waitLive(ctx, time.Now()); err != nil {
+		return fmt.Errorf("before the fault: %w", err)
+	}
+	if err := gap.Mark(ctx, page); err != nil {
+		return err
+	}
+	before, err := b.gateway.Stream(ctx, f.stream)
+	if err != nil {
+		return err
+	}
+	struck := time.Now()
+	var healed time.Time
+	switch {
+	case f.strike == nil: // it will come
+		err = rig.Until(ctx, "the fault", func() (bool, error) {
+			s, err := b.gateway.Stream(ctx, f.stream)
+			return err == nil && s.Restarts > before.Restarts, err
+		})
+		healed = time.Now()
+	case f.heal == nil:
+		err = f.strike(b, ctx)
+		healed = struck
+	default:
+		if err = f.strike(b, ctx); err != nil {
+			break
+		}
+		if err = pass(ctx, away); err != nil {
+			break
+		}
+		err = f.heal(b, ctx)
+		healed = time.Now()
+	}
+	if err != nil {
+		return err
+	}
+	back := healed
+	if f.heal == nil && f.strike != nil { // the old life's frames are on their way still
+		if back, err = eye.waitGap(ctx, struck); err != nil {
+			return err
+		}
+	}
+	if err := eye.waitLive(ctx, back); err != nil {
+		return err
+	}
+	connection := "anew"
+	if !f.anew {
+		seen, err := gap.Since(ctx, page, 0)
+		if err != nil {
+			return err
+		}
+		if connection = "kept"; !seen.Same || seen.Joins != 1 {
+			connection = "LOST"
+			t.Errorf("%s: the connection was not kept: %+v", f.name, seen)
+		}
+	}
+	after, err := b.gateway.Stream(ctx, f.stream)
+	if err != nil {
+		return err
+	}
+	o := eye.outage(struck)
+	since := "-"
+	if f.heal != nil {
+		since = fmt.Sprintf("%.2f s", o.back.Sub(healed).Seconds())
+	}
+	t.Logf("%-40s %7.2f s %7.2f s %9s %12d %11s %9d", f.name, o.still.Seconds(), o.notLive.Seconds(), since, o.placeholders, connection, after.Restarts-before.Restarts)
+	if err := page.Close(); err != nil {
+		return err
+	}
+	return b.gateway.WaitState(ctx, f.stream, "idle")
+}
+
+// pass lets time pass.
+func pass(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// keepLog writes the gateway's log into the folder of `go test -artifacts` when the test has failed.
+func keepLog(t *testing.T, g *rig.Gateway) {
+	if t.Failed() {
+		path := filepath.Join(t.ArtifactDir(), "gateway.log")
+		t.Logf("the gateway's log is in %s (%v)", path, os.WriteFile(path, []byte(g.Log()), 0o644))
+	}
+}
