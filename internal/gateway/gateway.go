@@ -62,6 +62,7 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
 	if g.conf.Isolation == config.IsolationNone {
 		gst.Debug(g.log, g.conf.Log.GST)
+		restrict(g.conf.Elements)
 	}
 
 	var err error
@@ -89,7 +90,7 @@ func New(o Options) (*Gateway, error) {
 		return nil, taken(err, "udp", port)
 	}
 
-	table, err := config.LoadEncoders(g.conf.Encoders)
+	table, err := encodersOf(g.conf)
 	if err != nil {
 		g.engine.Close()
 		g.stopHTTPS()

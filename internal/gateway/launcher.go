@@ -21,7 +21,11 @@ type launcher struct {
 }
 
 func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
-	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST), conf: conf, log: log}
+	var confine func(texts []string) *worker.Confinement
+	if conf.Confine.Enabled {
+		confine = func(texts []string) *worker.Confinement { return worker.Needs(texts, conf.Confine.Paths) }
+	}
+	return launcher{machine: m, workers: worker.NewLauncher(log, childEnv(conf), confine), conf: conf, log: log}
 }
 
 // Compile implements stream.Launcher.
@@ -57,6 +61,29 @@ func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sin
 	return p, nil
 }
 
+// encodersOf loads the table of encoders, for pipelines that may have what the
+// configuration allows.
+func encodersOf(conf *config.Gateway) (*config.Encoders, error) {
+	table, err := config.LoadEncoders(conf.Encoders)
+	if err != nil {
+		return nil, err
+	}
+	return table.Allowing(conf.Elements), nil
+}
+
+// restrict has no elements in this process but those that are allowed, whatever text
+// asks for them.
+func restrict(e config.Elements) { gst.Restrict(e.Forbids) }
+
+// childEnv is what the environment of this process's children has beside its own.
+func childEnv(conf *config.Gateway) []string {
+	env := []string{"GST_DEBUG_NO_COLOR=1", conf.Elements.Env()}
+	if conf.Log.GST != "" {
+		env = append(env, "GST_DEBUG="+conf.Log.GST)
+	}
+	return env
+}
+
 // WorkerMain is the whole program where a gateway has started it as the process of a
 // pipeline, or to answer questions: it doesn't return then. Every program that runs a [Gateway] calls it
 // before it looks at its arguments.
@@ -68,7 +95,10 @@ func WorkerMain() {
 		os.Exit(answers().Serve())
 	}
 	os.Exit(worker.Serve(worker.Host{
-		Init:   func(log *slog.Logger) { gst.Debug(log, "") },
+		Init: func(log *slog.Logger) {
+			gst.Debug(log, "")
+			restrict(config.ElementsOf(os.Environ()))
+		},
 		Launch: launch,
 	}))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 
 	"gateway/internal/config"
@@ -22,6 +23,7 @@ type asker interface {
 type machine struct {
 	*gst.Trials
 	asker asker
+	conf  *config.Gateway
 	log   *slog.Logger
 
 	facts sync.Map // question and argument → answer, as long as the plugins are the same
@@ -32,15 +34,15 @@ type machine struct {
 // newMachine asks children of this process, whose words go to says, or this process
 // if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
-	m := &machine{log: log}
+	m := &machine{conf: conf, log: log}
 	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	if conf.Isolation == config.IsolationNone {
 		m.asker = answers()
 		return m
 	}
-	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: []string{"GST_DEBUG_NO_COLOR=1"}}
-	if conf.Log.GST != "" {
-		o.Env = append(o.Env, "GST_DEBUG="+conf.Log.GST)
+	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: childEnv(conf)}
+	if conf.Confine.Enabled {
+		o.Confine = func() *worker.Confinement { return worker.ProbeNeeds(conf.Confine.Paths) }
 	}
 	m.asker = worker.NewAsker(o)
 	return m
@@ -173,9 +175,15 @@ func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
 	return asking[*gst.Devices](ctx, m, askDevices, nil)
 }
 
-// negotiate is gst.Registry's Negotiate.
+// negotiate is gst.Registry's Negotiate, in a process that may do what the pipeline needs.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
-	n, err := asking[negotiated](ctx, m, askNegotiate, launch)
+	var n negotiated
+	var err error
+	if a, ok := m.asker.(*worker.Asker); ok && m.conf.Confine.Enabled {
+		err = a.AskApart(ctx, worker.Needs([]string{launch}, m.conf.Confine.Paths), askNegotiate, launch, &n)
+	} else {
+		err = m.asker.Ask(ctx, askNegotiate, launch, &n)
+	}
 	if err == nil && n.Error != "" {
 		err = errors.New(n.Error)
 	}
@@ -192,7 +200,11 @@ func answers() *worker.Answers {
 	r := gst.NewRegistry()
 	type none = struct{}
 	return &worker.Answers{
-		Begin: func() string { gst.Init(); return gst.Signature() },
+		Begin: func() string {
+			plugins := gst.Signature()
+			restrict(config.ElementsOf(os.Environ()))
+			return plugins
+		},
 		Sound: func() bool { return gst.Hanging() == 0 },
 		Questions: map[string]worker.Answerer{
 			askInstalled: worker.Answer(func(_ context.Context, f string) (bool, error) { return r.Installed(f), nil }),
