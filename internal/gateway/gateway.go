@@ -97,6 +97,7 @@ func New(o Options) (*Gateway, error) {
 		g.listener.Close()
 		return nil, err
 	}
+	tellConfinement(g.conf, g.log)
 	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
 		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),

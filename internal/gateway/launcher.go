@@ -61,6 +61,22 @@ func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sin
 	return p, nil
 }
 
+// tellConfinement logs what the children of this process are kept from, and what not.
+func tellConfinement(conf *config.Gateway, log *slog.Logger) {
+	if conf.Isolation == config.IsolationNone {
+		return
+	}
+	if !conf.Confine.Enabled {
+		log.Warn("the processes of pipelines are not confined: confine.enabled is false")
+		return
+	}
+	has, missing := worker.Confined()
+	log.Info("the processes of pipelines are confined", "by", has)
+	for _, m := range missing {
+		log.Warn("the processes of pipelines are confined less than they should be", "missing", m)
+	}
+}
+
 // encodersOf loads the table of encoders, for pipelines that may have what the
 // configuration allows.
 func encodersOf(conf *config.Gateway) (*config.Encoders, error) {

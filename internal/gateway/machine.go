@@ -79,7 +79,7 @@ func asking[R any](ctx context.Context, m *machine, question string, argument an
 	var answer R
 	err := m.asker.Ask(ctx, question, argument, &answer)
 	if died := (*worker.DeathError)(nil); errors.As(err, &died) {
-		m.log.Warn("asking GStreamer", "question", question, "argument", argument, "err", err)
+		m.log.Warn("asking GStreamer", "question", question, "err", err)
 	}
 	return answer, err
 }
@@ -99,17 +99,18 @@ func fact[R any](m *machine, question, argument string) R {
 
 // The questions, as they are called on the wire.
 const (
-	askInstalled  = "installed"
-	askElements   = "elements"
-	askElement    = "element"
-	askAccepts    = "accepts"
-	askCapsFields = "caps fields"
-	askLink       = "link"
-	askFormats    = "formats"
-	askEncode     = "encode"
-	askDevices    = "devices"
-	askNegotiate  = "negotiate"
-	askSnapshot   = "snapshot"
+	askInstalled   = "installed"
+	askElements    = "elements"
+	askElement     = "element"
+	askAccepts     = "accepts"
+	askCapsFields  = "caps fields"
+	askLink        = "link"
+	askFormats     = "formats"
+	askEncode      = "encode"
+	askDevices     = "devices"
+	askNegotiate   = "negotiate"
+	askSnapshot    = "snapshot"
+	askPlaceholder = "placeholder"
 )
 
 // described is an element, if there is one.
@@ -229,9 +230,10 @@ func answers() *worker.Answers {
 				return n, nil
 			}),
 			askSnapshot: worker.Answer(func(ctx context.Context, k keyframe) ([]byte, error) {
-				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
-				defer cancel()
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
+			}),
+			askPlaceholder: worker.Answer(func(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+				return gst.Placeholder(ctx, p)
 			}),
 		},
 	}
