@@ -33,8 +33,8 @@ var guarded = []struct{ does, names string }{
 	{"starts programs", "wpesrc wpevideosrc wpesrc2 cefsrc cefbin webview2src"},
 }
 
-// inside are the elements that others are made of: who allows one allows these.
-var inside = map[string]string{
+// insides are the elements that others are made of: who allows one allows these.
+var insides = map[string]string{
 	"rtspsrc": "udpsrc udpsink", "rtspclientsink": "udpsrc udpsink", "rtpsrc": "udpsrc udpsink", "rtpsink": "udpsrc udpsink",
 	"ristsrc": "udpsrc udpsink", "ristsink": "udpsrc udpsink", "splitmuxsink": "filesink", "splitmuxsrc": "filesrc splitmuxpartreader",
 	"hlssink": "multifilesink giostreamsink", "hlssink2": "splitmuxsink filesink giostreamsink", "hlssink3": "splitmuxsink filesink giostreamsink",
@@ -66,10 +66,19 @@ func (e Elements) Refused(factory string) (does string) {
 	return does
 }
 
-// Inside tells whether an element may be made by others that are allowed, although
-// pipelines may not name it.
-func (e Elements) Inside(factory string) bool {
-	for outer, made := range inside {
+// Forbids tells whether there may be no such element at all, given its class in
+// GStreamer ("Sink/File"): pipelines may not name it, and nothing that they may name is
+// made of it. Classes tell of elements whose names aren't known.
+func (e Elements) Forbids(factory, class string) bool {
+	parts := strings.Split(class, "/")
+	has := func(part string) bool { return slices.Contains(parts, part) }
+	outside := (has("Source") || has("Sink")) && (has("File") || has("Network"))
+	return (outside || Guarded(factory) != "") && !matches(e.Allow, factory) && !e.inside(factory)
+}
+
+// inside tells whether elements that are allowed are made of it.
+func (e Elements) inside(factory string) bool {
+	for outer, made := range insides {
 		if matches(e.Allow, outer) && slices.Contains(strings.Fields(made), factory) {
 			return true
 		}
@@ -102,6 +111,24 @@ func (e Elements) refused(s *Stream) (found Errors) {
 		}
 	}
 	return found
+}
+
+// Env is what hands the permissions on to a process that the gateway starts: see
+// ElementsOf.
+func (e Elements) Env() string {
+	return envName("elements.allow") + "=" + strings.Join(e.Allow, ",")
+}
+
+// ElementsOf reads what Env wrote in a process's environment; without it
+// DefaultElements hold.
+func ElementsOf(environ []string) Elements {
+	e := Elements{DefaultElements}
+	for _, entry := range environ { // the last counts
+		if list, ok := strings.CutPrefix(entry, envName("elements.allow")+"="); ok {
+			e.Allow = strings.Split(list, ",")
+		}
+	}
+	return e
 }
 
 var elementKeys = []key{

@@ -34,7 +34,7 @@ func expand(paths []string) (files []string, err error) {
 // that of the configuration, against what is installed here, and prints what it found. The error says how
 // many files have faults.
 func (s Settings) Check(files []string, o CheckOptions, stdout io.Writer) error {
-	table, err := config.LoadEncoders(s.conf.Encoders)
+	table, err := encodersOf(s.conf)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ type encoder struct {
 // an id, a pipeline file for that thing alone. It captures nothing. Without an id
 // it tries the encoders out, and blocks for half a minute at most.
 func (s Settings) Devices(ctx context.Context, asJSON bool, id string, stdout io.Writer) error {
-	table, err := config.LoadEncoders(s.conf.Encoders)
+	table, err := encodersOf(s.conf)
 	if err != nil {
 		return err
 	}

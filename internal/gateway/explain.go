@@ -23,7 +23,7 @@ func (s Settings) Explain(ctx context.Context, name string, dot bool, stdout io.
 	if !strings.HasSuffix(name, ".yaml") {
 		path = filepath.Join(s.conf.Pipelines, name+".yaml")
 	}
-	table, err := config.LoadEncoders(s.conf.Encoders)
+	table, err := encodersOf(s.conf)
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func New(o Options) (*Gateway, error) {
 	g.strain = newStrain(g.log)
 	if g.conf.Isolation == config.IsolationNone {
 		gst.Debug(g.log, g.conf.Log.GST)
+		restrict(g.conf.Elements)
 	}
 
 	var err error
@@ -95,13 +96,14 @@ func New(o Options) (*Gateway, error) {
 		return nil, taken(err, "udp", port)
 	}
 
-	table, err := config.LoadEncoders(g.conf.Encoders)
+	table, err := encodersOf(g.conf)
 	if err != nil {
 		g.engine.Close()
 		g.stopHTTPS()
 		g.listener.Close()
 		return nil, err
 	}
+	tellConfinement(g.conf, g.log)
 	g.machine = newMachine(g.conf, g.log, func(line string) { g.log.Warn("GStreamer", "says", line) })
 	g.streams = &streams{
 		dir: filepath.Clean(g.conf.Pipelines), table: table, launcher: newLauncher(g.conf, g.machine, g.log),

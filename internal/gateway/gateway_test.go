@@ -28,7 +28,9 @@ func TestMain(m *testing.M) {
 // testMachine asks children of the test.
 func testMachine(t *testing.T) *machine {
 	t.Helper()
-	m := newMachine(&config.Gateway{Isolation: config.IsolationProcess}, slog.New(slog.DiscardHandler), nil)
+	m := newMachine(&config.Gateway{
+		Isolation: config.IsolationProcess, Confine: config.Confine{Enabled: true}, Elements: config.Elements{Allow: config.DefaultElements},
+	}, slog.New(slog.DiscardHandler), nil)
 	t.Cleanup(func() {
 		if err := m.close(); err != nil {
 			t.Error(err)

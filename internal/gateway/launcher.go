@@ -25,7 +25,7 @@ func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
 	if conf.Confine.Enabled {
 		confine = func(texts []string) *worker.Confinement { return worker.Needs(texts, conf.Confine.Paths) }
 	}
-	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST, confine), conf: conf, log: log}
+	return launcher{machine: m, workers: worker.NewLauncher(log, childEnv(conf), confine), conf: conf, log: log}
 }
 
 // Compile implements stream.Launcher.
@@ -61,6 +61,45 @@ func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sin
 	return p, nil
 }
 
+// tellConfinement logs what the children of this process are kept from, and what not.
+func tellConfinement(conf *config.Gateway, log *slog.Logger) {
+	if conf.Isolation == config.IsolationNone {
+		return
+	}
+	if !conf.Confine.Enabled {
+		log.Warn("the processes of pipelines are not confined: confine.enabled is false")
+		return
+	}
+	has, missing := worker.Confined()
+	log.Info("the processes of pipelines are confined", "by", has)
+	for _, m := range missing {
+		log.Warn("the processes of pipelines are confined less than they should be", "missing", m)
+	}
+}
+
+// encodersOf loads the table of encoders, for pipelines that may have what the
+// configuration allows.
+func encodersOf(conf *config.Gateway) (*config.Encoders, error) {
+	table, err := config.LoadEncoders(conf.Encoders)
+	if err != nil {
+		return nil, err
+	}
+	return table.Allowing(conf.Elements), nil
+}
+
+// restrict has no elements in this process but those that are allowed, whatever text
+// asks for them.
+func restrict(e config.Elements) { gst.Restrict(e.Forbids) }
+
+// childEnv is what the environment of this process's children has beside its own.
+func childEnv(conf *config.Gateway) []string {
+	env := []string{"GST_DEBUG_NO_COLOR=1", conf.Elements.Env()}
+	if conf.Log.GST != "" {
+		env = append(env, "GST_DEBUG="+conf.Log.GST)
+	}
+	return env
+}
+
 // WorkerMain is the whole program where a gateway has started it as the process of a
 // pipeline, or to answer questions: it doesn't return then. Every program that runs a [Gateway] calls it
 // before it looks at its arguments.
@@ -73,7 +112,10 @@ func WorkerMain() {
 		os.Exit(answers().Serve())
 	}
 	os.Exit(worker.Serve(worker.Host{
-		Init:   func(log *slog.Logger) { gst.Debug(log, "") },
+		Init: func(log *slog.Logger) {
+			gst.Debug(log, "")
+			restrict(config.ElementsOf(os.Environ()))
+		},
 		Launch: launch,
 	}))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 
 	"gateway/internal/config"
@@ -39,10 +40,7 @@ func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) 
 		m.asker = answers()
 		return m
 	}
-	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: []string{"GST_DEBUG_NO_COLOR=1"}}
-	if conf.Log.GST != "" {
-		o.Env = append(o.Env, "GST_DEBUG="+conf.Log.GST)
-	}
+	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: childEnv(conf)}
 	if conf.Confine.Enabled {
 		o.Confine = func() *worker.Confinement { return worker.ProbeNeeds(conf.Confine.Paths) }
 	}
@@ -81,7 +79,7 @@ func asking[R any](ctx context.Context, m *machine, question string, argument an
 	var answer R
 	err := m.asker.Ask(ctx, question, argument, &answer)
 	if died := (*worker.DeathError)(nil); errors.As(err, &died) {
-		m.log.Warn("asking GStreamer", "question", question, "argument", argument, "err", err)
+		m.log.Warn("asking GStreamer", "question", question, "err", err)
 	}
 	return answer, err
 }
@@ -220,7 +218,11 @@ func answers() *worker.Answers {
 	r := gst.NewRegistry()
 	type none = struct{}
 	return &worker.Answers{
-		Begin: func() string { gst.Init(); return gst.Signature() },
+		Begin: func() string {
+			plugins := gst.Signature()
+			restrict(config.ElementsOf(os.Environ()))
+			return plugins
+		},
 		Sound: func() bool { return gst.Hanging() == 0 },
 		Questions: map[string]worker.Answerer{
 			askInstalled: worker.Answer(func(_ context.Context, f string) (bool, error) { return r.Installed(f), nil }),
@@ -247,14 +249,10 @@ func answers() *worker.Answers {
 				return n, nil
 			}),
 			askSnapshot: worker.Answer(func(ctx context.Context, k keyframe) ([]byte, error) {
-				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
-				defer cancel()
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
 			}),
-			askPlaceholder: worker.Answer(func(ctx context.Context, p config.Placeholder) ([][][]byte, error) {
-				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
-				defer cancel()
-				return gst.Placeholder(ctx, &p)
+			askPlaceholder: worker.Answer(func(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+				return gst.Placeholder(ctx, p)
 			}),
 		},
 	}

@@ -17,6 +17,27 @@ char *element_names(void) {
   return g_string_free(s, FALSE);
 }
 
+// element_classes lists the factories of all elements, each with its class.
+char *element_classes(void) {
+  GString *s = g_string_new(NULL);
+  GList *all = gst_registry_get_feature_list(gst_registry_get(), GST_TYPE_ELEMENT_FACTORY);
+  for (GList *l = all; l; l = l->next) {
+    unit(s, GST_OBJECT_NAME(l->data));
+    unit(s, gst_element_factory_get_metadata(l->data, GST_ELEMENT_METADATA_KLASS));
+  }
+  gst_plugin_feature_list_free(all);
+  return g_string_free(s, FALSE);
+}
+
+// element_remove has this process forget a factory: nothing can make its elements.
+void element_remove(const char *factory) {
+  GstRegistry *registry = gst_registry_get();
+  GstPluginFeature *f = gst_registry_find_feature(registry, factory, GST_TYPE_ELEMENT_FACTORY);
+  if (!f) return;
+  gst_registry_remove_feature(registry, f);
+  gst_object_unref(f);
+}
+
 // plugin_list names all plugins with their versions and files.
 char *plugin_list(void) {
   GString *s = g_string_new(NULL);

@@ -46,6 +46,21 @@ func (*Registry) Elements() []string {
 	return names
 }
 
+// Restrict has this process forget the elements for which refused says so, given their
+// class ("Source/Network"): no launch text and no element can make them then. It is
+// called before there are pipelines.
+func Restrict(refused func(factory, class string) bool) {
+	Init()
+	all := units(taken(C.element_classes()))
+	for i := 0; i+1 < len(all); i += 2 {
+		if refused(all[i], all[i+1]) {
+			name := C.CString(all[i])
+			C.element_remove(name)
+			C.free(unsafe.Pointer(name))
+		}
+	}
+}
+
 // Signature is the same for as long as the same plugins have the same elements.
 func Signature() string {
 	Init()

@@ -91,6 +91,8 @@ func (a *Answers) serve(conn io.ReadWriter) error {
 			return err
 		}
 		go func() {
+			ctx, done := context.WithTimeout(ctx, answerLimit)
+			defer done()
 			said := a.answer(ctx, &m)
 			write.Lock()
 			defer write.Unlock()

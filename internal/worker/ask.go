@@ -14,11 +14,12 @@ import (
 const AskArgument = "-ask"
 
 const (
-	askLimit   = 15 * time.Second // for an answer: more than any question is given by who answers it
-	beginLimit = time.Minute      // for a child to begin: plugins that are new are looked at first
-	idleTime   = 10 * time.Second // that a child waits for another question
-	endTime    = 2 * time.Second  // that a child has to end by itself
-	mostAsked  = 8                // processes at a time, those included that don't die
+	askLimit    = 15 * time.Second // for an answer: more than any question is given by who answers it
+	answerLimit = 12 * time.Second // of that, for who answers
+	beginLimit  = time.Minute      // for a child to begin: plugins that are new are looked at first
+	idleTime    = 10 * time.Second // that a child waits for another question
+	endTime     = 2 * time.Second  // that a child has to end by itself
+	mostAsked   = 8                // processes at a time, those included that don't die
 )
 
 // ErrClosed says that an Asker was closed.

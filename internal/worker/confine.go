@@ -118,6 +118,11 @@ const (
 	netABI    = 4
 	ioctlABI  = 5
 	scopedABI = 6
+
+	// Kernels without this erratum mended keep a thread from signals to its own process,
+	// which the Go runtime needs (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_ERRATA).
+	landlockErrata = 1 << 1
+	sameProcess    = 1 << 1
 )
 
 func landlockABI() (int, error) {
@@ -145,7 +150,9 @@ func (c *Confinement) landlock(abi int) error {
 		attr.Access_net = noTCP
 	}
 	if abi >= scopedABI {
-		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
+		if errata, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, landlockErrata); errata&sameProcess != 0 {
+			attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
+		}
 		if !c.Abstract {
 			attr.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}

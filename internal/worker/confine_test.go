@@ -154,6 +154,9 @@ func TestConfinedProcessReachesNothingElse(t *testing.T) {
 			a := NewAsker(AskOptions{Logger: slog.New(slog.DiscardHandler), Confine: func() *Confinement { return c.may }})
 			defer a.Close()
 			for try, want := range c.tries {
+				if errata, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, landlockErrata); try.What == "signal" && errata&sameProcess == 0 {
+					continue
+				}
 				if got := mustAsk[string](t, a, "attempt", try); got != want {
 					t.Errorf("%s %s: %s, want %s", try.What, try.Argument, got, want)
 				}

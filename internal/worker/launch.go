@@ -14,7 +14,7 @@ import (
 // Launcher runs pipelines in children.
 type Launcher struct {
 	log     *slog.Logger
-	debug   string
+	env     []string
 	confine func(texts []string) *Confinement
 
 	mu      sync.Mutex // guards below
@@ -24,12 +24,12 @@ type Launcher struct {
 	crash   *Crash
 }
 
-// NewLauncher makes a launcher. debug is what the children's GST_DEBUG is, "" as this
-// process's. confine is asked what the child may do that runs such launch texts, which is
-// everything where confine is nil or returns nil.
-func NewLauncher(log *slog.Logger, debug string, confine func(texts []string) *Confinement) *Launcher {
+// NewLauncher makes a launcher. env ("NAME=value") is what the children's environment
+// has beside this process's. confine is asked what the child may do that runs such
+// launch texts, which is everything where confine is nil or returns nil.
+func NewLauncher(log *slog.Logger, env []string, confine func(texts []string) *Confinement) *Launcher {
 	return &Launcher{
-		log: log, debug: debug, confine: confine,
+		log: log, env: env, confine: confine,
 		running: make(map[*Pipeline]bool), spent: make(map[string]time.Duration), crashes: make(map[string]int),
 	}
 }
@@ -117,10 +117,7 @@ func (l *Launcher) LastCrash() (c Crash, ok bool) {
 // blocks no longer than ctx allows. The sink may be called before it returns.
 func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, limits config.Worker, sink Sink) (*Pipeline, error) {
 	log := l.log.With("stream", name)
-	env := []string{"GOMAXPROCS=2"} // its Go side does little
-	if l.debug != "" {
-		env = append(env, "GST_DEBUG="+l.debug)
-	}
+	env := append([]string{"GOMAXPROCS=2"}, l.env...) // its Go side does little
 	var may *Confinement
 	if l.confine != nil {
 		texts := []string{feed.Capture}

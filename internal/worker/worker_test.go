@@ -161,7 +161,7 @@ func (l *lines) String() string {
 
 func newLauncher() (*worker.Launcher, *lines) {
 	l := &lines{}
-	return worker.NewLauncher(slog.New(slog.NewTextHandler(l, nil)), "", confined), l
+	return worker.NewLauncher(slog.New(slog.NewTextHandler(l, nil)), nil, confined), l
 }
 
 // run launches a feed whose pipeline is closed with the test, and which then must
@@ -428,7 +428,7 @@ func ended(pid int) bool {
 // gateway is a process that has launched a pipeline, tells the child's number and
 // waits to be killed.
 func gateway() {
-	l := worker.NewLauncher(slog.New(slog.DiscardHandler), "", confined)
+	l := worker.NewLauncher(slog.New(slog.DiscardHandler), nil, confined)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p, err := l.Launch(ctx, "door", &picture, config.Worker{}, newSink())
 	cancel()
