@@ -77,7 +77,8 @@ func asking[R any](ctx context.Context, m *machine, question string, argument an
 	var answer R
 	err := m.asker.Ask(ctx, question, argument, &answer)
 	if died := (*worker.DeathError)(nil); errors.As(err, &died) {
-		m.log.Warn("asking GStreamer", "question", question, "argument", argument, "err", err)
+		about, _ := argument.(string) // others hold pictures
+		m.log.Warn("asking GStreamer", "question", question, "argument", about, "err", err)
 	}
 	return answer, err
 }
@@ -108,6 +109,8 @@ const (
 	askDevices    = "devices"
 	askNegotiate  = "negotiate"
 	askSnapshot   = "snapshot"
+
+	askPlaceholder = "placeholder"
 )
 
 // described is an element, if there is one.
@@ -215,6 +218,11 @@ func answers() *worker.Answers {
 					n.Error = err.Error()
 				}
 				return n, nil
+			}),
+			askPlaceholder: worker.Answer(func(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+				ctx, cancel := context.WithTimeout(ctx, placeholderTimeout)
+				defer cancel()
+				return gst.Placeholder(ctx, p)
 			}),
 			askSnapshot: worker.Answer(func(ctx context.Context, k keyframe) ([]byte, error) {
 				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
