@@ -117,7 +117,7 @@ func (l *Launcher) LastCrash() (c Crash, ok bool) {
 // blocks no longer than ctx allows. The sink may be called before it returns.
 func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, limits config.Worker, sink Sink) (*Pipeline, error) {
 	log := l.log.With("stream", name)
-	env := append([]string{"GOMAXPROCS=2"}, l.env...) // its Go side does little
+	env := append([]string{"GOMAXPROCS=1"}, l.env...) // its Go side does little, and more would look for work in vain: 1 to 2 % of a core (make bench-worker)
 	var may *Confinement
 	if l.confine != nil {
 		texts := []string{feed.Capture}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/config"
 )
 
 const (
@@ -40,7 +42,7 @@ type process struct {
 
 // spawn starts this program again with the arguments "worker" and args. The child
 // has the other end of a socket as file descriptor 3, no standard input and output,
-// this process's environment and env, and a process group of its own: a Ctrl-C is
+// this process's environment without its own settings, env, and a process group of its own: a Ctrl-C is
 // the gateway's. It is killed when this process dies. line is given what it writes
 // to standard error, until it crashes; it may be nil. So may confine be: the child
 // may do what this process may then.
@@ -61,7 +63,7 @@ func spawn(args, env []string, confine *Confinement, line func(string)) (*proces
 	// not by its path: that may hold a newer version by now
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{"gateway", Argument}, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(environ(), env...)
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{theirs} // socketFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -180,6 +182,15 @@ func (p *process) listen(words io.Reader, line func(string)) {
 			return
 		}
 	}
+}
+
+// environ is this process's environment without what is the gateway's own: its
+// settings, which may hold secrets, and its place with systemd.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return strings.HasPrefix(name, config.EnvPrefix) || slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"}, name)
+	})
 }
 
 // socketPair makes a connected pair of stream sockets: ours is closed on exec,

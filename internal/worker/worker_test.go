@@ -337,6 +337,7 @@ func TestLeakEndsTheProcess(t *testing.T) {
 }
 
 func TestProcessHasItsLimits(t *testing.T) {
+	t.Setenv("GATEWAY_ICE_SERVERS", `{"urls": "turn:a", "credential": "hunter2"}`)
 	l, log := newLauncher()
 	p := run(t, l, picture, config.Worker{Files: 300, Nice: 7, Scheduler: "batch", CPUs: "0,1000"}, newSink())
 	start(t, p, "1", vp8)
@@ -365,6 +366,9 @@ func TestProcessHasItsLimits(t *testing.T) {
 	}
 	if score, _ := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.PID())); string(score) != "500\n" {
 		t.Errorf("oom_score_adj: %q", score)
+	}
+	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID())); err != nil || bytes.Contains(env, []byte("hunter2")) || !bytes.Contains(env, []byte("PATH=")) {
+		t.Errorf("environment %q, %v", env, err)
 	}
 	if strings.Contains(log.String(), "worker limit") {
 		t.Error(log)

@@ -3,12 +3,12 @@
 // CPU time is used. A 720p30 test picture is encoded at 2.5 Mbit/s in this process and
 // in a child in turn, so that both see the same machine.
 //
-// The delay is from the moment that a buffer has left its pipeline until it is handed
-// over in this process. CPU time is that of this process and the child, all threads;
+// The delay is from the moment that the encoder has yielded a buffer until it is handed
+// over in this process: payloader, appsink, and the way here. CPU time is that of this process and the child, all threads;
 // "Go" is what isn't GStreamer's or the encoder's part of it, in which the difference
 // lies and which varies less.
 //
-//	go run ./test/bench-worker [-rounds 5] [-for 10s]
+//	go run ./test/bench-worker [-rounds 5] [-for 10s] [-renditions 1]
 package main
 
 import (
@@ -20,6 +20,8 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -49,21 +51,23 @@ var (
 			" ! h264parse ! rtph264pay config-interval=-1 aggregate-mode=zero-latency mtu=1200",
 		Element: "encoder",
 	}
-	goThreads = []string{"bench-worker", "gateway-worker"}
 )
 
 func main() {
 	gateway.WorkerMain()
 	rounds := flag.Int("rounds", 5, "rounds of each kind")
+	renditions := flag.Int("renditions", 1, "encodings side by side")
 	span := flag.Duration("for", 10*time.Second, "length of a round")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := bench(ctx, *rounds, *span); err != nil {
+	if err := bench(ctx, *rounds, *renditions, *span); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-worker:", err)
 		os.Exit(1)
 	}
 }
+
+var program string
 
 // kind is a place where the pipeline runs, and what was measured there.
 type kind struct {
@@ -76,7 +80,7 @@ type kind struct {
 	launchS []float64 // ms from the launch to the first packet, one a round
 }
 
-func bench(ctx context.Context, rounds int, span time.Duration) error {
+func bench(ctx context.Context, rounds, renditions int, span time.Duration) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	workers := worker.NewLauncher(log, nil, func(texts []string) *worker.Confinement { return worker.Needs(texts, nil) })
 	none := &kind{name: "none", launch: func(ctx context.Context, s worker.Sink) (worker.Running, error) {
@@ -86,9 +90,14 @@ func bench(ctx context.Context, rounds int, span time.Duration) error {
 		return workers.Launch(ctx, "bench", &feed, config.Worker{}, s)
 	}}
 	gst.Init()
+	comm, err := os.ReadFile("/proc/self/comm") // Go's threads have the program's name
+	if err != nil {
+		return err
+	}
+	program = strings.TrimSpace(string(comm))
 	for range rounds {
 		for _, k := range []*kind{none, process} {
-			if err := k.round(ctx, span); err != nil {
+			if err := k.round(ctx, renditions, span); err != nil {
 				return fmt.Errorf("isolation %s: %w", k.name, err)
 			}
 		}
@@ -107,7 +116,7 @@ func bench(ctx context.Context, rounds int, span time.Duration) error {
 }
 
 // round runs the pipeline once and measures it for a while.
-func (k *kind) round(ctx context.Context, span time.Duration) error {
+func (k *kind) round(ctx context.Context, renditions int, span time.Duration) error {
 	s := &sink{first: make(chan struct{}), failed: make(chan error, 1)}
 	starting, cancel := context.WithTimeout(ctx, startIn)
 	defer cancel()
@@ -117,9 +126,11 @@ func (k *kind) round(ctx context.Context, span time.Duration) error {
 		return err
 	}
 	defer p.Close()
-	b := branch
-	if err := p.Start(starting, "1", &b); err != nil {
-		return err
+	for i := range renditions {
+		b := branch
+		if err := p.Start(starting, strconv.Itoa(i), &b); err != nil {
+			return err
+		}
 	}
 	select {
 	case <-s.first:
@@ -149,7 +160,7 @@ func (k *kind) round(ctx context.Context, span time.Duration) error {
 	k.delays = append(k.delays, s.take()...)
 	k.total = append(k.total, 100*(to.CPU-from.CPU).Seconds()/took)
 	var golang time.Duration
-	for _, name := range goThreads {
+	for _, name := range []string{program, "gateway-worker"} {
 		golang += to.ByThread[name] - from.ByThread[name]
 	}
 	k.golang = append(k.golang, 100*golang.Seconds()/took)
@@ -168,8 +179,12 @@ type sink struct {
 
 // Deliver implements worker.Sink.
 func (s *sink) Deliver(_ string, b *media.Buffer) {
-	late := media.Now() - b.Arrived
+	late := media.Now() - b.Encoded
+	known := b.Encoded > 0
 	b.Release()
+	if !known {
+		return
+	}
 	s.once.Do(func() { close(s.first) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
