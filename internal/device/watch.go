@@ -1,7 +1,6 @@
 package device
 
 import (
-	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -81,7 +80,9 @@ func (w *Watcher) hear() {
 	for {
 		c, err := readUevent(w.uevents)
 		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
+			select {
+			case <-w.done:
+			default:
 				w.o.Logger.Warn("the kernel's device events aren't heard any more", "err", err)
 			}
 			return

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -15,8 +16,15 @@ const deadline = 20 * time.Second
 func watch(t *testing.T) <-chan []Change {
 	t.Helper()
 	notices := make(chan []Change, 64)
-	w := Watch(Options{Notify: func(c []Change) { notices <- c }, Logger: slog.New(slog.DiscardHandler)})
-	t.Cleanup(func() { w.Close(); w.Close() })
+	var said strings.Builder
+	w := Watch(Options{Notify: func(c []Change) { notices <- c }, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	t.Cleanup(func() {
+		w.Close()
+		w.Close()
+		if said.Len() > 0 && w.uevents != nil && w.folders != nil {
+			t.Errorf("it said %s", said.String())
+		}
+	})
 	return notices
 }
 

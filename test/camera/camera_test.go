@@ -261,6 +261,7 @@ func startFile(ctx context.Context, t *testing.T, name, text string) *rig.Gatewa
 			t.Logf("the gateway's log:\n%s", g.Log())
 		}
 	})
+	rig.Check(t, g.WaitState(ctx, name, "idle")) // a viewer isn't let wait for as long as GStreamer needs here to begin
 	return g
 }
 

@@ -1,6 +1,7 @@
 package camera
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func TestGuestCameraIsFoundAgain(t *testing.T) {
 		{"/dev/v4l/by-path/platform-vivid.0-video-index0", true},
 		{"", true}, // its number
 	} {
-		t.Run(strings.NewReplacer("/", "_").Replace(c.name), func(t *testing.T) {
+		t.Run(strings.ReplaceAll(cmp.Or(c.name, "number"), "/", "_"), func(t *testing.T) {
 			ctx := guest(t)
 			if c.name == "" {
 				c.name = node(t)
