@@ -40,6 +40,8 @@ type Gateway struct {
 	Limits    Limits
 	Isolation string // where pipelines run that don't say otherwise: IsolationProcess (default) or IsolationNone
 	Worker    Worker // likewise
+	Confine   Confine
+	Elements  Elements
 }
 
 // ICE is how viewers reach the gateway's media port.
@@ -116,7 +118,7 @@ var gatewaySchema = &schema{
 		{path: "room.max_participants", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "participants at a time, viewers included; 0: no limit but limits.viewers"},
 		{path: "room.empty_timeout", kind: ofDuration, def: "5m", unit: "0s to 24h, 0s: never", least: 0, most: 24 * 3600, meaning: "how long a room that was made on join stays when all have left, or it was closed"},
 		{path: "room.departure_timeout", kind: ofDuration, def: "30s", unit: "0s to 10m", least: 0, most: 600, meaning: "how long a participant whose connection was lost keeps the place"},
-	}, workerKeys(false), []key{
+	}, workerKeys(false), confineKeys, elementKeys, []key{
 		{path: "log", kind: ofSection, meaning: "what is logged, and how"},
 		{path: "log.level", kind: ofWord, def: "info", words: []string{"debug", "info", "warn", "error"}, meaning: "the least severe that is logged"},
 		{path: "log.format", kind: ofWord, def: "text", words: []string{"text", "json"}, meaning: "for people or for programs"},
@@ -131,9 +133,8 @@ var gatewaySchema = &schema{
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
 	}),
 	later: map[string]string{
-		"tls":      "remove it; HTTPS is configured under https",
-		"turn":     "remove it; name a TURN server under ice.servers",
-		"elements": "remove it",
+		"tls":  "remove it; HTTPS is configured under https",
+		"turn": "remove it; name a TURN server under ice.servers",
 	},
 }
 
@@ -190,6 +191,8 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	g.Rooms = readRooms(m, g.Room)
 	g.Isolation = m.one("isolation", IsolationProcess)
 	g.Worker = readWorker(section("worker"))
+	g.Confine = readConfine(section("confine"))
+	g.Elements = readElements(section("elements"))
 	log := section("log")
 	g.Log.Level = log.one("level", "info")
 	g.Log.Format = log.one("format", "text")
@@ -269,7 +272,7 @@ func (d *document) environment(top *yaml.Node, environ []string) {
 }
 
 // listKeys are the keys whose variables hold lists, split at commas.
-var listKeys = map[string]bool{"auth.keys": true, "http.allowed_origins": true, "http.trusted_proxies": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+var listKeys = map[string]bool{"auth.keys": true, "confine.paths": true, "elements.allow": true, "http.allowed_origins": true, "http.trusted_proxies": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{

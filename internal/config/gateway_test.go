@@ -19,6 +19,7 @@ var gatewayDefaults = Gateway{
 	Limits: Limits{Viewers: 1000, Rooms: 100, SocketsPerAddress: 500, ConnsPerAddress: 1000, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
 
 	Isolation: IsolationProcess, Worker: Worker{Memory: 2 << 30, Files: 1024, Scheduler: "normal"},
+	Confine: Confine{Enabled: true}, Elements: Elements{DefaultElements},
 }
 
 func TestGatewayHasDefaultsWithoutAFile(t *testing.T) {
@@ -71,7 +72,11 @@ func TestShippedFileShowsEveryKeyAndItsDefault(t *testing.T) {
 			if v.Kind == yaml.MappingNode {
 				def = "{}"
 			} else if v.Kind == yaml.SequenceNode {
-				def = "[]"
+				var items []string
+				for _, n := range v.Content {
+					items = append(items, n.Value)
+				}
+				def = "[" + strings.Join(items, ", ") + "]"
 			} else if def == "" {
 				def = `""`
 			}
@@ -136,6 +141,8 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 		Log:       Log{Level: "debug", Format: "json", GST: "v4l2*:5,3"},
 		Isolation: IsolationNone,
 		Worker:    Worker{Memory: 500 << 20, Files: 256, Nice: -5, Scheduler: "rr", CPUs: "0,2-3"},
+		Confine:   Confine{Paths: []string{"/dev/bus/usb", "/srv/overlays"}},
+		Elements:  Elements{[]string{"srt*", "filesrc"}},
 		Limits:    Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, ConnsPerAddress: 30, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
@@ -184,6 +191,8 @@ rooms:
 room: {max_participants: 20, empty_timeout: 1m, departure_timeout: 10s}
 isolation: none
 worker: {memory: 500M, files: 256, nice: -5, scheduler: rr, cpus: "0,2-3"}
+confine: {enabled: false, paths: [/dev/bus/usb, /srv/overlays/]}
+elements: {allow: [srt*, filesrc]}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
 limits: {viewers: 5, rooms: 7, sockets_per_address: 20, connections_per_address: 30, joins_per_address: 0, sessions_per_user: 4, shutdown_timeout: 3s}
 `
@@ -201,6 +210,7 @@ limits: {viewers: 5, rooms: 7, sockets_per_address: 20, connections_per_address:
 		`GATEWAY_ROOMS={"lobby": {"title": "The lobby", "streams": ["door", "yard"], "max_participants": 50, "empty_timeout": "1h", "departure_timeout": "1m"}, "4th-floor": {"streams": "door"}}`,
 		"GATEWAY_ROOM_MAX_PARTICIPANTS=20", "GATEWAY_ROOM_EMPTY_TIMEOUT=1m", "GATEWAY_ROOM_DEPARTURE_TIMEOUT=10s", "GATEWAY_LIMITS_ROOMS=7",
 		"GATEWAY_ISOLATION=none", "GATEWAY_WORKER_MEMORY=500M", "GATEWAY_WORKER_FILES=256", "GATEWAY_WORKER_NICE=-5", "GATEWAY_WORKER_SCHEDULER=rr", "GATEWAY_WORKER_CPUS=0,2-3",
+		"GATEWAY_CONFINE_ENABLED=false", "GATEWAY_CONFINE_PATHS=/dev/bus/usb,/srv/overlays", "GATEWAY_ELEMENTS_ALLOW=srt*,filesrc",
 		"GATEWAY_LOG_LEVEL=debug", "GATEWAY_LOG_FORMAT=json", "GATEWAY_LOG_GST=v4l2*:5,3", "GATEWAY_LIMITS_VIEWERS=5", "GATEWAY_LIMITS_SOCKETS_PER_ADDRESS=20", "GATEWAY_LIMITS_JOINS_PER_ADDRESS=0", "GATEWAY_LIMITS_SESSIONS_PER_USER=4", "GATEWAY_LIMITS_SHUTDOWN_TIMEOUT=3s",
 	}
 	// each key of the schema must be among them: none can be forgotten

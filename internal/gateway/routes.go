@@ -82,6 +82,7 @@ func (g *Gateway) table() []row {
 		{"POST /api/rooms/{room}/open", mayInRoom(auth.Administer), f(g.openRoom)},
 		{"DELETE /api/rooms/{room}/participants/{user}", mayInRoom(auth.Moderate), f(g.removeFromRoom)},
 		{"POST /api/reload", may(auth.Administer), f(g.reload)},
+		{"GET /api/support", may(auth.Administer), f(g.support)},
 	}
 }
 

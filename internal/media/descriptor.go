@@ -6,7 +6,6 @@ package media
 // coded video sequence, an H.264 or H.265 payload is or has the access unit delimiter or
 // the parameter set that the unit begins with (ITU-T H.264 §7.4.1.2.3, H.265 §7.4.2.4.4).
 func Begins(c Codec, p []byte) bool {
-	const nalAUD = 9
 	switch c {
 	case VP8:
 		return len(p) > 0 && p[0]&0x10 != 0 && p[0]&0x07 == 0
