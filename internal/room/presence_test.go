@@ -58,6 +58,7 @@ func TestACrowdIsToldOfItselfInLots(t *testing.T) {
 			others = append(others, join(1000+i, nil))
 			time.Sleep(20 * time.Millisecond)
 		}
+		synctest.Wait()
 		if told < 9 || told > 11 {
 			t.Errorf("in ten seconds each is told %d times of who is there", told)
 		}
@@ -84,6 +85,7 @@ func TestACrowdKnowsWhoSpeaks(t *testing.T) {
 		bob := enter(t, r, "hall", "bob", granted(auth.Viewer))
 		cid := enter(t, r, "hall", "cid", granted(auth.Host))
 		time.Sleep(time.Second)
+		synctest.Wait()
 		ann.heard, cid.heard = nil, nil
 		dan := enter(t, r, "hall", "dan", granted(auth.Publisher))
 		dan.hears("entered hall [] [ann bob cid dan] as dan publisher")

@@ -17,7 +17,7 @@ func (w *world) says(t *testing.T, text string) {
 // hears waits for the last line of the chat.
 func (w *world) hears(t *testing.T, name, text string) {
 	t.Helper()
-	w.until(t, fmt.Sprintf("document.querySelector('#said > li:last-child p')?.textContent === %q && [...document.querySelectorAll('#said strong')].at(-1).textContent === %q", text, name))
+	w.until(t, fmt.Sprintf("document.querySelector('#said > :last-child p')?.textContent === %q && [...document.querySelectorAll('#said strong')].at(-1).textContent === %q", text, name))
 }
 
 // People of a room write to each other over the data channels that the gateway opens, in

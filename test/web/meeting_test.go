@@ -39,13 +39,7 @@ func meetingIn(t *testing.T, o rig.GatewayOptions) *rig.Gateway {
 // visit opens a page of a real gateway.
 func visit(t *testing.T, g *rig.Gateway, browser opener, path string) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	t.Cleanup(cancel)
-	page, err := browser.Open(ctx, g.URL(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &world{ctx: ctx, page: page, log: func() string { return "" }}
+	return open(t, browser, g.URL(path))
 }
 
 func TestMeetingOverTheGateway(t *testing.T) {
@@ -314,11 +308,7 @@ func TestTenSecondsWithoutASocket(t *testing.T) {
 	g := meeting(t, "none")
 	way := openGate(t, fmt.Sprintf("127.0.0.1:%d", g.Port))
 	browser := chromium(t, false)
-	page, err := browser.Open(t.Context(), "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
-	rig.Check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	ann := &world{ctx: ctx, page: page, log: func() string { return "" }}
+	ann := open(t, browser, "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
 	for _, w := range []*world{ann, ben} {
 		w.until(t, connected)

@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -235,14 +234,7 @@ func TestPanelWorksInFirefox(t *testing.T) {
 
 func browseFirefox(t *testing.T, s *script, path string) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	t.Cleanup(cancel)
-	browser, err := rig.StartFirefox(ctx, rig.FirefoxOptions{})
-	rig.Check(t, err)
-	rig.End(t, "firefox", browser.Close)
-	page, err := browser.Open(ctx, s.url(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &world{script: s, ctx: ctx, page: page, log: func() string { return "" }}
+	w := open(t, firefox(t), s.url(path))
+	w.script = s
+	return w
 }

@@ -24,13 +24,19 @@ var fakes = map[string]string{
 // camera.
 func enter(t *testing.T, h *hall, browser opener, path string) *world {
 	t.Helper()
+	return open(t, browser, h.url(path))
+}
+
+// open opens a page in a tab of its own.
+func open(t *testing.T, browser opener, url string) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	page, err := browser.Open(ctx, h.url(path))
+	page, err := browser.Open(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{script: nil, ctx: ctx, page: page, log: func() string { return "" }}
+	return &world{ctx: ctx, page: page, log: func() string { return "" }}
 }
 
 type opener interface {
@@ -321,13 +327,27 @@ func TestInsecurePageSaysWhyThereIsNoCamera(t *testing.T) {
 	w.until(t, "document.querySelector('#toasts').innerText.includes('This page is not secure')")
 }
 
-func TestAxeFindsNothingInTheRoom(t *testing.T) {
+// violates fails the test for each thing that axe finds in the page as it is.
+func (w *world) violates(t *testing.T, state string) {
+	t.Helper()
 	root, err := rig.Root()
 	rig.Check(t, err)
 	axe, err := os.ReadFile(filepath.Join(root, "test", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		rig.Check(t, &rig.Missing{What: "axe-core", Remedy: "run npm ci in test/"})
 	}
+	w.eval(t, "(() => {"+string(axe)+"})()", nil)
+	var found []struct {
+		ID, Impact, Help string
+		Nodes            []string
+	}
+	w.eval(t, `axe.run().then(({violations}) => violations.map(({id, impact, help, nodes}) => ({id, impact, help, nodes: nodes.map((n) => n.html)})))`, &found)
+	for _, f := range found {
+		t.Errorf("%s: %s: %s: %s: %q", state, f.Impact, f.ID, f.Help, f.Nodes)
+	}
+}
+
+func TestAxeFindsNothingInTheRoom(t *testing.T) {
 	h := startHall(t)
 	h.camera(t, "door", "Front door", standard)
 	h.absent("desktop", "Desktop", "there is no display")
@@ -340,17 +360,13 @@ func TestAxeFindsNothingInTheRoom(t *testing.T) {
 		w.moving(t, 2)
 		check := func(state string) {
 			t.Helper()
-			w.eval(t, "(() => {"+string(axe)+"})()", nil)
-			var found []struct {
-				ID, Impact, Help string
-				Nodes            []string
-			}
-			w.eval(t, `axe.run().then(({violations}) => violations.map(({id, impact, help, nodes}) => ({id, impact, help, nodes: nodes.map((n) => n.html)})))`, &found)
-			for _, f := range found {
-				t.Errorf("%s (dark: %v): %s: %s: %s: %q", state, dark, f.Impact, f.ID, f.Help, f.Nodes)
-			}
+			w.violates(t, fmt.Sprintf("%s (dark: %v)", state, dark))
 		}
 		check("room")
+		w.click(t, ".chat-button")
+		w.eval(t, "(gatewayRoom.room.data.dispatchEvent(new CustomEvent('message', {detail: {userId: 'x', data: {chat: {text: 'hello'}}}})), 0)", nil)
+		w.until(t, "document.querySelector('#said p')")
+		check("chat")
 		w.click(t, ".share")
 		w.until(t, "document.querySelector('.share[open]')")
 		check("share")

@@ -96,7 +96,7 @@ export class Chat extends EventTarget {
     const said = element('p', {}, words);
     const head = goesOn ? [] : [element('div', { class: 'by' }, element('span', { class: 'face', 'aria-hidden': 'true' }, initials(own ? this.#room.self.name || name : name)), element('strong', {}, name),
       element('time', { datetime: now.toISOString() }, now.toLocaleTimeString([], { timeStyle: 'short' })))];
-    this.list.append(element('li', { class: own ? 'own' : '' }, ...head, said));
+    this.list.append(element('div', { class: own ? 'own' : 'other' }, ...head, said));
     while (this.list.children.length > most) this.list.firstChild.remove();
     this.none.hidden = true;
     if (follows || own) this.list.scrollTop = this.list.scrollHeight;
