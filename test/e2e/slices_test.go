@@ -40,6 +40,7 @@ func TestPaddedSlicesPlayEverywhere(t *testing.T) {
 		page, err := b.Open(ctx, g.URL("/watch/sliced"))
 		rig.Check(t, err)
 		defer page.Close()
+		rig.Check(t, strip.WaitVideo(ctx, page))
 		goesOn(ctx, t, page, 90)
 		r := receivedBy(ctx, t, page)
 		m, err := g.Metrics(ctx)
