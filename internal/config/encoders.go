@@ -78,7 +78,10 @@ func (b BitrateProperty) Setting(bps int) string {
 
 // Encoders is a table of encoders: the gateway's own, with what an operator's
 // file adds and changes. It is read only. A nil table is the gateway's own.
-type Encoders struct{ rows []Encoder }
+type Encoders struct {
+	rows     []Encoder
+	elements *Elements // that pipelines may have; nil: DefaultElements
+}
 
 //go:embed encoders.yaml
 var encodersYAML []byte
@@ -108,6 +111,10 @@ func LoadEncoders(path string) (*Encoders, error) {
 	}
 	return parseEncoders(path, data, ownEncoders)
 }
+
+// Allowing is the table for pipelines that may have those elements, which is what
+// [ParseStream] holds them to.
+func (t *Encoders) Allowing(e Elements) *Encoders { return &Encoders{t.all(), &e} }
 
 func (t *Encoders) all() []Encoder {
 	if t == nil {
@@ -211,7 +218,7 @@ var encoderSchema = &schema{
 		{path: "[].caps", kind: ofLaunch, example: "video/x-h264,profile={profile}", meaning: "behind the encoder"},
 		{path: "[].parser", kind: ofLaunch, example: "h264parse config-interval=-1", meaning: "behind the caps"},
 		{path: "[].caps_out", kind: ofLaunch, meaning: "behind the parser"},
-		{path: "[].payloader", kind: ofLaunch, example: "rtph264pay aggregate-mode=zero-latency mtu=1200", meaning: "makes RTP packets; without it the gateway does, of H.264 and AV1"},
+		{path: "[].payloader", kind: ofLaunch, example: "rtph264pay aggregate-mode=zero-latency mtu=1200", meaning: "makes RTP packets; without it the gateway does"},
 		{path: "[].needs", kind: ofTexts, meaning: "elements that must be installed beside those in the texts"},
 	},
 }

@@ -74,7 +74,7 @@ func newStudio(t *testing.T, row config.Encoder, bps int) *studio {
 	return st
 }
 
-// pull takes what the appsink has next: a packet, or a whole frame of H.264 or AV1.
+// pull takes what the appsink has next: a packet, or a whole frame of AV1.
 func (st *studio) pull() shot {
 	st.t.Helper()
 	sample := st.out.TryPullSample(gst.ClockTime(30 * time.Second))
@@ -84,18 +84,8 @@ func (st *studio) pull() shot {
 	b := sample.GetBuffer()
 	data := b.Bytes()
 	got := shot{at: time.Duration(b.PresentationTimestamp()), size: len(data)}
-	switch st.branch.Track.Codec {
-	case media.AV1:
+	if st.branch.Track.Codec == media.AV1 {
 		got.key = !b.HasFlags(gst.BufferFlagDeltaUnit)
-		return got
-	case media.H264:
-		packets := media.NewBuffer(len(data))
-		defer packets.Release()
-		new(media.H264Packets).Append(packets, data, maxPayload)
-		got.size = packets.Size()
-		for i := range packets.Len() {
-			got.key = got.key || media.Keyframe(media.H264, packets.Payload(i))
-		}
 		return got
 	}
 	var p rtp.Packet

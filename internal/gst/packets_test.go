@@ -8,10 +8,11 @@ import (
 
 // TestSlicesOfAFrameAreOneRun has x264 work in two threads, as the encoder table has it.
 func TestSlicesOfAFrameAreOneRun(t *testing.T) {
-	_, c := launch(t, "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=1 ! video/x-raw,format=I420,width=640,height=480,framerate=30/1 ! x264enc tune=zerolatency speed-preset=ultrafast threads=2 bitrate=2500 key-int-max=20 ! h264parse config-interval=-1"+
-		" ! video/x-h264,stream-format=byte-stream,alignment=au"+sink, media.H264)
+	p, c := capture(t, feed("videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=1 ! video/x-raw,format=I420,width=640,height=480,framerate=30/1"))
+	start(t, p, "high", branchOf("x264enc tune=zerolatency speed-preset=ultrafast threads=2 bitrate=2500 key-int-max=20 ! h264parse config-interval=-1"+
+		" ! rtph264pay aggregate-mode=zero-latency mtu=1200", media.H264))
 	frames, runs, packets, keyframes := 0, 0, 0, 0
-	for b := range c.buffers {
+	for b := range c.of("high") {
 		if !b.Start || !b.End {
 			t.Fatal("a buffer isn't a frame")
 		}

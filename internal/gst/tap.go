@@ -35,9 +35,7 @@ const maxRefused = 30
 // once.
 const maxBackward = 2
 
-var errNotPackets = errors.New("the appsink is given neither RTP nor H.264 or AV1: put a payloader before it, such as rtpvp8pay")
-
-var errNoUnit = errors.New("no H.264 NAL unit: put video/x-h264,stream-format=byte-stream,alignment=au before the appsink")
+var errNotPackets = errors.New("the appsink is given neither RTP nor AV1: put a payloader before it, such as rtph264pay")
 
 // pullTimeout is how often an appsink's goroutine looks around.
 const pullTimeout = 250 * time.Millisecond
@@ -52,6 +50,7 @@ type tap struct {
 	appsink *gst.Element
 	outlet  *C.outlet // where the graph's buffers come from; nil in a whole feed
 	stamps  *C.stamps // of the encoder; nil where there is none
+	looks   *looks    // at its pictures; nil where nobody has asked
 	sink    Sink
 	log     *slog.Logger
 	fail    func(error)
@@ -60,8 +59,10 @@ type tap struct {
 
 	facts   []C.packet_fact
 	av1     codecs.AV1Payloader
-	h264    media.H264Packets
 	unit    []byte // the frame that is made packets of
+	recut   bool   // the frame's packets of H.264 are replaced by such as go out in fewer messages
+	nals    codecs.H264Packet
+	h264    media.H264Packets
 	seq     uint16 // of the last packet
 	begun   bool
 	open    bool          // the frame of the last packet goes on
@@ -78,6 +79,7 @@ type tap struct {
 func newTap(id string, t media.Track, g *graph, appsink *gst.Element, p *Pipeline) *tap {
 	return &tap{
 		id: id, track: t, graph: g, appsink: appsink, stamps: g.watchEncoder(appsink), sink: p.sink, log: p.log,
+		looks:     g.lookAt(appsink, p.feed.Pictures, p.fail, p.log),
 		keyframes: make(chan struct{}, 1), facts: make([]C.packet_fact, 64),
 	}
 }
@@ -91,6 +93,7 @@ func (t *tap) run() {
 	var p C.pulled
 	for !t.graph.closing.Load() {
 		t.tellDropped()
+		t.looks.check()
 		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
 			if p.eos != 0 {
 				return // the bus tells why
@@ -102,6 +105,12 @@ func (t *tap) run() {
 		}
 		running := p.running
 		b, err := t.take(&p)
+		if err == nil && t.recut {
+			b, err = t.recutH264(b)
+		}
+		if b == nil && err == nil {
+			continue // the frame goes on
+		}
 		if err != nil {
 			t.lost = true
 			if t.refused++; errors.Is(err, errNotPackets) || t.refused == maxRefused {
@@ -183,8 +192,6 @@ func (t *tap) take(p *C.pulled) (*media.Buffer, error) {
 		return t.takePackets(p)
 	case t.track.Codec == media.AV1:
 		return t.takeAV1(p)
-	case t.track.Codec == media.H264:
-		return t.takeH264(p)
 	}
 	C.pulled_drop(p)
 	return nil, errNotPackets
@@ -248,20 +255,34 @@ func (t *tap) takeAV1(p *C.pulled) (*media.Buffer, error) {
 	return b, nil
 }
 
-// takeH264 packetizes one access unit, whose slices rtph264pay would each cut by
-// itself.
-func (t *tap) takeH264(p *C.pulled) (*media.Buffer, error) {
-	unit := t.takeUnit(p)
-	b := media.NewBuffer(len(unit) + len(unit)/64)
-	if !t.h264.Append(b, unit, maxPayload) {
-		b.Release()
-		return nil, errNoUnit
+// recutH264 replaces the packets of a frame, whose slices rtph264pay has cut each by
+// itself, with such as go out in fewer messages. It returns nil until the frame, which
+// comes in several buffers one right after the other, is complete.
+func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
+	defer b.Release()
+	if b.Start || t.lost {
+		t.unit, t.nals = t.unit[:0], codecs.H264Packet{}
 	}
-	b.Start, b.End = true, true
-	for i := 0; i < b.Len() && !b.Keyframe; i++ {
-		b.Keyframe = t.keyframe(b.Payload(i))
+	for i := range b.Len() {
+		part, err := t.nals.Unmarshal(b.Payload(i))
+		if err != nil {
+			return nil, err
+		}
+		t.unit = append(t.unit, part...)
 	}
-	return b, nil
+	if !b.End {
+		return nil, nil
+	}
+	frame := media.NewBuffer(len(t.unit) + len(t.unit)/64)
+	if !t.h264.Append(frame, t.unit, maxPayload) {
+		frame.Release()
+		return nil, errors.New("a frame without a NAL unit")
+	}
+	frame.Start, frame.End = true, true
+	for i := 0; i < frame.Len() && !frame.Keyframe; i++ {
+		frame.Keyframe = t.keyframe(frame.Payload(i))
+	}
+	return frame, nil
 }
 
 // takeUnit copies a sample's bytes, which are good until the next one's.

@@ -72,7 +72,7 @@ func links(t *text, f Facts, sofar config.Errors) (found config.Errors) {
 		for k, i := range path {
 			n := t.nodes[i]
 			if n.Name == "appsink" && k == len(path)-1 {
-				chain = append(chain, takes(t, path)) // it would take anything
+				chain = append(chain, takes(t, n)) // it would take anything
 				at = append(at, i)
 				break
 			}
@@ -86,28 +86,13 @@ func links(t *text, f Facts, sofar config.Errors) (found config.Errors) {
 	return found
 }
 
-// takes is the caps that the gateway can send from an appsink, the end of a path.
-func takes(t *text, path []int) string {
-	name, _ := t.nodes[path[len(path)-1]].Prop("name")
-	switch r := rendition(t.stream, name); {
-	case r != nil && r.Codec == media.AV1:
+// takes is the caps that the gateway can send from an appsink.
+func takes(t *text, n config.LaunchNode) string {
+	name, _ := n.Prop("name")
+	if r := rendition(t.stream, name); r != nil && r.Codec == media.AV1 {
 		return "application/x-rtp;video/x-av1"
-	case wholeFrames(t, path):
-		return "video/x-h264"
 	}
 	return "application/x-rtp"
-}
-
-// wholeFrames tells whether a path says at its end that it yields access units of
-// H.264, as the gateway makes packets of itself.
-func wholeFrames(t *text, path []int) bool {
-	if len(path) < 2 {
-		return false
-	}
-	n := &t.nodes[path[len(path)-2]]
-	return n.Kind == config.LaunchCaps && slices.ContainsFunc(splitCaps(n.Name), func(c caps) bool {
-		return c.mediaType == "video/x-h264" && c.field("stream-format") == "byte-stream" && c.field("alignment") == "au"
-	})
 }
 
 func linkFault(t *text, f Facts, at []int, fault *config.LinkFault) *config.Error {

@@ -15,7 +15,7 @@ type track struct {
 	name      string
 	path      []int // nodes from source to appsink
 	encoder   int   // index in path; -1: straight through, or unknown
-	payloader int   // likewise; the appsink where the gateway makes the packets
+	payloader int   // likewise
 	parser    int   // behind the encoder; likewise
 	codec     media.Codec
 	fps       float64 // as the text or the file says; 0: unknown
@@ -51,9 +51,6 @@ func tracks(t *text, f Facts) []*track {
 			case strings.Contains(e.Class, "Parser"):
 				tr.parser = k
 			}
-		}
-		if tr.payloader < 0 && wholeFrames(t, tr.path) {
-			tr.payloader, tr.codec = len(tr.path)-1, media.H264
 		}
 		if r := rendition(t.stream, tr.name); r != nil && t.branch == nil {
 			tr.codec = r.Codec

@@ -26,15 +26,15 @@ type Buffer struct {
 	Keyframe bool          // a decoder can start at this buffer's frame; as a pipeline makes it, a later buffer may be the first to tell
 	Gap      bool          // packets were lost between the previous buffer and this one
 
+	// Placeholder says that the source is away, and this a picture in its place:
+	// what is measured of pictures doesn't hold for it.
+	Placeholder bool
+
 	// Level is the payload size that packets are padded to (Packet.Padding), but for
 	// the last one and those that are much smaller; 0: none is. A run of packets of
 	// equal size, of which only the last is smaller, goes out as one message
 	// (UDP_SEGMENT), which costs as much as a dozen packets in it.
 	Level int
-
-	// Placeholder says that the source is away, and this a picture in its place:
-	// what is measured of pictures doesn't hold for it.
-	Placeholder bool
 
 	slab *[]byte // what data was taken from the pool in; nil for a large one
 	data []byte
