@@ -6,15 +6,17 @@ import "slices"
 type Claim struct {
 	Audio  bool
 	Pixels int // that it fills on screen, of video
-	Least  int // bit/s below which it is worth nothing
+	Least  int // bit/s that it should have
+	Floor  int // and without which it is worth nothing; 0: any are good
 	Most   int // bit/s that it has use for
 }
 
 // Divide shares what a transport carries, in bit/s, among its tracks: audio has all
 // that it claims before any picture has a bit; then each picture has the least
 // that it claims, the largest on screen first; what is left goes to the largest
-// until it has the most, then to the next. What doesn't come to its least gets what
-// is left, or 0. 0 in all means that nothing is known, and that is what all get.
+// until it has the most, then to the next. A picture that doesn't come to its floor
+// gets nothing, so that the others have what they can use, but for the first
+// one. 0 in all means that nothing is known, and that is what all get.
 func Divide(bps int, claims []Claim) []int {
 	shares := make([]int, len(claims))
 	order := make([]int, len(claims))
@@ -36,15 +38,24 @@ func Divide(bps int, claims []Claim) []int {
 		shares[i] += more
 		bps -= more
 	}
-	for _, i := range order {
-		if c := claims[i]; c.Audio {
+	pictures := 0
+	for k, i := range order {
+		c := claims[i]
+		if c.Audio {
 			give(i, c.Most)
-		} else {
-			give(i, c.Least)
+			continue
 		}
+		give(i, c.Least)
+		if shares[i] < c.Floor && pictures > 0 {
+			bps += shares[i]
+			shares[i], order[k] = 0, -1
+		}
+		pictures++
 	}
 	for _, i := range order {
-		give(i, claims[i].Most)
+		if i >= 0 {
+			give(i, claims[i].Most)
+		}
 	}
 	return shares
 }

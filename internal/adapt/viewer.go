@@ -11,6 +11,7 @@ const (
 	fitsBarely  = 0.7  // but only for so long as an estimate takes to drain a queue, if it is at least this
 	barelyFor   = 500 * time.Millisecond
 	fitsAbove   = 1.2              // of a better rendition's bitrate, to move up to it
+	crowdedFor  = time.Second      // a picture gets nothing when there was no room for it for that long
 	upHold      = 2 * time.Second  // for that long, to begin with
 	upHoldMost  = 60 * time.Second // after moves up that did not last
 	upProven    = 15 * time.Second // that a move up must last so that the next one isn't held back longer
@@ -37,6 +38,7 @@ type Situation struct {
 	Carries    int         // bit/s that its network carries for video; 0 if unknown
 	Screen     Screen
 	Pinned     string // the one that was chosen by hand; "" if none
+	Crowded    bool   // sound and more important pictures leave it less than it needs
 }
 
 // Choice is a rendition for a viewer, and why it isn't the one before.
@@ -49,6 +51,7 @@ type Choice struct {
 //
 //   - none while its page is hidden,
 //   - the one that was chosen by hand, if there is one,
+//   - none while its network has no room for it beside more important ones,
 //   - at most the smallest that covers the video element,
 //   - of these the best that its network carries: down at once when the one that
 //     plays is carried no longer (a little less than all of it, for a moment, is
@@ -66,6 +69,8 @@ type Viewer struct {
 	wentUp time.Duration // when the last move up was made; 0: none, or it was proven
 	short  time.Duration // since when the one that plays isn't carried; 0: it is
 	cover  string        // the rendition that covers the element, of the last step
+	ousted bool          // there was no room for it
+	turned time.Duration // since when that is otherwise; 0: it isn't
 }
 
 // Step chooses at a moment of any clock that goes forward.
@@ -80,6 +85,10 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 	if index(s.Pinned) >= 0 {
 		v.better, v.wentUp = "", 0
 		return Choice{s.Pinned, "chosen by hand"}
+	}
+	if v.yields(now, s.Crowded) {
+		v.better, v.wentUp = "", 0
+		return Choice{Reason: "the network has no room for it beside what is larger"}
 	}
 	if len(s.Renditions) == 0 {
 		return Choice{s.Playing, ""}
@@ -138,6 +147,21 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 		return Choice{to, fmt.Sprintf("the network has carried %s for %v", rate(s.Carries), held.Round(time.Second))}
 	}
 	return Choice{Rendition: s.Playing}
+}
+
+// yields tells whether there is no room for the picture, or hasn't been until lately.
+func (v *Viewer) yields(now time.Duration, crowded bool) bool {
+	if crowded == v.ousted {
+		v.turned = 0
+		return v.ousted
+	}
+	if v.turned == 0 {
+		v.turned = max(now, 1)
+	}
+	if held := now - v.turned; held >= upHold || crowded && held >= crowdedFor {
+		v.ousted, v.turned = crowded, 0
+	}
+	return v.ousted
 }
 
 // slips tells whether a rendition is not to be kept that is carried still, or barely.

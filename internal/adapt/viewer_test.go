@@ -56,7 +56,7 @@ func TestViewerGetsWhatItsNetworkCarries(t *testing.T) {
 			for i, s := range story {
 				reason := ""
 				for end := now + s.lasts; now < end; now += 100 * time.Millisecond {
-					c := v.Step(now, Situation{renditions, playing, s.carries, s.screen, s.pinned})
+					c := v.Step(now, Situation{Renditions: renditions, Playing: playing, Carries: s.carries, Screen: s.screen, Pinned: s.pinned})
 					if c.Rendition != playing {
 						playing, reason = c.Rendition, c.Reason
 					}
@@ -94,6 +94,39 @@ func TestViewerTriesLessOftenWhatDoesNotLast(t *testing.T) {
 	}
 }
 
+// A picture that there is no room for is paused after a second, and comes back when
+// there has been room for two.
+func TestPictureWithoutRoomIsPaused(t *testing.T) {
+	var v Viewer
+	now, playing := time.Minute, ""
+	for i, s := range []struct {
+		lasts   time.Duration
+		crowded bool
+		pinned  string
+		ends    string
+	}{
+		{time.Second, false, "", "mid"},
+		{900 * time.Millisecond, true, "", "mid"},
+		{time.Second, false, "", "mid"}, // it was a dip
+		{1200 * time.Millisecond, true, "", ""},
+		{1900 * time.Millisecond, false, "", ""},
+		{200 * time.Millisecond, true, "", ""},
+		{2200 * time.Millisecond, false, "", "mid"},
+		{time.Minute, true, "low", "low"}, // a pin wins
+		{1200 * time.Millisecond, true, "", ""},
+	} {
+		for end := now + s.lasts; now < end; now += 100 * time.Millisecond {
+			c := v.Step(now, Situation{Renditions: renditions, Playing: playing, Carries: 1_000_000, Pinned: s.pinned, Crowded: s.crowded})
+			if playing = c.Rendition; playing == "" && c.Reason == "" {
+				t.Error("nothing is said")
+			}
+		}
+		if playing != s.ends {
+			t.Fatalf("step %d ends with %q, not %q", i, playing, s.ends)
+		}
+	}
+}
+
 func TestDivide(t *testing.T) {
 	sound := Claim{Audio: true, Most: 100}
 	large := Claim{Pixels: 1000, Least: 200, Most: 1000}
@@ -111,6 +144,10 @@ func TestDivide(t *testing.T) {
 		{1200, []Claim{small, large, sound}, []int{100, 1000, 100}},
 		{9000, []Claim{small, large, sound}, []int{300, 1000, 100}},
 		{500, nil, []int{}},
+		{340, []Claim{{Pixels: 10, Least: 50, Floor: 45, Most: 300}, large, sound}, []int{0, 240, 100}}, // the large one can use what is left
+		{345, []Claim{{Pixels: 10, Least: 50, Floor: 45, Most: 300}, large, sound}, []int{45, 200, 100}},
+		{20, []Claim{{Pixels: 10, Least: 50, Floor: 45, Most: 300}}, []int{20}}, // alone it has all that there is
+		{150, []Claim{{Pixels: 9, Least: 40, Floor: 40, Most: 80}, {Pixels: 10, Least: 100, Floor: 100, Most: 300}, {Pixels: 11, Least: 100, Floor: 90, Most: 300}}, []int{40, 0, 110}},
 	} {
 		if got := Divide(c.bps, c.claims); !slices.Equal(got, c.want) {
 			t.Errorf("Divide(%d, %v) = %v, want %v", c.bps, c.claims, got, c.want)

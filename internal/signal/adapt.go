@@ -17,6 +17,7 @@ const (
 	tellQuality   = time.Second // between two quality messages to who observes
 	audioOverhead = 16_000      // bit/s that headers add to a sound
 	wantMargin    = 1.3         // of the best bitrate that a viewer has use for: what must be carried to get it
+	backMargin    = 1.2         // of the least bitrate of a picture that there was no room for
 	keepMargin    = 1.1         // of the least bitrate of a picture: what it is left with beside larger ones
 	unknownLeast  = 300_000     // bit/s, of a rendition whose bitrate isn't known
 	unknownMost   = 2_500_000
@@ -41,8 +42,10 @@ type adaptation struct {
 	screen  adapt.Screen
 	audible bool   // the page plays the sound
 	share   int    // bit/s of the network that the picture has; 0: unknown
+	crowded bool   // sound and larger pictures leave it less than it needs
 	choice  string // rendition that the policy chose; "" before it has
 	paused  bool   // nothing is sent of the picture
+	why     string // that is so though the page is seen, in words
 	muted   bool   // nor of the sound
 
 	decisions []decision // the last ones
@@ -199,7 +202,10 @@ func (x *session) divide() {
 	shares := adapt.Divide(carried, claims)
 	for i, w := range x.watches {
 		w.share = shares[2*i]
-		if carried > 0 {
+		w.crowded = carried > 0 && w.share == 0 && claims[2*i].Floor > 0 && pictures > 1
+		if w.crowded {
+			w.share = claims[2*i].Floor // until it is paused
+		} else if carried > 0 {
 			w.share = max(w.share, 1) // 0 is unknown
 		}
 		if l := w.legs[media.Video]; l != nil && l.sub != nil {
@@ -244,6 +250,13 @@ func (w *watch) claim() adapt.Claim {
 	if c.Pixels == 0 {
 		c.Pixels = max(best.Width*best.Height, 1) // nobody has said
 	}
+	c.Floor = min(cmp.Or(least.MinBps, least.Bps), c.Least)
+	if w.paused {
+		c.Floor = min(int(backMargin*float64(c.Floor)), c.Least)
+	}
+	if w.selected != auto {
+		c.Floor = 0 // what was chosen by hand is kept
+	}
 	return c
 }
 
@@ -261,7 +274,7 @@ func (w *watch) decide(tracks []media.Track) bool {
 	if !w.paused {
 		was = w.legs[media.Video].track.Name
 	}
-	s := adapt.Situation{Renditions: w.renditions(tracks), Playing: was, Carries: w.share, Screen: w.screen}
+	s := adapt.Situation{Renditions: w.renditions(tracks), Playing: was, Carries: w.share, Screen: w.screen, Crowded: w.crowded}
 	if w.selected != auto {
 		s.Pinned = w.selected
 	}
@@ -273,14 +286,26 @@ func (w *watch) decide(tracks []media.Track) bool {
 	w.muted = muted
 	switch paused := c.Rendition == ""; {
 	case paused && !w.paused:
+		if w.why = ""; !w.screen.Hidden {
+			w.why = c.Reason
+		}
 		w.decided(decision{What: "pause", From: was, Reason: c.Reason})
 	case !paused && w.paused:
-		w.decided(decision{What: "resume", To: c.Rendition, Reason: "the page is seen again"})
+		w.decided(decision{What: "resume", To: c.Rendition, Reason: w.resumes()})
+		w.why = ""
 	case c.Rendition != was:
 		w.decided(decision{What: "rendition", From: was, To: c.Rendition, Reason: c.Reason})
 	}
 	w.choice, w.paused = c.Rendition, c.Rendition == ""
 	return true
+}
+
+// resumes is why a picture is sent again.
+func (w *watch) resumes() string {
+	if w.why == "" {
+		return "the page is seen again"
+	}
+	return "the network has room for it again"
 }
 
 // firstChoice is the rendition that a picture begins with, by what is known of the

@@ -169,6 +169,36 @@ func TestLargestPictureHasTheNarrowLink(t *testing.T) {
 	}
 }
 
+// What a link carries that is too narrow for two pictures goes to the larger one: the
+// other is paused, the viewer is told why, and it comes back when it is looked at.
+func TestPictureThatALinkHasNoRoomForIsPaused(t *testing.T) {
+	g := newGateway(t)
+	for _, name := range []string{"left", "right"} {
+		g.add(t, name, media.Track{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 640, Height: 360, FPS: 50, Bps: 800_000, MinBps: 800_000})
+	}
+	g.openPlan()
+	c, p := g.dial(t), newNarrowTiles(t, 1_100_000) // one, not two
+	c.say(map[string]any{"type": "join", "roomId": "house", "stream": "left", "version": 1, "view": map[string]any{"width": 1280, "height": 720, "visible": true}})
+	p.negotiate(c, c.hear("offer"))
+	c.say(map[string]any{"type": "watch", "stream": "right", "view": map[string]any{"width": 640, "height": 360, "visible": true}})
+	paused := func(stream string) {
+		t.Helper()
+		p.within(6*patience, c, "the end of "+stream, func(m map[string]any) bool {
+			return m["type"] == "rendition" && m["stream"] == stream && m["rendition"] == "" && m["reason"] == "the network has no room for it beside what is larger"
+		})
+	}
+	paused("right")
+	c.say(map[string]any{"type": "view", "stream": "right", "width": 1280, "height": 720, "visible": true})
+	c.say(map[string]any{"type": "view", "stream": "left", "width": 640, "height": 360, "visible": true})
+	seen := map[string]bool{}
+	p.within(6*patience, c, "right instead of left", func(m map[string]any) bool {
+		if m["type"] == "rendition" {
+			seen[m["stream"].(string)+" "+m["rendition"].(string)] = true
+		}
+		return seen["right video"] && seen["left "]
+	})
+}
+
 // A thumbnail begins with the small rendition: no large one is encoded for it.
 func TestThumbnailBeginsSmall(t *testing.T) {
 	g := newGateway(t)

@@ -200,5 +200,5 @@ func (x *session) selectable(tracks []media.Track, name string) error {
 // the select which it answers.
 func (w *watch) tell(requestID string) {
 	x := w.session
-	x.client.send(&renditionMessage{x.header("rendition", requestID), w.stream.Name(), w.playing, w.selected})
+	x.client.send(&renditionMessage{x.header("rendition", requestID), w.stream.Name(), w.playing, w.selected, w.why})
 }

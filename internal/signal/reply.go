@@ -77,6 +77,7 @@ type renditionMessage struct {
 	Stream    string `json:"stream"`
 	Rendition string `json:"rendition"` // what is sent now; "" before anything is
 	Selected  string `json:"selected"`
+	Reason    string `json:"reason,omitempty"` // why nothing is sent though somebody looks, in words
 }
 
 // streamNameMessage is watching, or unwatched with the reason if the client didn't

@@ -3,12 +3,15 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +151,8 @@ type relabel struct {
 	in *net.UDPConn
 	to netip.AddrPort
 
+	lossy atomic.Bool // it loses 5 % of the gateway's RTP and RTCP
+
 	mu   sync.Mutex // guards what follows
 	outs map[netip.AddrPort]*net.UDPConn
 	done sync.WaitGroup
@@ -192,11 +197,24 @@ func (n *relabel) forward(from netip.AddrPort, b []byte) {
 				if err != nil {
 					return
 				}
+				if n.lossy.Load() && rand.IntN(20) == 0 && b[0]&0xc0 == 0x80 { // RTP or RTCP
+					continue
+				}
 				n.in.WriteToUDPAddrPort(b[:size], from)
 			}
 		})
 	}
 	out.WriteToUDPAddrPort(b, n.to)
+}
+
+// script is for pages, which know the gateway at the NAT's port only.
+func (n *relabel) script(own netip.Addr, gateway int) string {
+	return fmt.Sprintf(`
+		const setRemote = RTCPeerConnection.prototype.setRemoteDescription;
+		RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+			const lines = sdp.split('\r\n').filter((l) => !l.startsWith('a=candidate:') || l.includes(' %[1]s '));
+			return setRemote.call(this, { type, sdp: lines.map((l) => l.replace(' %[1]s %[2]d ', ' %[1]s %[3]d ')).join('\r\n') });
+		};`, own, gateway, n.in.LocalAddr().(*net.UDPAddr).Port)
 }
 
 func (n *relabel) rebind() {
@@ -228,14 +246,7 @@ func TestLiteConnectionFollowsItsBrowser(t *testing.T) {
 	own := outward(t)
 	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
 	n := newRelabel(t, netip.AddrPortFrom(own, 0), netip.AddrPortFrom(own, uint16(g.Port)))
-	// pages know the gateway at the NAT's port only
-	script := fmt.Sprintf(`
-		const setRemote = RTCPeerConnection.prototype.setRemoteDescription;
-		RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
-			const lines = sdp.split('\r\n').filter((l) => !l.startsWith('a=candidate:') || l.includes(' %[1]s '));
-			return setRemote.call(this, { type, sdp: lines.map((l) => l.replace(' %[1]s %[2]d ', ' %[1]s %[3]d ')).join('\r\n') });
-		};`, own, g.Port, n.in.LocalAddr().(*net.UDPAddr).Port)
-	eachBrowser(ctx, t, script, func(t *testing.T, b browser) {
+	eachBrowser(ctx, t, n.script(own, g.Port), func(t *testing.T, b browser) {
 		page, err := b.Open(ctx, g.URL("/watch/lite"))
 		rig.Check(t, err)
 		defer page.Close()
@@ -250,6 +261,96 @@ func TestLiteConnectionFollowsItsBrowser(t *testing.T) {
 			t.Logf("goes on %v after the port has changed; %+v", time.Since(begun).Round(10*time.Millisecond), receivedBy(ctx, t, page))
 		}
 	})
+}
+
+// TestLiteConnectionIsRepaired loses 5 % of what the gateway sends to both browsers,
+// which ask for it and go on.
+func TestLiteConnectionIsRepaired(t *testing.T) {
+	ctx := bounded(t, 4*time.Minute)
+	own := outward(t)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+	n := newRelabel(t, netip.AddrPortFrom(own, 0), netip.AddrPortFrom(own, uint16(g.Port)))
+	eachBrowser(ctx, t, n.script(own, g.Port), func(t *testing.T, b browser) {
+		const again = "gateway_rtc_packets_retransmitted_total"
+		n.lossy.Store(false)
+		before, err := g.Metrics(ctx)
+		rig.Check(t, err)
+		page, err := b.Open(ctx, g.URL("/watch/lite"))
+		rig.Check(t, err)
+		defer page.Close()
+		rig.Check(t, strip.WaitVideo(ctx, page))
+		goesOn(ctx, t, page, 30)
+		n.lossy.Store(true)
+		goesOn(ctx, t, page, 150)
+		m, err := g.Metrics(ctx)
+		rig.Check(t, err)
+		t.Logf("%v packets sent again; %+v", m[again]-before[again], receivedBy(ctx, t, page))
+		if m[again] == before[again] {
+			t.Error("nothing was sent again")
+		}
+	})
+}
+
+// TestLiteConnectionOverIPv6 leaves both browsers no other address of the gateway's.
+func TestLiteConnectionOverIPv6(t *testing.T) {
+	addrs, err := net.InterfaceAddrs()
+	rig.Check(t, err)
+	if !slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Is6() && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast()
+	}) {
+		t.Skip("no IPv6 address but loopback and link-local ones")
+	}
+	ctx := bounded(t, 2*time.Minute)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+	const script = `
+		const setRemote = RTCPeerConnection.prototype.setRemoteDescription;
+		RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+			const lines = sdp.split('\r\n').filter((l) => !l.startsWith('a=candidate:') || l.split(' ')[4].includes(':'));
+			return setRemote.call(this, { type, sdp: lines.join('\r\n') });
+		};`
+	eachBrowser(ctx, t, script, func(t *testing.T, b browser) {
+		page, err := b.Open(ctx, g.URL("/watch/lite"))
+		rig.Check(t, err)
+		defer page.Close()
+		rig.Check(t, strip.WaitVideo(ctx, page))
+		goesOn(ctx, t, page, 60)
+	})
+	m, err := g.Metrics(ctx)
+	rig.Check(t, err)
+	if n := m[`gateway_rtc_connected_total{ice="lite"}`]; n != 2 {
+		t.Errorf("%v lite connections, want 2", n)
+	}
+}
+
+// TestLiteViewerWhoseBrowserIsKilled watches by WHEP, where no socket tells of it: what
+// the gateway notices is that nobody consents any more (RFC 7675).
+func TestLiteViewerWhoseBrowserIsKilled(t *testing.T) {
+	ctx := bounded(t, 3*time.Minute)
+	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+	b, err := rig.StartChromium(ctx, rig.ChromiumOptions{})
+	rig.Check(t, err)
+	defer b.Close()
+	page, err := b.Open(ctx, g.URL("/"))
+	rig.Check(t, err)
+	rig.Check(t, page.Eval(ctx, `(async () => {
+		const pc = window.pc = new RTCPeerConnection();
+		pc.addTransceiver('video', { direction: 'recvonly' });
+		await pc.setLocalDescription();
+		const r = await fetch('/whep/lite', { method: 'POST', headers: { 'Content-Type': 'application/sdp' }, body: pc.localDescription.sdp });
+		await pc.setRemoteDescription({ type: 'answer', sdp: await r.text() });
+	})()`, nil))
+	rig.Check(t, rig.Until(ctx, "the connection", func() (bool, error) {
+		m, err := g.Metrics(ctx)
+		return m[`gateway_rtc_viewers{state="connected"}`] == 1, err
+	}))
+	rig.Check(t, b.Kill())
+	begun := time.Now()
+	rig.Check(t, rig.Until(ctx, "its end", func() (bool, error) {
+		m, err := g.Metrics(ctx)
+		return m[`gateway_rtc_viewers_ended_total{reason="connection-lost"}`] == 1, err
+	}))
+	t.Logf("ended %v after the browser", time.Since(begun).Round(time.Second))
 }
 
 // TestLiteSoak plays for as long as the environment's LITE_SOAK says, in both browsers.

@@ -1,7 +1,7 @@
 """Watches a WHEP endpoint with GStreamer's webrtcbin (libnice) and prints one line
 of JSON: how many pictures it decoded, and what DELETE says.
 
-    whep_webrtcbin.py URL FRAMES
+    whep_webrtcbin.py URL FRAMES [CODEC]
 """
 import json
 import sys
@@ -18,7 +18,10 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC
 Gst.init(None)
 
 
-def main(url, count):
+DECODERS = {"VP8": "rtpvp8depay ! vp8dec", "H264": "rtph264depay ! h264parse ! openh264dec"}
+
+
+def main(url, count, codec="VP8"):
     loop, state = GLib.MainLoop(), {"frames": 0, "location": None}
     pipeline = Gst.Pipeline.new()
     peer = Gst.ElementFactory.make("webrtcbin")
@@ -33,7 +36,7 @@ def main(url, count):
     def on_pad(_, pad):
         if pad.direction != Gst.PadDirection.SRC:
             return
-        sink = Gst.parse_bin_from_description("rtpvp8depay ! vp8dec ! videoconvert ! fakesink name=out signal-handoffs=true sync=false", True)
+        sink = Gst.parse_bin_from_description(DECODERS[codec] + " ! videoconvert ! fakesink name=out signal-handoffs=true sync=false", True)
         sink.get_by_name("out").connect("handoff", frame)
         pipeline.add(sink)
         sink.sync_state_with_parent()
@@ -57,7 +60,7 @@ def main(url, count):
 
     peer.connect("pad-added", on_pad)
     peer.connect("notify::ice-gathering-state", lambda p, n: GLib.idle_add(on_gathered, p, n))
-    caps = Gst.Caps.from_string("application/x-rtp,media=video,encoding-name=VP8,clock-rate=90000,payload=96")
+    caps = Gst.Caps.from_string(f"application/x-rtp,media=video,encoding-name={codec},clock-rate=90000,payload=96")
     peer.emit("add-transceiver", GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY, caps)
     pipeline.set_state(Gst.State.PLAYING)
     peer.emit("create-offer", None, Gst.Promise.new_with_change_func(offered, None))
@@ -71,4 +74,4 @@ def main(url, count):
     pipeline.set_state(Gst.State.NULL)
 
 
-main(sys.argv[1], int(sys.argv[2]))
+main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -31,19 +31,7 @@ func TestMain(m *testing.M) {
 func TestRetransmissionsRepairWhatTheWayLoses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Pipelines: map[string]string{
-		"test": "source: videotestsrc is-live=true pattern=smpte horizontal-speed=2 ! timecodestamper ! timeoverlay time-mode=time-code font-desc=Mono,28\n" +
-			"video: {codec: h264, width: 1280, height: 720, framerate: 30, bitrate: 1M}\n",
-	}})
-	rig.Check(t, err)
-	rig.End(t, "gateway", g.Close)
-	for _, c := range []struct {
-		name  string
-		rate  float64
-		burst int
-		kind  kind
-		least float64 // share that must be repaired
-	}{
+	repairs(ctx, t, "", []repairCase{
 		{"1 percent", 0.01, 1, kind{rtx: true}, 0.99},
 		{"5 percent", 0.05, 1, kind{rtx: true}, 0.97},
 		{"10 percent", 0.10, 1, kind{rtx: true}, 0.95},
@@ -53,7 +41,37 @@ func TestRetransmissionsRepairWhatTheWayLoses(t *testing.T) {
 		{"5 percent, asked for by pion's generator", 0.05, 1, kind{rtx: true, pion: true}, 0.97},
 		// 93.6 % before a packet's first retransmission had a part of the limit to itself
 		{"10 percent, asked for by pion's generator", 0.10, 1, kind{rtx: true, pion: true}, 0.95},
-	} {
+	})
+}
+
+// The same holds for connections by ICE-lite.
+func TestRetransmissionsRepairLiteConnections(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	repairs(ctx, t, "ice: {lite: true}\n", []repairCase{
+		{"5 percent", 0.05, 1, kind{rtx: true}, 0.97},
+		{"10 percent", 0.10, 1, kind{rtx: true}, 0.95},
+		{"5 percent in bursts of 4", 0.05, 4, kind{rtx: true}, 0.97},
+	})
+}
+
+type repairCase struct {
+	name  string
+	rate  float64
+	burst int
+	kind  kind
+	least float64 // share that must be repaired
+}
+
+// repairs runs cases against a gateway of a configuration.
+func repairs(ctx context.Context, t *testing.T, config string, cases []repairCase) {
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Config: config, Pipelines: map[string]string{
+		"test": "source: videotestsrc is-live=true pattern=smpte horizontal-speed=2 ! timecodestamper ! timeoverlay time-mode=time-code font-desc=Mono,28\n" +
+			"video: {codec: h264, width: 1280, height: 720, framerate: 30, bitrate: 1M}\n",
+	}})
+	rig.Check(t, err)
+	rig.End(t, "gateway", g.Close)
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := run(ctx, t, g, weather{delay: delay, rate: c.rate, burst: c.burst}, c.kind)
 			t.Logf("%d packets, %.2f%% lost, %.2f%% of them repaired, in ms p50 %.0f p95 %.0f; %.2f retransmissions for each packet lost, %.0f refused",

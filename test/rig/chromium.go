@@ -118,6 +118,9 @@ func (c *Chromium) Open(ctx context.Context, url string) (Page, error) {
 // Log is what the browser printed.
 func (c *Chromium) Log() string { return c.out.String() }
 
+// Kill ends the browser without a word to anybody, as a crash does. Close it all the same.
+func (c *Chromium) Kill() error { return chromedp.FromContext(c.ctx).Browser.Process().Kill() }
+
 // Close ends the browser and removes its profile.
 func (c *Chromium) Close() (err error) {
 	c.closing.Do(func() {

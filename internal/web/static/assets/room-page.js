@@ -34,6 +34,8 @@ const chat = new Chat(room);
 const bar = new Bar(part('bar'), room, publisher);
 /** Streams that can't be had, and why. @type {Map<string, string>} */
 const refused = new Map();
+/** Why nothing is sent of a stream that is seen, by its name. @type {Map<string, string>} */
+const unsent = new Map();
 /** Whether the page was in the room: then a refusal needn't hide what is there. */
 let entered = false;
 let blocked = new Set();
@@ -175,7 +177,9 @@ function showStream(stream) {
   const who = by?.name || stream.title || stream.name;
   const video = stream.tracks?.some(({ kind }) => kind === 'video');
   const why = refused.get(stream.name);
-  const words = why ? { title: 'This can’t be shown', detail: sentence(why) } : streamWords(stream) ?? { title: '', detail: '' };
+  const idle = unsent.get(stream.name);
+  const words = why ? { title: 'This can’t be shown', detail: sentence(why) }
+    : streamWords(stream) ?? (idle ? { title: 'Paused', detail: sentence(idle) } : { title: '', detail: '' });
   const muted = (kind) => Boolean(by?.muted?.includes(kind));
   tile.show({
     name: by && stream.label === 'screen' ? `${who}’s screen` : who,
@@ -195,8 +199,10 @@ room.addEventListener('media', ({ detail: { stream, media } }) => {
   refused.delete(stream);
   tiles.get(stream)?.attach(media);
 });
-room.addEventListener('rendition', ({ detail: { stream, selected: name } }) => {
+room.addEventListener('rendition', ({ detail: { stream, selected: name, reason = '' } }) => {
   selected.set(stream, name);
+  if (reason) unsent.set(stream, reason);
+  else unsent.delete(stream);
   list();
 });
 room.addEventListener('joined', ({ detail: { type, resumed } }) => {
