@@ -188,6 +188,11 @@ func ParseStream(name, path string, data []byte, table *Encoders) (*Stream, erro
 	} else {
 		readEverydayForm(m, s)
 	}
+	allowed := Elements{DefaultElements}
+	if table != nil && table.elements != nil {
+		allowed = *table.elements
+	}
+	d.errs = append(d.errs, allowed.refused(s)...)
 	if err := d.errs.orNil(); err != nil {
 		return nil, err
 	}
