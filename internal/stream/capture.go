@@ -185,7 +185,7 @@ func (c *capture) live() {
 			continue
 		}
 		if time.Since(began) > c.stream.proof() {
-			backoff = backoffMin
+			backoff = 0 // at once: it is no fault that lasts
 		}
 		c.failed(err, backoff)
 		failure := c.failure(nil, err)

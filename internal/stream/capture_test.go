@@ -202,6 +202,7 @@ func start(t *testing.T, b *bench, change func(*config.Stream)) *Stream {
 	t.Helper()
 	baseline(t)
 	conf := &config.Stream{Name: "desk", OnDemand: true, Linger: 50 * time.Millisecond}
+	conf.Watchdog.Frames = time.Minute // what a test yields comes when it comes
 	if change != nil {
 		change(conf)
 	}

@@ -41,6 +41,9 @@ func (s *Stream) keep() {
 
 // do has f done on the keeper's goroutine and waits for it, until ctx is done.
 func (s *Stream) do(ctx context.Context, f func()) error {
+	if ctx.Err() != nil { // a select would take either
+		return ctx.Err()
+	}
 	done := make(chan struct{})
 	select {
 	case s.jobs <- func() { defer close(done); f() }:

@@ -97,7 +97,7 @@ func TestSilenceIsAsLongAsTheSourceNeeds(t *testing.T) {
 
 func TestLeakingPipelineIsStartedAgain(t *testing.T) {
 	b := newBench()
-	s := start(t, b, func(c *config.Stream) { c.Watchdog.Frames = time.Minute })
+	s := start(t, b, nil)
 	s.mu.Lock()
 	s.settles = time.Millisecond
 	s.mu.Unlock()
