@@ -79,8 +79,7 @@ func asking[R any](ctx context.Context, m *machine, question string, argument an
 	var answer R
 	err := m.asker.Ask(ctx, question, argument, &answer)
 	if died := (*worker.DeathError)(nil); errors.As(err, &died) {
-		about, _ := argument.(string) // others hold pictures
-		m.log.Warn("asking GStreamer", "question", question, "argument", about, "err", err)
+		m.log.Warn("asking GStreamer", "question", question, "argument", argument, "err", err)
 	}
 	return answer, err
 }
