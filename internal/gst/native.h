@@ -9,6 +9,7 @@
 #include <gst/video/video.h>
 
 #include "handover.h"
+#include "pictures.h"
 #include "stamps.h"
 
 // pulled is one sample taken out of an appsink, as a run of packets.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -31,9 +32,6 @@ var errOver = errors.New("the pipeline is closed")
 func Serve(h Host) (status int) {
 	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	eachThread(func(tid int) error { // for ps and top: without it is "exe"
-		return os.WriteFile("/proc/self/task/"+strconv.Itoa(tid)+"/comm", []byte("gateway-worker"), 0)
-	})
 	conn, err := fileConn(socketFD)
 	if err != nil {
 		os.Stderr.WriteString("gateway: a worker is started by the gateway itself\n")
@@ -192,6 +190,9 @@ func (c *child) answer(m *message, err error) {
 func (c *child) launch(m *message) error {
 	limit(m.Feed.Worker, c.log)
 	c.host.Init(c.log)
+	if err := noPrograms(); err != nil {
+		return fmt.Errorf("confinement: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, m.Within)
 	defer cancel()
 	p, err := c.host.Launch(ctx, m.Name, m.Feed, outlet{c.out, c.log}, c.log)

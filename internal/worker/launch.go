@@ -13,8 +13,9 @@ import (
 
 // Launcher runs pipelines in children.
 type Launcher struct {
-	log   *slog.Logger
-	debug string
+	log     *slog.Logger
+	debug   string
+	confine func(texts []string) *Confinement
 
 	mu      sync.Mutex // guards below
 	running map[*Pipeline]bool
@@ -24,10 +25,11 @@ type Launcher struct {
 }
 
 // NewLauncher makes a launcher. debug is what the children's GST_DEBUG is, "" as this
-// process's.
-func NewLauncher(log *slog.Logger, debug string) *Launcher {
+// process's. confine is asked what the child may do that runs such launch texts, which is
+// everything where confine is nil or returns nil.
+func NewLauncher(log *slog.Logger, debug string, confine func(texts []string) *Confinement) *Launcher {
 	return &Launcher{
-		log: log, debug: debug,
+		log: log, debug: debug, confine: confine,
 		running: make(map[*Pipeline]bool), spent: make(map[string]time.Duration), crashes: make(map[string]int),
 	}
 }
@@ -119,7 +121,15 @@ func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, l
 	if l.debug != "" {
 		env = append(env, "GST_DEBUG="+l.debug)
 	}
-	proc, err := spawn([]string{name + "/" + feed.Name}, env, func(line string) { log.Warn("pipeline process", "says", line) })
+	var may *Confinement
+	if l.confine != nil {
+		texts := []string{feed.Capture}
+		for _, b := range feed.Branches {
+			texts = append(texts, b.Launch)
+		}
+		may = l.confine(texts)
+	}
+	proc, err := spawn([]string{name + "/" + feed.Name}, env, may, func(line string) { log.Warn("pipeline process", "says", line) })
 	if err != nil {
 		return nil, err
 	}

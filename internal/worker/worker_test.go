@@ -46,6 +46,9 @@ func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sin
 	return p, nil
 }
 
+// confined is what a gateway has its pipelines confined to.
+func confined(texts []string) *worker.Confinement { return worker.Needs(texts, nil) }
+
 const patience = 30 * time.Second // a deadline that only a fault reaches
 
 var (
@@ -158,7 +161,7 @@ func (l *lines) String() string {
 
 func newLauncher() (*worker.Launcher, *lines) {
 	l := &lines{}
-	return worker.NewLauncher(slog.New(slog.NewTextHandler(l, nil)), ""), l
+	return worker.NewLauncher(slog.New(slog.NewTextHandler(l, nil)), "", confined), l
 }
 
 // run launches a feed whose pipeline is closed with the test, and which then must
@@ -425,7 +428,7 @@ func ended(pid int) bool {
 // gateway is a process that has launched a pipeline, tells the child's number and
 // waits to be killed.
 func gateway() {
-	l := worker.NewLauncher(slog.New(slog.DiscardHandler), "")
+	l := worker.NewLauncher(slog.New(slog.DiscardHandler), "", confined)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p, err := l.Launch(ctx, "door", &picture, config.Worker{}, newSink())
 	cancel()

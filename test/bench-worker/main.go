@@ -78,7 +78,7 @@ type kind struct {
 
 func bench(ctx context.Context, rounds int, span time.Duration) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	workers := worker.NewLauncher(log, "")
+	workers := worker.NewLauncher(log, "", func(texts []string) *worker.Confinement { return worker.Needs(texts, nil) })
 	none := &kind{name: "none", launch: func(ctx context.Context, s worker.Sink) (worker.Running, error) {
 		return gst.Launch(ctx, "bench", &feed, s, log)
 	}}
