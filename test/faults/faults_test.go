@@ -168,7 +168,7 @@ func (b *bench) run(ctx context.Context, t *testing.T, browser *rig.Chromium, f 
 	if f.heal != nil {
 		since = fmt.Sprintf("%.2f s", o.back.Sub(healed).Seconds())
 	}
-	t.Logf("%-40s %7.2f s %7.2f s %9s %12d %11s %9d", f.name, o.still.Seconds(), o.notLive.Seconds(), since, o.placeholders, connection, after.Restarts-before.Restarts)
+	t.Logf("%-40s %7.2f s %7.2f s %9s %12d %11s %9d", f.name, o.still.Seconds(), o.notLive.Seconds(), since, o.placeholders, connection, max(0, after.Restarts-before.Restarts))
 	if err := page.Close(); err != nil {
 		return err
 	}
