@@ -45,6 +45,7 @@ type Situation struct {
 type Choice struct {
 	Rendition string // "": none, the viewer sees nothing anyway
 	Reason    string
+	Ahead     string // the rendition that may be next: a keyframe of it is best asked for now; "" if none
 }
 
 // Viewer chooses a viewer's rendition:
@@ -84,14 +85,14 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 	}
 	if index(s.Pinned) >= 0 {
 		v.better, v.wentUp = "", 0
-		return Choice{s.Pinned, "chosen by hand"}
+		return Choice{Rendition: s.Pinned, Reason: "chosen by hand"}
 	}
 	if v.yields(now, s.Crowded) {
 		v.better, v.wentUp = "", 0
 		return Choice{Reason: "the network has no room for it beside what is larger"}
 	}
 	if len(s.Renditions) == 0 {
-		return Choice{s.Playing, ""}
+		return Choice{Rendition: s.Playing}
 	}
 	cover := covering(s.Renditions, s.Screen)
 	grown := index(v.cover) > cover
@@ -106,9 +107,9 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 	switch {
 	case playing < cover:
 		v.better = ""
-		return Choice{v.cover, fmt.Sprintf("shown at %d×%d", s.Screen.Width, s.Screen.Height)}
+		return Choice{Rendition: v.cover, Reason: fmt.Sprintf("shown at %d×%d", s.Screen.Width, s.Screen.Height)}
 	case s.Carries == 0 && playing > cover:
-		return Choice{v.cover, "nothing is known against it"}
+		return Choice{Rendition: v.cover, Reason: "nothing is known against it"}
 	case s.Carries == 0:
 		return Choice{Rendition: s.Playing}
 	case playing < len(s.Renditions)-1 && v.slips(now, s.carries(playing, fitsStill), s.carries(playing, fitsBarely)):
@@ -120,7 +121,7 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 		for to < len(s.Renditions)-1 && !s.carries(to, 1) {
 			to++
 		}
-		return Choice{s.Renditions[to].Name, fmt.Sprintf("the network carries %s, %s has %s", rate(s.Carries), s.Playing, rate(s.Renditions[playing].Bps))}
+		return Choice{Rendition: s.Renditions[to].Name, Reason: fmt.Sprintf("the network carries %s, %s has %s", rate(s.Carries), s.Playing, rate(s.Renditions[playing].Bps))}
 	}
 	up := cover
 	for up < playing && !s.carries(up, fitsAbove) {
@@ -128,7 +129,11 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 	}
 	if up >= playing {
 		v.better = ""
-		return Choice{Rendition: s.Playing}
+		c := Choice{Rendition: s.Playing}
+		if playing < len(s.Renditions)-1 && !s.carries(playing, 1) {
+			c.Ahead = s.Renditions[playing+1].Name
+		}
+		return c
 	}
 	if was := index(v.better); was < 0 {
 		v.better, v.since = s.Renditions[up].Name, now
@@ -142,9 +147,9 @@ func (v *Viewer) Step(now time.Duration, s Situation) Choice {
 		to := v.better
 		v.better, v.wentUp = "", now
 		if grown {
-			return Choice{to, fmt.Sprintf("shown at %d×%d", s.Screen.Width, s.Screen.Height)}
+			return Choice{Rendition: to, Reason: fmt.Sprintf("shown at %d×%d", s.Screen.Width, s.Screen.Height)}
 		}
-		return Choice{to, fmt.Sprintf("the network has carried %s for %v", rate(s.Carries), held.Round(time.Second))}
+		return Choice{Rendition: to, Reason: fmt.Sprintf("the network has carried %s for %v", rate(s.Carries), held.Round(time.Second))}
 	}
 	return Choice{Rendition: s.Playing}
 }
@@ -194,7 +199,7 @@ func (v *Viewer) begin(s Situation, cover int) Choice {
 	case to > 0:
 		reason = fmt.Sprintf("shown at %d×%d", s.Screen.Width, s.Screen.Height)
 	}
-	return Choice{s.Renditions[to].Name, reason}
+	return Choice{Rendition: s.Renditions[to].Name, Reason: reason}
 }
 
 // carries tells whether the network carries a rendition with a margin.

@@ -94,6 +94,21 @@ func TestViewerTriesLessOftenWhatDoesNotLast(t *testing.T) {
 	}
 }
 
+// Near the border the next rendition's keyframe is asked for before the move.
+func TestKeyframeIsAskedForAheadOfAMove(t *testing.T) {
+	for carries, want := range map[int]string{0: "", 2_600_000: "", 2_450_000: "mid", 2_000_000: "mid", 5_000_000: ""} {
+		var v Viewer
+		c := v.Step(time.Minute, Situation{Renditions: renditions, Playing: "high", Carries: carries})
+		if c.Rendition != "high" || c.Ahead != want {
+			t.Errorf("%d bit/s: %+v, want %q ahead", carries, c, want)
+		}
+	}
+	var v Viewer
+	if c := v.Step(time.Minute, Situation{Renditions: renditions, Playing: "low", Carries: 100_000}); c.Ahead != "" {
+		t.Errorf("below the lowest there is %q", c.Ahead)
+	}
+}
+
 // A picture that there is no room for is paused after a second, and comes back when
 // there has been room for two.
 func TestPictureWithoutRoomIsPaused(t *testing.T) {

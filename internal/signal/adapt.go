@@ -17,9 +17,11 @@ const (
 	tellQuality   = time.Second // between two quality messages to who observes
 	audioOverhead = 16_000      // bit/s that headers add to a sound
 	wantMargin    = 1.3         // of the best bitrate that a viewer has use for: what must be carried to get it
-	backMargin    = 1.2         // of the least bitrate of a picture that there was no room for
-	keepMargin    = 1.1         // of the least bitrate of a picture: what it is left with beside larger ones
-	unknownLeast  = 300_000     // bit/s, of a rendition whose bitrate isn't known
+	prepareFor    = time.Second // a rendition is kept ready for a move to it
+	prepareAgain  = 5 * time.Second
+	backMargin    = 1.2     // of the least bitrate of a picture that there was no room for
+	keepMargin    = 1.1     // of the least bitrate of a picture: what it is left with beside larger ones
+	unknownLeast  = 300_000 // bit/s, of a rendition whose bitrate isn't known
 	unknownMost   = 2_500_000
 )
 
@@ -47,6 +49,8 @@ type adaptation struct {
 	paused  bool   // nothing is sent of the picture
 	why     string // that is so though the page is seen, in words
 	muted   bool   // nor of the sound
+
+	prepared time.Duration // when a lower rendition was asked for a keyframe ahead of a move; 0: never
 
 	decisions []decision // the last ones
 	heardOf   string     // track of whose encoder's decisions it has heard
@@ -279,6 +283,7 @@ func (w *watch) decide(tracks []media.Track) bool {
 		s.Pinned = w.selected
 	}
 	c := w.policy.Step(media.Now(), s)
+	w.prepare(c.Ahead)
 	muted := w.screen.Hidden && !w.audible
 	if c.Rendition == was && w.paused == (c.Rendition == "") && muted == w.muted {
 		return false
@@ -298,6 +303,23 @@ func (w *watch) decide(tracks []media.Track) bool {
 	}
 	w.choice, w.paused = c.Rendition, c.Rendition == ""
 	return true
+}
+
+// prepare asks for a keyframe of a rendition that may be next, so that a move to it needn't
+// wait: a subscription begins with one that is half a second old at most. Its encoder
+// is started if nobody watches it, and has a second until somebody does.
+func (w *watch) prepare(rendition string) {
+	now := media.Now()
+	if rendition == "" || w.prepared != 0 && now-w.prepared < prepareAgain {
+		return
+	}
+	sub, err := w.stream.Subscribe(rendition)
+	if err != nil {
+		return // it can't be moved to either
+	}
+	w.prepared = now
+	sub.Next(nil)
+	time.AfterFunc(prepareFor, sub.Close)
 }
 
 // resumes is why a picture is sent again.
