@@ -118,7 +118,7 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.streams.load()
-	g.registry.MustRegister(collector{g.streams}, roomCollector{g.rooms}, buildInfo(g.version))
+	g.registry.MustRegister(collector{g.streams}, workerCollector{g.streams.launcher.workers}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
 		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Strained: g.strain.why, Logger: g.log, Registerer: g.registry,
 	})

@@ -32,7 +32,7 @@ func (g *Gateway) routes() http.Handler {
 	if g.https != nil {
 		h = g.https.Insist(h)
 	}
-	return signal.Trace(contained(h, g.log), g.log)
+	return g.proxied(signal.Trace(contained(h, g.log), g.log))
 }
 
 // contained is the border of requests: one that panics is cut off, unanswered or in

@@ -35,7 +35,7 @@ func (g *Gateway) stopHTTPS() error {
 
 // accepted is where the connections come from.
 func (g *Gateway) accepted() net.Listener {
-	l := patient{g.listener, g.log, new(time.Time)}
+	l := patient{g.capped(g.listener), g.log, new(time.Time)}
 	if g.https == nil {
 		return l
 	}
