@@ -43,7 +43,7 @@ func taken(err error, network string, port int) error {
 }
 
 // holders are the programs that have a port of "tcp" (listening) or "udp" open in this
-// network namespace: `"nginx" (process 812)`, or "a program of another user". None:
+// network namespace: `"nginx" (process 812)`, or that this user may not see it. None:
 // nobody has it.
 func holders(network string, port int) []string {
 	inodes := map[string]bool{}
@@ -69,7 +69,7 @@ func holders(network string, port int) []string {
 		who = append(who, fmt.Sprintf("%q (process %s)", strings.TrimSpace(string(name)), pid))
 	}
 	if len(who) == 0 {
-		return []string{"a program of another user"}
+		return []string{"a program that this user may not see"}
 	}
 	slices.Sort(who)
 	return who

@@ -58,7 +58,7 @@ func TestPageIsBackAfterTheGatewayWasKilled(t *testing.T) {
 	rig.Check(t, err)
 	defer page.Close()
 	rig.Check(t, page.Eval(ctx, frameClock, nil))
-	backAfter(ctx, t, page, time.Now())
+	backAfter(ctx, t, page, time.Now().Add(3*time.Second)) // it has seen by then how it can ask for the gateway
 	for _, down := range []time.Duration{0, 25 * time.Second} {
 		rig.Check(t, g.Signal(syscall.SIGKILL))
 		g.Wait(ctx)

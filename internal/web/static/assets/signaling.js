@@ -276,10 +276,6 @@ export class Signaling extends EventTarget {
     // what was sent before the ping that is answered has come too: a socket keeps the order
     if (message.type === 'pong') {
       this.#moved = false;
-      if (this.#knockable === null) {
-        this.#knockable = false;
-        this.#answers().then((there) => { this.#knockable = there; });
-      }
       return this.#confirm(this.#pings.shift() ?? 0);
     }
     if (message.type === 'joined') this.#begin(message);
@@ -297,6 +293,10 @@ export class Signaling extends EventTarget {
     this.#session = resumeWithin ? { secret: session, within: resumeWithin * 1_000 } : null;
     this.#lostAt = 0;
     this.#resuming = false;
+    if (this.#knockable === null) {
+      this.#knockable = false;
+      setTimeout(() => this.#answers().then((there) => { this.#knockable = there; }), 1_000); // the picture comes first
+    }
     if (!resumed) {
       this.#seq = this.#number = 0;
       this.#unconfirmed = [];
