@@ -14,7 +14,7 @@ PACKAGES    := configs/debian-packages.txt
 ARGS ?=
 
 # Folders of test/ with a target of their own: slow, or measurements.
-ALONE := bench-avsync|bench-fanout|bench-join|bench-latency|bench-network|bench-reload|bench-signaling|bench-viewers|camera|docker|soak
+ALONE := bench-avsync|bench-fanout|bench-join|bench-latency|bench-network|bench-reload|bench-signaling|bench-viewers|bench-worker|camera|docker|soak
 UNIT   = $(shell $(GO) list ./... | grep -v '^gateway/test/')
 E2E    = $(shell $(GO) list ./test/... | grep -vE '^gateway/test/($(ALONE))(/|$$)')
 
@@ -84,6 +84,12 @@ test-docker: ## the Dockerfile's steps in a clean Debian, without an engine (roo
 test-loss: packages build ## of test-e2e: how much of what is lost on the way is repaired, with the shares
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 15m ./test/loss/
 
+test-faults: packages build ## of test-e2e: what a viewer sees of each fault, with the times; STORM=10m, FAULTS=SIGSTOP for some
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/faults/ -storm $(or $(STORM),10m) -faults '$(FAULTS)' $(ARGS)
+
+test-hostile: packages build ## of test-e2e: attacks, and what ten good viewers notice; FOR=8s for each, ATTACKS=DTLS for some (root)
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/hostile/ -for $(or $(FOR),8s) -attacks '$(ATTACKS)' $(ARGS)
+
 soak: packages build ## joins, leaves and restarts, then everything back at the baseline
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/soak/...
 
@@ -111,6 +117,9 @@ bench-signaling: packages build ## a thousand sockets that come and go: how long
 bench-viewers: packages build ## hundreds of viewers of the whole gateway: loss, CPU, memory
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) run ./test/bench-viewers $(ARGS)
 
+bench-worker: packages ## what a pipeline in a process of its own costs: delay, CPU
+	@$(GO) run ./test/bench-worker $(ARGS)
+
 ##@ Other
 
 packages: ## install the Debian packages to run, build and test
@@ -130,4 +139,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: run build test test-unit test-e2e test-again check test-camera test-docker test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers packages elements clean help
+.PHONY: run build test test-unit test-e2e test-again check test-camera test-docker test-faults test-hostile test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers bench-worker packages elements clean help

@@ -78,7 +78,10 @@ func (b BitrateProperty) Setting(bps int) string {
 
 // Encoders is a table of encoders: the gateway's own, with what an operator's
 // file adds and changes. It is read only. A nil table is the gateway's own.
-type Encoders struct{ rows []Encoder }
+type Encoders struct {
+	rows     []Encoder
+	elements *Elements // that pipelines may have; nil: DefaultElements
+}
 
 //go:embed encoders.yaml
 var encodersYAML []byte
@@ -108,6 +111,10 @@ func LoadEncoders(path string) (*Encoders, error) {
 	}
 	return parseEncoders(path, data, ownEncoders)
 }
+
+// Allowing is the table for pipelines that may have those elements, which is what
+// [ParseStream] holds them to.
+func (t *Encoders) Allowing(e Elements) *Encoders { return &Encoders{t.all(), &e} }
 
 func (t *Encoders) all() []Encoder {
 	if t == nil {

@@ -21,7 +21,11 @@ type launcher struct {
 }
 
 func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
-	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST), conf: conf, log: log}
+	var confine func(texts []string) *worker.Confinement
+	if conf.Confine.Enabled {
+		confine = func(texts []string) *worker.Confinement { return worker.Needs(texts, conf.Confine.Paths) }
+	}
+	return launcher{machine: m, workers: worker.NewLauncher(log, conf.Log.GST, confine), conf: conf, log: log}
 }
 
 // Compile implements stream.Launcher.
@@ -64,6 +68,7 @@ func WorkerMain() {
 	if len(os.Args) < 2 || os.Args[1] != worker.Argument {
 		return
 	}
+	gst.TellCrashes()
 	if len(os.Args) > 2 && os.Args[2] == worker.AskArgument {
 		os.Exit(answers().Serve())
 	}

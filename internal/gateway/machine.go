@@ -22,6 +22,7 @@ type asker interface {
 type machine struct {
 	*gst.Trials
 	asker asker
+	conf  *config.Gateway
 	log   *slog.Logger
 
 	facts sync.Map // question and argument → answer, as long as the plugins are the same
@@ -32,7 +33,7 @@ type machine struct {
 // newMachine asks children of this process, whose words go to says, or this process
 // if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
-	m := &machine{log: log}
+	m := &machine{conf: conf, log: log}
 	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	if conf.Isolation == config.IsolationNone {
 		m.asker = answers()
@@ -41,6 +42,9 @@ func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) 
 	o := worker.AskOptions{Words: says, Began: m.began, Logger: log, Env: []string{"GST_DEBUG_NO_COLOR=1"}}
 	if conf.Log.GST != "" {
 		o.Env = append(o.Env, "GST_DEBUG="+conf.Log.GST)
+	}
+	if conf.Confine.Enabled {
+		o.Confine = func() *worker.Confinement { return worker.ProbeNeeds(conf.Confine.Paths) }
 	}
 	m.asker = worker.NewAsker(o)
 	return m
@@ -97,18 +101,20 @@ func fact[R any](m *machine, question, argument string) R {
 
 // The questions, as they are called on the wire.
 const (
-	askInstalled  = "installed"
-	askElements   = "elements"
-	askElement    = "element"
-	askAccepts    = "accepts"
-	askCapsFields = "caps fields"
-	askLink       = "link"
-	askFormats    = "formats"
-	askEncode     = "encode"
-	askDevices    = "devices"
-	askAwait      = "await devices"
-	askNegotiate  = "negotiate"
-	askSnapshot   = "snapshot"
+	askInstalled   = "installed"
+	askElements    = "elements"
+	askElement     = "element"
+	askAccepts     = "accepts"
+	askCapsFields  = "caps fields"
+	askLink        = "link"
+	askFormats     = "formats"
+	askEncode      = "encode"
+	askDevices     = "devices"
+	askAwait       = "await devices"
+	askPlugins     = "plugins"
+	askNegotiate   = "negotiate"
+	askSnapshot    = "snapshot"
+	askPlaceholder = "placeholder"
 )
 
 // described is an element, if there is one.
@@ -174,14 +180,25 @@ func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
 	return asking[*gst.Devices](ctx, m, askDevices, nil)
 }
 
+// plugins is gst.Registry's Plugins.
+func (m *machine) plugins(ctx context.Context) ([]gst.Plugin, error) {
+	return asking[[]gst.Plugin](ctx, m, askPlugins, nil)
+}
+
 // await is gst.AwaitDevices.
 func (m *machine) await(ctx context.Context, known []string) ([]string, error) {
 	return asking[[]string](ctx, m, askAwait, known)
 }
 
-// negotiate is gst.Registry's Negotiate.
+// negotiate is gst.Registry's Negotiate, in a process that may do what the pipeline needs.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
-	n, err := asking[negotiated](ctx, m, askNegotiate, launch)
+	var n negotiated
+	var err error
+	if a, ok := m.asker.(*worker.Asker); ok && m.conf.Confine.Enabled {
+		err = a.AskApart(ctx, worker.Needs([]string{launch}, m.conf.Confine.Paths), askNegotiate, launch, &n)
+	} else {
+		err = m.asker.Ask(ctx, askNegotiate, launch, &n)
+	}
 	if err == nil && n.Error != "" {
 		err = errors.New(n.Error)
 	}
@@ -191,6 +208,11 @@ func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiate
 // snapshot is gst.Snapshot.
 func (m *machine) snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width int) ([]byte, error) {
 	return asking[[]byte](ctx, m, askSnapshot, keyframe{codec, payloads, width})
+}
+
+// Placeholder implements stream.Launcher.
+func (m *machine) Placeholder(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+	return asking[[][][]byte](ctx, m, askPlaceholder, p)
 }
 
 // answers answers what a machine asks, by this process's GStreamer.
@@ -214,6 +236,7 @@ func answers() *worker.Answers {
 			askLink:       worker.Answer(func(_ context.Context, chain []string) (*config.LinkFault, error) { return r.Link(chain), nil }),
 			askFormats:    worker.Answer(func(_ context.Context, source string) ([]config.Format, error) { return r.Formats(source) }),
 			askEncode:     worker.Answer(func(_ context.Context, text string) (float64, error) { return gst.Encode(text) }),
+			askPlugins:    worker.Answer(func(context.Context, *none) ([]gst.Plugin, error) { return gst.NewRegistry().Plugins(), nil }),
 			askDevices:    worker.Answer(func(ctx context.Context, _ *none) (*gst.Devices, error) { return gst.FindDevices(ctx), nil }),
 			askAwait:      worker.Answer(gst.AwaitDevices),
 			askNegotiate: worker.Answer(func(ctx context.Context, launch string) (n negotiated, _ error) {
@@ -227,6 +250,11 @@ func answers() *worker.Answers {
 				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
 				defer cancel()
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
+			}),
+			askPlaceholder: worker.Answer(func(ctx context.Context, p config.Placeholder) ([][][]byte, error) {
+				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+				defer cancel()
+				return gst.Placeholder(ctx, &p)
 			}),
 		},
 	}

@@ -15,6 +15,7 @@ typedef struct {
 
 char *element_names(void);
 char *plugin_list(void);
+char *plugin_rows(void);
 char *element_facts(const char *factory);
 char *caps_fields(const char *media_type);
 gboolean property_accepts(const char *factory, const char *property, const char *value);

@@ -54,7 +54,6 @@ func (a *Answers) Ask(ctx context.Context, question string, argument, answer any
 func (a *Answers) Serve() (status int) {
 	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	os.WriteFile("/proc/self/comm", []byte("gateway-ask"), 0) // for ps and top; without it is "exe"
 	conn, err := fileConn(socketFD)
 	if err != nil {
 		os.Stderr.WriteString("gateway: it is asked by the gateway itself\n")
@@ -70,6 +69,9 @@ func (a *Answers) serve(conn io.ReadWriter) error {
 	says := ""
 	if a.Begin != nil {
 		says = a.Begin()
+	}
+	if err := noPrograms(); err != nil {
+		return err
 	}
 	body, err := json.Marshal(says)
 	if err != nil {

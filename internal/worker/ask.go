@@ -26,10 +26,11 @@ var ErrClosed = errors.New("no more questions: the gateway stops")
 
 // AskOptions are what an [Asker] is made with.
 type AskOptions struct {
-	Env    []string       // "NAME=value" that its processes have beside this one's
-	Words  func(string)   // is given each line that they write to standard error; may be nil
-	Began  func(a string) // is given what each said of itself when it began: see [Answers]; may be nil
-	Logger *slog.Logger
+	Env     []string            // "NAME=value" that its processes have beside this one's
+	Confine func() *Confinement // is asked what each process may do; nil: they aren't confined
+	Words   func(string)        // is given each line that they write to standard error; may be nil
+	Began   func(a string)      // is given what each said of itself when it began: see [Answers]; may be nil
+	Logger  *slog.Logger
 }
 
 // Asker asks questions of a process of its own, so that a driver or a plugin that
@@ -64,14 +65,33 @@ func NewAsker(o AskOptions) *Asker {
 // What the answerer says is wrong is the error, in its words; that the process
 // died, or was killed because it gave no answer in time, is a *DeathError.
 func (a *Asker) Ask(ctx context.Context, question string, argument, answer any) error {
+	alone := func(ctx context.Context, question string, body []byte) (json.RawMessage, error) {
+		return a.askAlone(ctx, a.Confine, question, body)
+	}
+	return a.ask(ctx, a.askShared, alone, question, argument, answer)
+}
+
+// AskApart is Ask of a process that is asked nothing else, and confined as that says;
+// nil: not at all.
+func (a *Asker) AskApart(ctx context.Context, confine *Confinement, question string, argument, answer any) error {
+	apart := func(ctx context.Context, question string, body []byte) (json.RawMessage, error) {
+		return a.askAlone(ctx, func() *Confinement { return confine }, question, body)
+	}
+	return a.ask(ctx, apart, apart, question, argument, answer)
+}
+
+// way is how a question is asked.
+type way func(ctx context.Context, question string, body []byte) (json.RawMessage, error)
+
+func (a *Asker) ask(ctx context.Context, first, again way, question string, argument, answer any) error {
 	body, err := json.Marshal(argument)
 	if err != nil {
 		return fmt.Errorf("question %q: %w", question, err)
 	}
-	said, err := a.askShared(ctx, question, body)
+	said, err := first(ctx, question, body)
 	if died := (*DeathError)(nil); errors.As(err, &died) && !died.mine {
 		a.Logger.Warn("the process that asks GStreamer died, asked again", "question", question, "err", err)
-		said, err = a.askAlone(ctx, question, body)
+		said, err = again(ctx, question, body)
 	}
 	if err != nil {
 		return err
@@ -108,8 +128,8 @@ func (a *Asker) askShared(ctx context.Context, question string, body []byte) (js
 }
 
 // askAlone asks a process that is asked nothing else.
-func (a *Asker) askAlone(ctx context.Context, question string, body []byte) (json.RawMessage, error) {
-	p, err := a.begin(ctx)
+func (a *Asker) askAlone(ctx context.Context, confine func() *Confinement, question string, body []byte) (json.RawMessage, error) {
+	p, err := a.begin(ctx, confine)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +148,7 @@ func (a *Asker) take(ctx context.Context) (*asked, error) {
 	if p != nil {
 		return p, nil
 	}
-	p, err := a.begin(ctx)
+	p, err := a.begin(ctx, a.Confine)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +158,8 @@ func (a *Asker) take(ctx context.Context) (*asked, error) {
 	return p, nil
 }
 
-// begin starts a process.
-func (a *Asker) begin(ctx context.Context) (*asked, error) {
+// begin starts a process that is confined as that says; nil: not at all.
+func (a *Asker) begin(ctx context.Context, confine func() *Confinement) (*asked, error) {
 	a.mu.Lock()
 	closed := a.closed
 	a.mu.Unlock()
@@ -151,7 +171,11 @@ func (a *Asker) begin(ctx context.Context) (*asked, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d processes that were asked haven't ended yet: %w", len(a.slots), ctx.Err())
 	}
-	child, err := spawn([]string{AskArgument}, a.Env, a.Words)
+	var may *Confinement
+	if confine != nil {
+		may = confine()
+	}
+	child, err := spawn([]string{AskArgument}, a.Env, may, a.Words)
 	if err != nil {
 		<-a.slots
 		return nil, err

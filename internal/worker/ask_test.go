@@ -47,7 +47,8 @@ func answersOfTests() *Answers {
 				}
 				return "the second time", nil
 			}),
-			"garble": Answer(func(_ context.Context, b []byte) (int, error) { return syscall.Write(raw, b) }),
+			"attempt": attemptAnswer,
+			"garble":  Answer(func(_ context.Context, b []byte) (int, error) { return syscall.Write(raw, b) }),
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gateway/internal/media"
 )
@@ -29,7 +32,6 @@ var errOver = errors.New("the pipeline is closed")
 func Serve(h Host) (status int) {
 	// whoever ends the gateway, by a Ctrl-C or as a service, ends this by it
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	os.WriteFile("/proc/self/comm", []byte("gateway-worker"), 0) // for ps and top; without it is "exe"
 	conn, err := fileConn(socketFD)
 	if err != nil {
 		os.Stderr.WriteString("gateway: a worker is started by the gateway itself\n")
@@ -100,7 +102,7 @@ func (c *child) serve(commands <-chan *message) {
 			}
 			c.do(m)
 		case <-pulse.C:
-			c.out.message(&message{Do: doPulse, RSS: residentSize()})
+			c.out.message(&message{Do: doPulse, RSS: residentSize(), CPU: cpuTime()})
 		case <-c.over:
 			return
 		}
@@ -188,6 +190,9 @@ func (c *child) answer(m *message, err error) {
 func (c *child) launch(m *message) error {
 	limit(m.Feed.Worker, c.log)
 	c.host.Init(c.log)
+	if err := noPrograms(); err != nil {
+		return fmt.Errorf("confinement: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, m.Within)
 	defer cancel()
 	p, err := c.host.Launch(ctx, m.Name, m.Feed, outlet{c.out, c.log}, c.log)
@@ -247,6 +252,15 @@ func (o outlet) tell(m *message) {
 	if err := o.out.message(m); err != nil {
 		o.log.Error("worker event", "event", m.Do, "err", err)
 	}
+}
+
+// cpuTime is how much CPU time this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // residentSize is how much memory this process occupies, in bytes; 0: unknown.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,11 +29,6 @@ func limit(w *config.Worker, log *slog.Logger) {
 	refused := func(what, remedy string, err error) {
 		if err != nil {
 			log.Warn("worker limit", "key", "worker."+what, "err", err, "remedy", remedy)
-		}
-	}
-	if text, err := os.ReadFile("/proc/self/oom_score_adj"); err == nil {
-		if now, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && now < outOfMemory {
-			os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(outOfMemory)), 0)
 		}
 	}
 	if w.Files > 0 {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,10 +42,11 @@ type process struct {
 // has the other end of a socket as file descriptor 3, no standard input and output,
 // this process's environment and env, and a process group of its own: a Ctrl-C is
 // the gateway's. It is killed when this process dies. line is given what it writes
-// to standard error, until it crashes; it may be nil.
+// to standard error, until it crashes; it may be nil. So may confine be: the child
+// may do what this process may then.
 //
 // The caller closes conn, which tells the child to end, and waits for done.
-func spawn(args, env []string, line func(string)) (*process, error) {
+func spawn(args, env []string, confine *Confinement, line func(string)) (*process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("worker socket: %w", err)
@@ -65,12 +68,17 @@ func spawn(args, env []string, line func(string)) (*process, error) {
 
 	p := &process{conn: ours, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
-	go func() {
-		// The kernel sends Pdeathsig when the thread ends that started the child
-		// (prctl(2), golang.org/issue/27505): it is kept until the child's end.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+	// The kernel sends Pdeathsig when the thread ends that started the child (prctl(2),
+	// golang.org/issue/27505), and the thread is confined as the child is: both have it
+	// to themselves, to their end.
+	go onThread(func() {
+		var err error
+		if confine != nil {
+			err = confine.apply()
+		}
+		if err == nil {
+			err = cmd.Start()
+		}
 		started <- err
 		if err != nil {
 			return
@@ -85,14 +93,50 @@ func spawn(args, env []string, line func(string)) (*process, error) {
 		<-read
 		words.Close()
 		close(p.done)
-	}()
+	})
 	if err := <-started; err != nil {
 		ours.Close()
 		words.Close()
 		return nil, fmt.Errorf("worker process: %w", err)
 	}
 	p.pid = cmd.Process.Pid
+	p.introduce()
 	return p, nil
+}
+
+// onThread runs f on a thread that ends with it, which isn't the process's first: that
+// one never ends, and is what others see of the process.
+func onThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		f()
+		return
+	}
+	begun := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // another, while this one is held
+		close(begun)
+		f()
+	}()
+	<-begun
+	runtime.UnlockOSThread()
+}
+
+// introduce tells the kernel what the child is, who mayn't write that itself: its name
+// for ps and top, which would be "exe", and that it goes before the gateway where the
+// machine's memory ends (proc_pid_comm(5), proc_pid_oom_score_adj(5)).
+func (p *process) introduce() {
+	name := "gateway-worker"
+	if slices.Contains(p.cmd.Args, AskArgument) {
+		name = "gateway-ask"
+	}
+	proc := fmt.Sprintf("/proc/%d/", p.pid)
+	os.WriteFile(proc+"comm", []byte(name), 0)
+	if text, err := os.ReadFile(proc + "oom_score_adj"); err == nil {
+		if now, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && now < outOfMemory {
+			os.WriteFile(proc+"oom_score_adj", []byte(strconv.Itoa(outOfMemory)), 0)
+		}
+	}
 }
 
 // kill ends the child at once; done is closed soon after. Idempotent.
@@ -108,6 +152,16 @@ func (p *process) end(within time.Duration) (how string) {
 		return deathReason(p.cmd.ProcessState, p.tail.String())
 	case <-time.After(within + killTimeout):
 		return "can't be ended: a driver holds it"
+	}
+}
+
+// spent is the CPU time that an ended child used, 0 while it runs.
+func (p *process) spent() time.Duration {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	default:
+		return 0
 	}
 }
 

@@ -1,13 +1,9 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,19 +51,18 @@ func waitRunning(ctx context.Context, t *testing.T, g *rig.Gateway, stream strin
 	}))
 }
 
-// streamingThreads counts the gateway's threads that have names of their own,
-// which GStreamer and encoders give.
+// streamingThreads counts the threads of the gateway and its pipelines' processes
+// that have names of their own, which GStreamer and encoders give.
 func streamingThreads(t *testing.T, g *rig.Gateway) int {
 	t.Helper()
-	proc := filepath.Join("/proc", strconv.Itoa(g.Pid()))
-	main, err := os.ReadFile(filepath.Join(proc, "comm"))
-	rig.Check(t, err)
-	names, err := filepath.Glob(filepath.Join(proc, "task", "*", "comm"))
-	rig.Check(t, err)
 	count := 0
-	for _, path := range names {
-		if name, err := os.ReadFile(path); err == nil && !bytes.Equal(name, main) {
-			count++
+	for _, pid := range rig.Family(g.Pid()) {
+		names, err := rig.ThreadsOf(pid)
+		rig.Check(t, err)
+		for _, name := range names {
+			if name != "gateway" && name != "gateway-worker" {
+				count++
+			}
 		}
 	}
 	return count

@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 // usage is what a gateway has in use.
 type usage struct {
 	Goroutines, Files, Buffers int
-	Streaming                  int // threads that GStreamer or an encoder has named
-	Threads                    int // the others: Go's, which keeps those that it has made
+	Streaming                  int // threads of pipelines: in processes of their own, or named by GStreamer or an encoder
+	Threads                    int // the gateway's others: Go's, which keeps those that it has made
 	RSS, Heap                  int // KiB; Heap is Go's part
 }
 
@@ -70,22 +70,17 @@ func measure(ctx context.Context, g *rig.Gateway) (usage, error) {
 			u.RSS, _ = strconv.Atoi(fields[1])
 		}
 	}
-	names, err := filepath.Glob(filepath.Join(proc, "task", "*", "comm"))
-	if err != nil {
-		return usage{}, err
-	}
-	main, err := os.ReadFile(filepath.Join(proc, "comm"))
-	if err != nil {
-		return usage{}, err
-	}
-	for _, path := range names {
-		name, err := os.ReadFile(path)
-		switch {
-		case err != nil: // it has just ended
-		case string(name) == string(main):
-			u.Threads++
-		default:
-			u.Streaming++
+	for _, pid := range rig.Family(g.Pid()) {
+		names, err := rig.ThreadsOf(pid)
+		if err != nil {
+			continue // a pipeline's process that has just ended
+		}
+		for _, name := range names {
+			if pid == g.Pid() && name == "gateway" {
+				u.Threads++
+			} else {
+				u.Streaming++ // of a pipeline's process all
+			}
 		}
 	}
 	return u, nil
