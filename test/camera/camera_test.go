@@ -261,7 +261,12 @@ func startFile(ctx context.Context, t *testing.T, name, text string) *rig.Gatewa
 			t.Logf("the gateway's log:\n%s", g.Log())
 		}
 	})
-	rig.Check(t, g.WaitState(ctx, name, "idle")) // a viewer isn't let wait for as long as GStreamer needs here to begin
+	begun := time.Now() // a viewer isn't let wait for as long as GStreamer needs here to begin
+	rig.Check(t, rig.Until(ctx, "what there is to capture", func() (bool, error) {
+		s, err := g.Stream(ctx, name)
+		return err == nil && len(s.Tracks) > 0, err
+	}))
+	t.Logf("the stream is known after %s", time.Since(begun).Round(time.Millisecond))
 	return g
 }
 
