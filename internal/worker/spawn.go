@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -102,7 +102,7 @@ func spawn(args, env []string, confine *Confinement, line func(string)) (*proces
 		return nil, fmt.Errorf("worker process: %w", err)
 	}
 	p.pid = cmd.Process.Pid
-	p.introduce()
+	p.offer()
 	return p, nil
 }
 
@@ -124,21 +124,28 @@ func onThread(f func()) {
 	runtime.UnlockOSThread()
 }
 
-// introduce tells the kernel what the child is, who mayn't write that itself: its name
-// for ps and top, which would be "exe", and that it goes before the gateway where the
-// machine's memory ends (proc_pid_comm(5), proc_pid_oom_score_adj(5)).
-func (p *process) introduce() {
-	name := "gateway-worker"
-	if slices.Contains(p.cmd.Args, AskArgument) {
-		name = "gateway-ask"
-	}
-	proc := fmt.Sprintf("/proc/%d/", p.pid)
-	os.WriteFile(proc+"comm", []byte(name), 0)
-	if text, err := os.ReadFile(proc + "oom_score_adj"); err == nil {
+// offer has the child go before the gateway where the machine's memory ends. It mayn't
+// write that itself.
+func (p *process) offer() {
+	file := fmt.Sprintf("/proc/%d/oom_score_adj", p.pid)
+	if text, err := os.ReadFile(file); err == nil {
 		if now, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && now < outOfMemory {
-			os.WriteFile(proc+"oom_score_adj", []byte(strconv.Itoa(outOfMemory)), 0)
+			os.WriteFile(file, []byte(strconv.Itoa(outOfMemory)), 0)
 		}
 	}
+}
+
+// A child is called by what it is in ps and top: without this it is "exe". Only here it
+// is certain to be the process's first thread that says so (prctl(2), PR_SET_NAME).
+func init() {
+	if len(os.Args) < 2 || os.Args[1] != Argument {
+		return
+	}
+	name := []byte("gateway-worker\x00")
+	if len(os.Args) > 2 && os.Args[2] == AskArgument {
+		name = []byte("gateway-ask\x00")
+	}
+	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 }
 
 // kill ends the child at once; done is closed soon after. Idempotent.
