@@ -84,6 +84,12 @@ test-docker: ## the Dockerfile's steps in a clean Debian, without an engine (roo
 test-loss: packages build ## of test-e2e: how much of what is lost on the way is repaired, with the shares
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 15m ./test/loss/
 
+test-faults: packages build ## of test-e2e: what a viewer sees of each fault, with the times; STORM=10m, FAULTS=SIGSTOP for some
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/faults/ -storm $(or $(STORM),10m) -faults '$(FAULTS)' $(ARGS)
+
+test-hostile: packages build ## of test-e2e: attacks, and what ten good viewers notice; FOR=8s for each, ATTACKS=DTLS for some (root)
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/hostile/ -for $(or $(FOR),8s) -attacks '$(ATTACKS)' $(ARGS)
+
 soak: packages build ## joins, leaves and restarts, then everything back at the baseline
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -v -count=1 -timeout 60m ./test/soak/...
 
@@ -133,4 +139,4 @@ help: ## this list
 	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: run build test test-unit test-e2e test-again check test-camera test-docker test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers bench-worker packages elements clean help
+.PHONY: run build test test-unit test-e2e test-again check test-camera test-docker test-faults test-hostile test-loss soak bench-latency bench-join bench-reload bench-avsync bench-fanout bench-network bench-signaling bench-viewers bench-worker packages elements clean help

@@ -307,11 +307,11 @@ func (c *Client) end(why error) {
 
 // request sends a message and waits for the answer to it.
 func (c *Client) request(ctx context.Context, m map[string]any) (message, error) {
-	return c.ask(ctx, m)
+	return c.ask(ctx, func() {}, m)
 }
 
-// ask sends messages under one requestId and waits for the first answer.
-func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, error) {
+// ask sends messages under one requestId, calls sent, and waits for the first answer.
+func (c *Client) ask(ctx context.Context, sent func(), messages ...map[string]any) (message, error) {
 	waiting := pending{make(chan answer, 1), len(messages) > 1}
 	c.mu.Lock()
 	if err := context.Cause(c.ctx); err != nil {
@@ -329,6 +329,7 @@ func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, 
 			return message{}, err
 		}
 	}
+	sent()
 	select {
 	case a := <-waiting.answer:
 		return a.message, a.err
@@ -346,7 +347,7 @@ func (c *Client) drop(id string) {
 // order sends a message that is answered only where it is refused: a ping behind it,
 // with the same requestId, tells that it was taken, as the gateway keeps the order.
 func (c *Client) order(ctx context.Context, m map[string]any) error {
-	_, err := c.ask(ctx, m, map[string]any{"type": "ping"})
+	_, err := c.ask(ctx, func() {}, m, map[string]any{"type": "ping"})
 	return err
 }
 

@@ -15,9 +15,71 @@ import (
 
 // publisher is the connection on which the client sends.
 type publisher struct {
-	peer *webrtc.PeerConnection
-	mu   sync.Mutex // held while it negotiates; guards below
-	all  []*Publication
+	client *Client
+	peer   *webrtc.PeerConnection
+	mu     sync.Mutex // held while it negotiates; guards below
+	all    []*Publication
+
+	trickle sync.Mutex // guards below; held while candidates are sent or taken
+	offered bool       // the gateway has the first offer: candidates may follow
+	found   []*webrtc.ICECandidate
+	come    []webrtc.ICECandidateInit // of the gateway, before its answer was taken
+}
+
+// candidate sends a candidate of the client's, once the gateway knows of the connection.
+// nil: there are no more.
+func (s *publisher) candidate(found *webrtc.ICECandidate) {
+	s.trickle.Lock()
+	defer s.trickle.Unlock()
+	if s.offered {
+		s.send(found)
+	} else {
+		s.found = append(s.found, found)
+	}
+}
+
+// send is candidate for one that may go. The caller holds trickle.
+func (s *publisher) send(found *webrtc.ICECandidate) {
+	m := map[string]any{"type": "ice-candidate", "connection": "publish", "candidate": nil}
+	if found != nil {
+		m["candidate"] = found.ToJSON()
+	}
+	s.client.send(m)
+}
+
+// sent takes note that the gateway has been sent an offer.
+func (s *publisher) sent() {
+	s.trickle.Lock()
+	defer s.trickle.Unlock()
+	for _, one := range s.found {
+		s.send(one)
+	}
+	s.offered, s.found = true, nil
+}
+
+// take takes a candidate of the gateway's.
+func (s *publisher) take(candidate webrtc.ICECandidateInit) {
+	s.trickle.Lock()
+	defer s.trickle.Unlock()
+	if s.peer.RemoteDescription() == nil {
+		s.come = append(s.come, candidate)
+		return
+	}
+	s.peer.AddICECandidate(candidate) // one that isn't understood is as one that doesn't lead anywhere
+}
+
+// answered takes the gateway's answer, and what came before it was taken.
+func (s *publisher) answered(sdp string) error {
+	s.trickle.Lock()
+	defer s.trickle.Unlock()
+	if err := s.peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil {
+		return err
+	}
+	for _, candidate := range s.come {
+		s.peer.AddICECandidate(candidate) // likewise
+	}
+	s.come = nil
+	return nil
 }
 
 // Publication is one stream that is published.
@@ -64,7 +126,8 @@ func (c *Client) Publish(ctx context.Context, label, title string, tracks ...web
 	return p, nil
 }
 
-// only has a track offered in its own codec: the gateway takes the first that it can.
+// only has a track offered in its own codec, with its retransmissions (RFC 4588): the
+// gateway takes the first that it can.
 func only(t *webrtc.RTPTransceiver, track webrtc.TrackLocal) error {
 	coded, ok := track.(interface {
 		Codec() webrtc.RTPCodecCapability
@@ -73,9 +136,16 @@ func only(t *webrtc.RTPTransceiver, track webrtc.TrackLocal) error {
 		return nil
 	}
 	var codecs []webrtc.RTPCodecParameters
-	for _, c := range t.Sender().GetParameters().Codecs {
-		if strings.EqualFold(c.MimeType, coded.Codec().MimeType) {
-			codecs = append(codecs, c)
+	all := t.Sender().GetParameters().Codecs
+	for _, c := range all {
+		if !strings.EqualFold(c.MimeType, coded.Codec().MimeType) {
+			continue
+		}
+		codecs = append(codecs, c)
+		for _, again := range all {
+			if strings.EqualFold(again.MimeType, webrtc.MimeTypeRTX) && again.SDPFmtpLine == fmt.Sprintf("apt=%d", c.PayloadType) {
+				codecs = append(codecs, again)
+			}
 		}
 	}
 	return t.SetCodecPreferences(codecs)
@@ -96,7 +166,8 @@ func (c *Client) sending() (*publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.sender = &publisher{peer: peer}
+	c.sender = &publisher{client: c, peer: peer}
+	peer.OnICECandidate(c.sender.candidate)
 	return c.sender, nil
 }
 
@@ -106,14 +177,8 @@ func (c *Client) offer(ctx context.Context, s *publisher) error {
 	if err != nil {
 		return err
 	}
-	gathered := webrtc.GatheringCompletePromise(s.peer)
 	if err := s.peer.SetLocalDescription(offer); err != nil {
 		return err
-	}
-	select {
-	case <-gathered:
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	type stream struct {
 		Label string   `json:"label"`
@@ -128,7 +193,7 @@ func (c *Client) offer(ctx context.Context, s *publisher) error {
 		}
 		streams = append(streams, stream{p.Label, p.title, mids})
 	}
-	got, err := c.request(ctx, map[string]any{"type": "offer", "sdp": s.peer.LocalDescription().SDP, "streams": streams})
+	got, err := c.ask(ctx, s.sent, map[string]any{"type": "offer", "sdp": s.peer.LocalDescription().SDP, "streams": streams})
 	if err != nil {
 		return errors.Join(err, s.peer.SetLocalDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeRollback}))
 	}
@@ -145,7 +210,7 @@ func (c *Client) offer(ctx context.Context, s *publisher) error {
 			}
 		}
 	}
-	return s.peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: got.SDP})
+	return s.answered(got.SDP)
 }
 
 // listen waits for wishes of the gateway until the sender ends.

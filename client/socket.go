@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	maxMessage = 4 << 20          // bytes of one message of the gateway
-	silence    = 40 * time.Second // without a ping of the gateway, which sends one every 15 s
-	retry      = 500 * time.Millisecond
+	maxMessage = 4 << 20                // bytes of one message of the gateway
+	silence    = 40 * time.Second       // without a ping of the gateway, which sends one every 15 s
+	retry      = 500 * time.Millisecond // at first, and twice as long each time
+	retryMost  = 4 * time.Second
 )
 
 // open makes a WebSocket.
@@ -117,18 +118,24 @@ func (c *Client) resume() error {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, time.Duration(joined.ResumeWithin*float64(time.Second)))
 	defer cancel()
-	for {
+	for wait := retry; ; wait = min(2*wait, retryMost) {
 		err := c.takeUp(ctx, joined)
 		var refused *Error
-		if err == nil || errors.As(err, &refused) {
+		if err == nil || errors.As(err, &refused) && !passing(refused) {
 			return err
 		}
 		select {
-		case <-time.After(retry):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return err
 		}
 	}
+}
+
+// passing tells whether a refusal is one of the moment: of a gateway that is just being
+// started again or a proxy in front of it, or of one that is asked too often.
+func passing(e *Error) bool {
+	return e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Code == "rate-limited" || e.Code == "shutting-down"
 }
 
 // takeUp resumes on a new socket, and sends again what was lost with the old one.

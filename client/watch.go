@@ -259,8 +259,7 @@ func (c *Client) answer(peer *webrtc.PeerConnection, m message) error {
 	return nil
 }
 
-// trickle sends a candidate of the receiving connection; the sending one's offers
-// have all.
+// trickle sends a candidate of the receiving connection.
 func (c *Client) trickle(candidate *webrtc.ICECandidate) {
 	m := map[string]any{"type": "ice-candidate", "candidate": nil}
 	if candidate != nil {
@@ -275,11 +274,14 @@ func (c *Client) candidate(m message) {
 		return
 	}
 	c.mu.Lock()
-	peer := c.receiver
-	if m.Connection == "publish" && c.sender != nil {
-		peer = c.sender.peer
-	}
+	peer, sender := c.receiver, c.sender
 	c.mu.Unlock()
+	if m.Connection == "publish" {
+		if sender != nil {
+			sender.take(*m.Candidate)
+		}
+		return
+	}
 	if peer != nil && peer.RemoteDescription() != nil {
 		peer.AddICECandidate(*m.Candidate) // one that isn't understood is as one that doesn't lead anywhere
 	}

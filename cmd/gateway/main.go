@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -55,6 +56,9 @@ commands
                   RTP from a UDP address
                   both: -token TOKEN (or GATEWAY_TOKEN), -name NAME, -create, -insecure,
                   -ca FILE, -cert FILE -key FILE
+  doctor [-json]  look for what keeps a gateway from working well on this machine: devices,
+                  encoders, ports, clock, limits …, each with a verdict and a remedy
+  bundle [FILE]   pack what a bug report needs, without secrets, into a .tar.gz
   healthcheck     ask a running gateway whether it is ready; for container health checks
   version         print versions
   help            print this
@@ -95,7 +99,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	pipelines := flags.String("pipelines", "", "")
 	listen := flags.String("listen", "", "")
 	var check gateway.CheckOptions
-	var dot, devicesJSON bool
+	var dot, devicesJSON, doctorJSON bool
 	var deviceID string
 	var token gateway.TokenOptions
 	var watch watching
@@ -119,6 +123,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	case "devices":
 		flags.BoolVar(&devicesJSON, "json", false, "")
 		flags.StringVar(&deviceID, "yaml", "", "")
+	case "doctor":
+		flags.BoolVar(&doctorJSON, "json", false, "")
 	case "explain":
 		flags.BoolVar(&dot, "dot", false, "")
 	case "token":
@@ -151,6 +157,20 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return nil
 	}
 	settings, err := gateway.Load(*configPath, *pipelines, *listen, os.Environ())
+	if command == "doctor" {
+		if flags.NArg() > 0 {
+			fmt.Fprintf(stderr, "gateway: doctor takes no argument %q\n", flags.Arg(0))
+			return errUsage
+		}
+		return gateway.Doctor(context.Background(), settings, err, doctorJSON, stdout)
+	}
+	if command == "bundle" {
+		if flags.NArg() > 1 {
+			fmt.Fprintln(stderr, "gateway: bundle takes the name of one file")
+			return errUsage
+		}
+		return pack(gateway.BundleOptions{Settings: settings, Broken: err, Version: version, Environ: os.Environ()}, flags.Arg(0), stdout, stderr)
+	}
 	if err != nil {
 		return err
 	}
@@ -186,6 +206,25 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stderr, "gateway: unknown command %q\n\n%s", command, usage)
 	return errUsage
+}
+
+// pack writes a bundle to a file that isn't there yet; "": one with the time in its
+// name, "-": standard output.
+func pack(o gateway.BundleOptions, path string, stdout, stderr io.Writer) error {
+	if path == "-" {
+		return gateway.Bundle(context.Background(), o, stdout)
+	}
+	path = cmp.Or(path, "gateway-bundle-"+time.Now().Format("20060102-150405")+".tar.gz")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(gateway.Bundle(context.Background(), o, f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	fmt.Fprintln(stdout, path)
+	fmt.Fprintln(stderr, "gateway: no secrets of the configuration are in it; names, addresses and the log are: look it through before you send it")
+	return nil
 }
 
 func tokenFlags(flags *flag.FlagSet, t *gateway.TokenOptions) {
@@ -231,11 +270,15 @@ func serve(settings gateway.Settings, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that nobody reads any more doesn't end the gateway
 
-	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: settings.Logger(stderr), Environ: os.Environ()})
+	log := settings.Logger(stderr)
+	gateway.LimitMemory(log)
+	g, err := gateway.New(gateway.Options{Settings: settings, Version: version, Logger: log, Environ: os.Environ()})
 	if err != nil {
 		return err
 	}
+	g.KeepCrashes()
 	os.Unsetenv("NOTIFY_SOCKET") // it isn't for the processes that this one starts
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

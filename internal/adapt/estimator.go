@@ -95,7 +95,7 @@ func (e *Estimator) take(r *media.PacketReport) {
 	if !r.Received {
 		return
 	}
-	if late {
+	if late || r.Unsure { // its delay isn't the network's alone
 		e.arrivals.late(r.Size)
 		return
 	}

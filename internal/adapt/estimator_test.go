@@ -14,6 +14,7 @@ type feeder struct {
 	now     time.Duration // sending
 	rtt     time.Duration
 	next    time.Duration // feedback
+	unsure  bool          // nobody knows when the packets that take longer than usual went out
 	reports []media.PacketReport
 }
 
@@ -31,7 +32,7 @@ func (f *feeder) send(d time.Duration, bps float64, size int, delay func(sent ti
 	for ; f.now < from+d; f.now += gap {
 		r := media.PacketReport{Sent: f.now, Size: size}
 		if d := delay(f.now - from); d != lost {
-			r.Received, r.Arrival = true, 99*sec+f.now+d
+			r.Received, r.Arrival, r.Unsure = true, 99*sec+f.now+d, f.unsure && d > empty(0)
 		}
 		f.reports = append(f.reports, r)
 		f.e.Sent(f.now, size)
@@ -125,6 +126,26 @@ func TestOveruseCutsBelowWhatArrives(t *testing.T) {
 	within(t, "the estimate", float64(e.Bps), 0.3e6, 0.95e6)
 	if e.Queue < 50*ms || e.Reason != "delay grew" {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// A sender that is kept from its work for longer and longer, at the end for 100 ms, seems
+// to have a network whose queue grows. It knows better.
+func TestALateSenderIsNoOveruse(t *testing.T) {
+	late := func(sent time.Duration) time.Duration { return 20*ms + max(sent%(sec/2)-sec/4, 0)/5*2 }
+	for _, unsure := range []bool{true, false} {
+		f := newFeeder()
+		f.unsure = unsure
+		f.send(3*sec, 2e6, 1200, empty)
+		before := f.e.Estimate().Bps
+		f.send(3*sec, 2e6, 1200, late)
+		got := f.e.Estimate()
+		if fell := got.Bps < before; fell == unsure {
+			t.Errorf("it is noticed: %t; the estimate went from %d to %d: %s", unsure, before, got.Bps, got.Reason)
+		}
+		if unsure && got.Acked < 1.7e6 {
+			t.Errorf("%d bit/s arrived, want 2e6: they arrived all the same", got.Acked)
+		}
 	}
 }
 

@@ -85,6 +85,12 @@ func (s store) adminToken() (string, error) {
 	return token, err
 }
 
+// ReadAdminToken is the admin's token that a state folder holds. It makes none.
+func ReadAdminToken(dir string) (string, error) {
+	data, err := readSecret(store{dir}.path(adminFile))
+	return strings.TrimSpace(string(data)), err
+}
+
 // once reads a secret, or keeps the one that make makes. Of several gateways that
 // begin with one folder at the same time all get the same.
 func (s store) once(name string, make func() ([]byte, error)) ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gateway/internal/media"
 )
@@ -80,8 +81,24 @@ func compile(s *Stream, r Registry, cores int) (*Plan, error) {
 func (c *compiler) compileFeed(name string, compile func()) {
 	c.feed = &Feed{Name: name, Isolation: c.s.Isolation, Worker: c.s.Worker}
 	compile()
+	if name != AudioTrack {
+		c.feed.Pictures = c.s.Watchdog.Pictures
+		c.checkPictures()
+	}
 	c.feed.Loop, c.feed.Once = c.feed.Loop && c.s.Loop, c.feed.Loop && !c.s.Loop
 	c.plan.Feeds = append(c.plan.Feeds, *c.feed)
+}
+
+// checkPictures makes sure that what is asked of the pictures can be seen.
+func (c *compiler) checkPictures() {
+	if c.feed.Whole || c.feed.Pictures == (Pictures{}) || len(c.feed.Branches) == 0 || slices.ContainsFunc(c.feed.Branches, func(b Branch) bool { return !b.Copy }) {
+		return
+	}
+	for key, d := range map[string]time.Duration{"watchdog.frozen": c.feed.Pictures.Frozen, "watchdog.black": c.feed.Pictures.Black} {
+		if d > 0 {
+			c.fault(key, "what the source has encoded isn't decoded, and so isn't looked at", "remove it, or use encoder: auto")
+		}
+	}
 }
 
 type compiler struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,11 +44,6 @@ type Gateway struct {
 	Elements  Elements
 }
 
-// HTTP is what browsers of other sites may do.
-type HTTP struct {
-	AllowedOrigins []string // origins beside the gateway's own, such as "https://example.org"; "*" for all
-}
-
 // ICE is how viewers reach the gateway's media port.
 type ICE struct {
 	Servers         []ICEServer
@@ -79,6 +73,7 @@ type Limits struct {
 	Viewers           int           // at a time, of all streams together; default 1000
 	Rooms             int           // that were made on join, at a time; default 100
 	SocketsPerAddress int           // WebSockets at a time, 0: no limit; default 500
+	ConnsPerAddress   int           // TCP connections at a time, 0: no limit; default 1000
 	JoinsPerAddress   int           // joins a second, 0: no limit; default 50
 	SessionsPerUser   int           // at a time by the tokens of one subject, 0: no limit; default 0
 	ShutdownTimeout   time.Duration // for a clean stop; default 10s
@@ -107,8 +102,9 @@ var gatewaySchema = &schema{
 		{path: "auth.audience", kind: ofText, def: `""`, example: "gateway", meaning: "aud that tokens of others must have; needed with jwks"},
 		{path: "auth.users", kind: ofNamed, of: userSchema, names: userName, def: "{}", example: "{anna: {password: $argon2id$…, role: host}}", meaning: "who logs in with a password: a name each, with password (what `gateway token -hash` prints), role (viewer, publisher, host, admin), rooms and streams (patterns of names)"},
 		{path: "auth.machines", kind: ofNamed, of: machineSchema, names: machineName, def: "{}", example: "{camera-7.lan: {rooms: [hall]}}", meaning: "which machines may come with a certificate of https.client_ca in place of a token: a name in it each (host name, URI, e-mail address, or common name), with role (default publisher), rooms and streams"},
-		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do"},
+		{path: "http", kind: ofSection, meaning: "what browsers of other sites may do, and which proxies are in front"},
 		{path: "http.allowed_origins", kind: ofTexts, def: "[]", example: "[https://example.org]", meaning: "origins of other sites whose pages may watch; \"*\" allows all"},
+		{path: "http.trusted_proxies", kind: ofTexts, def: "[]", example: "[127.0.0.1, 10.0.0.0/8]", meaning: "addresses of reverse proxies whose X-Forwarded-For is believed: limits and logs then go by the client's address"},
 	}, httpsKeys, []key{
 		{path: "ice", kind: ofSection, meaning: "how viewers reach the media port"},
 		{path: "ice.servers", kind: ofSections, def: "[]", example: "[stun:stun.example.org:3478]", meaning: "STUN and TURN servers, at most 16, that are handed to the viewers"},
@@ -130,7 +126,8 @@ var gatewaySchema = &schema{
 		{path: "limits", kind: ofSection, meaning: "what the gateway takes on"},
 		{path: "limits.viewers", kind: ofCount, def: "1000", least: 1, most: 100_000, meaning: "viewers at a time, of all streams together"},
 		{path: "limits.rooms", kind: ofCount, def: "100", least: 0, most: 100_000, meaning: "rooms that were made on join, at a time"},
-		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address"},
+		{path: "limits.sockets_per_address", kind: ofCount, def: "500", least: 0, most: 100_000, meaning: "WebSockets of one address at a time (of IPv6 a /64); 0: no limit. All who come through a reverse proxy have its address, unless http.trusted_proxies has it"},
+		{path: "limits.connections_per_address", kind: ofCount, def: "1000", least: 0, most: 100_000, meaning: "TCP connections of one address at a time (of IPv6 a /64); 0: no limit. Those of http.trusted_proxies are not counted"},
 		{path: "limits.joins_per_address", kind: ofCount, def: "50", least: 0, most: 100_000, meaning: "joins a second from one address, twice as many at once; 0: no limit"},
 		{path: "limits.sessions_per_user", kind: ofCount, def: "0", least: 0, most: 100_000, meaning: "sessions at a time by the tokens of one subject; 0: no limit. Who shares a token shares it"},
 		{path: "limits.shutdown_timeout", kind: ofDuration, def: "10s", least: 1, most: 300, meaning: "how long a clean stop may take"},
@@ -184,7 +181,7 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	auth := section("auth")
 	g.Auth = readAuth(auth)
 	checkListen(m, g)
-	g.HTTP.AllowedOrigins = readOrigins(section("http"))
+	g.HTTP = readHTTP(section("http"))
 	g.HTTPS = readHTTPS(section("https"), g.Listen)
 	if len(g.Auth.Machines) > 0 && g.HTTPS.ClientCA == "" {
 		auth.fault("machines", "nobody can show a certificate: https.client_ca is missing", "name the CA that signs them")
@@ -204,6 +201,7 @@ func parseGateway(path string, data []byte, environ []string, flags []Flag) (*Ga
 	g.Limits.Viewers = limits.integer("viewers", 1000, "viewers")
 	g.Limits.Rooms = limits.integer("rooms", 100, "rooms")
 	g.Limits.SocketsPerAddress = limits.integer("sockets_per_address", 500, "sockets")
+	g.Limits.ConnsPerAddress = limits.integer("connections_per_address", 1000, "connections")
 	g.Limits.JoinsPerAddress = limits.integer("joins_per_address", 50, "joins a second")
 	g.Limits.SessionsPerUser = limits.integer("sessions_per_user", 0, "sessions")
 	g.Limits.ShutdownTimeout = limits.duration("shutdown_timeout", 10*time.Second)
@@ -274,7 +272,7 @@ func (d *document) environment(top *yaml.Node, environ []string) {
 }
 
 // listKeys are the keys whose variables hold lists, split at commas.
-var listKeys = map[string]bool{"auth.keys": true, "confine.paths": true, "elements.allow": true, "http.allowed_origins": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
+var listKeys = map[string]bool{"auth.keys": true, "confine.paths": true, "elements.allow": true, "http.allowed_origins": true, "http.trusted_proxies": true, "https.names": true, "https.acme.domains": true, "ice.servers": true, "ice.public_addresses": true, "ice.interfaces": true}
 
 // structured are the keys whose variables may hold JSON or YAML, with an example.
 var structured = map[string]string{
@@ -363,19 +361,6 @@ func setChild(m *yaml.Node, name string, v *yaml.Node) {
 }
 
 var hostName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
-
-func readOrigins(m *mapping) []string {
-	var origins []string
-	for _, n := range m.list("allowed_origins") {
-		u, err := url.Parse(n.Value)
-		if n.Value != "*" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
-			m.d.fault(n, "http.allowed_origins", quote(n.Value)+" is not an origin", "write scheme and host, such as https://example.org, without a path")
-			continue
-		}
-		origins = append(origins, strings.ToLower(n.Value))
-	}
-	return origins
-}
 
 func readICE(m *mapping, ice *ICE) {
 	ice.Servers = readServers(m)

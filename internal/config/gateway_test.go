@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,7 +16,7 @@ import (
 var gatewayDefaults = Gateway{
 	Listen: "127.0.0.1:8080", Pipelines: "pipelines/", Auth: Auth{Mode: "token"}, HTTPS: HTTPS{ACME: ACME{Directory: LetsEncrypt}}, Log: Log{Level: "info", Format: "text"},
 	Room:   Room{EmptyTimeout: 5 * time.Minute, DepartureTimeout: 30 * time.Second},
-	Limits: Limits{Viewers: 1000, Rooms: 100, SocketsPerAddress: 500, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
+	Limits: Limits{Viewers: 1000, Rooms: 100, SocketsPerAddress: 500, ConnsPerAddress: 1000, JoinsPerAddress: 50, ShutdownTimeout: 10 * time.Second},
 
 	Isolation: IsolationProcess, Worker: Worker{Memory: 2 << 30, Files: 1024, Scheduler: "normal"},
 	Confine: Confine{Enabled: true}, Elements: Elements{DefaultElements},
@@ -120,7 +121,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 			},
 			Machines: map[string]Machine{"camera-7.lan": {Role: "publisher", Rooms: []string{"hall"}}, "spiffe://lab/robot": {Role: "viewer", Rooms: []string{"*"}, Streams: []string{"a"}}},
 		},
-		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}},
+		HTTP: HTTP{AllowedOrigins: []string{"https://example.org", "*"}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("fd00::/8")}},
 		HTTPS: HTTPS{
 			SelfSigned: true, Names: []string{"camera.lan", "192.0.2.7"}, ClientCA: "machines.pem", Redirect: ":80", PublicPort: 443, HSTS: time.Hour,
 			ACME: ACME{Domains: []string{"cam.example.org", "b.example.org"}, Email: "a@example.org", Directory: "https://ca.lan/dir", Roots: "root.pem"},
@@ -142,7 +143,7 @@ func TestGatewayReadsEveryKey(t *testing.T) {
 		Worker:    Worker{Memory: 500 << 20, Files: 256, Nice: -5, Scheduler: "rr", CPUs: "0,2-3"},
 		Confine:   Confine{Paths: []string{"/dev/bus/usb", "/srv/overlays"}},
 		Elements:  Elements{[]string{"srt*", "filesrc"}},
-		Limits:    Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
+		Limits:    Limits{Viewers: 5, Rooms: 7, SocketsPerAddress: 20, ConnsPerAddress: 30, JoinsPerAddress: 0, SessionsPerUser: 4, ShutdownTimeout: 3 * time.Second},
 	}
 	file := `
 listen: "[::]:9000"
@@ -164,7 +165,7 @@ auth:
       streams: front-*
     bob: {password: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0c2FsdA$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNoaGFzaGhhc2g"}
   machines: {camera-7.lan: {rooms: hall}, "spiffe://lab/robot": {role: viewer, streams: [a]}}
-http: {allowed_origins: ["https://Example.org", "*"]}
+http: {allowed_origins: ["https://Example.org", "*"], trusted_proxies: [127.0.0.1, "fd00::/8"]}
 https:
   cert: ""
   key: ""
@@ -193,14 +194,14 @@ worker: {memory: 500M, files: 256, nice: -5, scheduler: rr, cpus: "0,2-3"}
 confine: {enabled: false, paths: [/dev/bus/usb, /srv/overlays/]}
 elements: {allow: [srt*, filesrc]}
 log: {level: debug, format: json, gst: "v4l2*:5,3"}
-limits: {viewers: 5, rooms: 7, sockets_per_address: 20, joins_per_address: 0, sessions_per_user: 4, shutdown_timeout: 3s}
+limits: {viewers: 5, rooms: 7, sockets_per_address: 20, connections_per_address: 30, joins_per_address: 0, sessions_per_user: 4, shutdown_timeout: 3s}
 `
 	environ := []string{
 		"HOME=/root", "GATEWAY_LISTEN=[::]:9000", "GATEWAY_PIPELINES=/etc/gateway/pipelines", "GATEWAY_ENCODERS=mine.yaml", "GATEWAY_STATE=/var/lib/gateway", "GATEWAY_AUTH_MODE=jwt", "GATEWAY_AUTH_ALLOW_OPEN=true",
 		"GATEWAY_AUTH_KEYS=a.pem, b.key", "GATEWAY_AUTH_JWKS=https://login.example.org/jwks.json", "GATEWAY_AUTH_ISSUER=https://login.example.org", "GATEWAY_AUTH_AUDIENCE=gateway",
 		`GATEWAY_AUTH_MACHINES={"camera-7.lan": {"rooms": "hall"}, "spiffe://lab/robot": {"role": "viewer", "streams": ["a"]}}`,
 		`GATEWAY_AUTH_USERS={"anna": {"password": "` + goodPassword.String() + `", "role": "host", "rooms": ["lobby", "hall-*"], "streams": "front-*"}, "bob": {"password": "` + goodPassword.String() + `"}}`,
-		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *",
+		"GATEWAY_HTTP_ALLOWED_ORIGINS=https://example.org, *", "GATEWAY_HTTP_TRUSTED_PROXIES=127.0.0.1,fd00::/8", "GATEWAY_LIMITS_CONNECTIONS_PER_ADDRESS=30",
 		"GATEWAY_HTTPS_CERT=", "GATEWAY_HTTPS_KEY=", "GATEWAY_HTTPS_SELF_SIGNED=true", "GATEWAY_HTTPS_NAMES=camera.lan,192.0.2.7", "GATEWAY_HTTPS_ACME_DOMAINS=cam.example.org,b.example.org",
 		"GATEWAY_HTTPS_ACME_EMAIL=a@example.org", "GATEWAY_HTTPS_ACME_DIRECTORY=https://ca.lan/dir", "GATEWAY_HTTPS_ACME_ROOTS=root.pem", "GATEWAY_HTTPS_CLIENT_CA=machines.pem",
 		"GATEWAY_HTTPS_REDIRECT=:80", "GATEWAY_HTTPS_PUBLIC_PORT=443", "GATEWAY_HTTPS_HSTS=1h",
@@ -284,6 +285,9 @@ gateway.yaml:3:25: log.gst: "a b" is not in the syntax of GST_DEBUG; write a lev
 gateway.yaml:4:19: limits.viewers: 0 is out of range; allowed are 1 to 100000 viewers
 gateway.yaml:4:40: limits.shutdown_timeout: 1h is out of range; allowed are 1s to 5m
 gateway.yaml:5:26: http.allowed_origins: "example.org" is not an origin; write scheme and host, such as https://example.org, without a path`},
+		{"proxies", "http:\n  trusted_proxies: [proxy.lan, 10.0.0.1/8, 0.0.0.0/0, 'fe80::1%eth0']", nil, `gateway.yaml:2:21: http.trusted_proxies: "proxy.lan" is not the address of a proxy, nor a network of some; write such as 127.0.0.1, ::1 or 10.0.0.0/8
+gateway.yaml:2:32: http.trusted_proxies: "10.0.0.1/8" is not the address of a proxy, nor a network of some; write such as 127.0.0.1, ::1 or 10.0.0.0/8
+gateway.yaml:2:44: http.trusted_proxies: "0.0.0.0/0" is not`},
 		{"later", "tls: {}", nil,
 			`gateway.yaml:1:1: tls: not supported yet; remove it; HTTPS is configured under https`},
 		{"keys of others", "auth: {keys: a.pem}", nil, `auth.mode: auth.keys and auth.jwks are for tokens of others, which mode token doesn't take; set auth.mode: jwt`},

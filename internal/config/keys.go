@@ -129,6 +129,8 @@ func streamKeys() []key {
 		{path: "watchdog", kind: ofSection, meaning: "after how long what doesn't work is started again. See [Watchdogs](#watchdogs)"},
 		{path: "watchdog.start", kind: ofDuration, def: "10s", unit: "1s to 5m", least: 1, most: 300, example: "30s", meaning: "from launching the source to playing, and from that to the first frame"},
 		{path: "watchdog.frames", kind: ofDuration, otherwise: "3s; of a network source and of sound 10s", unit: "500ms to 5m", least: 0.5, most: 300, example: "5s", meaning: "without a frame of a running pipeline; in any case ten times as long as the frame rate has it"},
+		{path: "watchdog.frozen", kind: ofDuration, otherwise: "not looked for", unit: "1s to 1h", least: 1, most: 3600, example: "30s", meaning: "of pictures that are the same to the last bit, as of a source that repeats its last one; a screen may stand still"},
+		{path: "watchdog.black", kind: ofDuration, otherwise: "not looked for", unit: "1s to 1h", least: 1, most: 3600, example: "30s", meaning: "of black pictures"},
 		{path: "video", kind: ofSection, meaning: "the video; without it there is none"},
 		{path: "video.codec", kind: ofWord, def: "h264", words: codecWords(media.Video), example: "vp8", each: true, meaning: "see [Codecs](#codecs)"},
 		{path: "video.encoder", kind: ofName, def: "auto", example: "x264enc", each: true, meaning: "`auto`: the best for the codec that works here; `copy`: what the source has encoded, as it is; or one by its name, see [Encoders](#encoders)"},

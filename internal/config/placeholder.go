@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,11 @@ func (t *Encoders) Placeholder(track media.Track) Placeholder {
 		p.Launches = append(p.Launches, strings.Join(append([]string{"videoconvert", caps}, row.chain(made, nil)...), " ! "))
 	}
 	return p
+}
+
+// LogValue is what a log says of it.
+func (p Placeholder) LogValue() slog.Value {
+	return slog.StringValue(fmt.Sprintf("%s %dx%d, a keyframe of %d packets", p.Codec, p.Width, p.Height, len(p.Last)))
 }
 
 // Picture is the size as caps have it.

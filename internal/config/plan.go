@@ -34,8 +34,9 @@ type Feed struct {
 	// Silence is after how long without a frame the feed counts as stuck, unless the
 	// file says.
 	Silence   time.Duration
-	Isolation string  // as the stream's
-	Worker    *Worker // likewise
+	Pictures  Pictures // what is looked for in what its encoders are given
+	Isolation string   // as the stream's
+	Worker    *Worker  // likewise
 
 	// Absent is why the source can't be opened now, an *AbsentError. What the feed
 	// holds is then made without knowing what the source delivers: compile again

@@ -264,7 +264,7 @@ func TestDefaultsAndExamplesAreTaken(t *testing.T) {
 func TestSettingsGiveTheSameStream(t *testing.T) {
 	texts := []string{
 		"source: v4l2src\nvideo: {}\naudio: {source: pulsesrc}",
-		"title: 'yes: {a}'\nsource: >\n  videotestsrc\n  ! videoflip\nloop: false\non_demand: false\nlinger: 0s\nsync: video-first\nwatchdog: {start: 30s, frames: 700ms}\nisolation: process\nworker: {memory: 700M, files: 64, nice: -1, scheduler: batch, cpus: '0,1'}\nvideo: {codec: vp8, width: 640, height: 360, framerate: 30000/1001, bitrate: 812345, options: {a: 'true', b: '1', c: ''}}",
+		"title: 'yes: {a}'\nsource: >\n  videotestsrc\n  ! videoflip\nloop: false\non_demand: false\nlinger: 0s\nsync: video-first\nwatchdog: {start: 30s, frames: 700ms, frozen: 1m30s, black: 5s}\nisolation: process\nworker: {memory: 700M, files: 64, nice: -1, scheduler: batch, cpus: '0,1'}\nvideo: {codec: vp8, width: 640, height: 360, framerate: 30000/1001, bitrate: 812345, options: {a: 'true', b: '1', c: ''}}",
 		"source: v4l2src\nvideo: {renditions: [{name: full, encoder: copy}, {name: low, codec: vp9, width: 320, height: 180, bitrate: {min: 50k, max: 1M}}]}",
 		"source: v4l2src\nvideo: {encoder: copy, codec: h264, bitrate: 3M}\naudio: {source: alsasrc, codec: pcmu, options: {a: b}}",
 		"audio: {source: alsasrc, dtx: true, fec: false, channels: 1}",

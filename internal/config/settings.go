@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -45,8 +46,13 @@ func (s *Stream) Settings() string {
 func (w Watchdog) settings() yamlMap {
 	var m yamlMap
 	m.word("start", formatDuration(w.Start))
-	if w.Frames > 0 {
-		m.word("frames", formatDuration(w.Frames))
+	for _, k := range []struct {
+		name string
+		d    time.Duration
+	}{{"frames", w.Frames}, {"frozen", w.Frozen}, {"black", w.Black}} {
+		if k.d > 0 {
+			m.word(k.name, formatDuration(k.d))
+		}
 	}
 	return m
 }

@@ -37,6 +37,14 @@ type Stream struct {
 type Watchdog struct {
 	Start  time.Duration // default 10s: from launching to playing, and from that to the first frame
 	Frames time.Duration // without a frame; 0: what suits the source, see Feed.Silence
+	Pictures
+}
+
+// Pictures is for how long a picture may be what a fault makes of it; 0: that isn't
+// looked for.
+type Pictures struct {
+	Frozen time.Duration // the same to the last bit
+	Black  time.Duration
 }
 
 // Encoders is the table that the stream was checked against.
@@ -192,7 +200,10 @@ func ParseStream(name, path string, data []byte, table *Encoders) (*Stream, erro
 }
 
 func readWatchdog(m *mapping) Watchdog {
-	return Watchdog{Start: m.duration("start", 10*time.Second), Frames: m.duration("frames", 0)}
+	return Watchdog{
+		Start: m.duration("start", 10*time.Second), Frames: m.duration("frames", 0),
+		Pictures: Pictures{Frozen: m.duration("frozen", 0), Black: m.duration("black", 0)},
+	}
 }
 
 // launchText reads a text in launch syntax and puts it on one line.

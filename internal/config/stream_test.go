@@ -46,14 +46,14 @@ loop: false
 on_demand: false
 linger: 1m30s
 sync: video-first
-watchdog: {start: 30s, frames: 1500ms}
+watchdog: {start: 30s, frames: 1500ms, frozen: 1m, black: 20s}
 isolation: none
 worker: {memory: 1.5G, nice: 5}
 video: {codec: vp8, encoder: vp8enc, width: 640, height: 360, framerate: 30000/1001, bitrate: {min: 100k, start: 800k, max: 1M}, keyframe_interval: 500ms, options: {cpu-used: -4}}
 audio: {source: alsasrc, codec: opus, bitrate: 32000, channels: 1, fec: false, dtx: true, options: {frame-size: 10}}
 `), &Stream{
 		Name: "door", Title: "Front door", Path: "door.yaml", Source: "v4l2src device=/dev/video0 ! videoflip method=clockwise",
-		Linger: 90 * time.Second, Sync: SyncVideoFirst, Watchdog: Watchdog{Start: 30 * time.Second, Frames: 1500 * time.Millisecond},
+		Linger: 90 * time.Second, Sync: SyncVideoFirst, Watchdog: Watchdog{Start: 30 * time.Second, Frames: 1500 * time.Millisecond, Pictures: Pictures{time.Minute, 20 * time.Second}},
 		Video: &Video{Renditions: []Rendition{{Name: "video", Codec: media.VP8, Encoder: "vp8enc", Width: 640, Height: 360, FPS: 30000.0 / 1001,
 			Bitrate: Bitrate{100_000, 800_000, 1_000_000}, KeyframeInterval: 500 * time.Millisecond, Degrade: true, Options: map[string]string{"cpu-used": "-4"}}}},
 		Audio: &Audio{Source: "alsasrc", Codec: media.Opus, Bitrate: 32_000, Channels: 1, DTX: true, Options: map[string]string{"frame-size": "10"}},

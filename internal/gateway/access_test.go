@@ -136,6 +136,7 @@ var permissions = map[string]struct {
 	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/hall/open", "", "admin only-administer"},
 	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/none", "", "host host-of-red admin admin-of-red only-moderate"},
 	"POST /api/reload":                             {"POST", "/api/reload", "", "admin only-administer"},
+	"GET /api/support":                             {"GET", "/api/support", "", "admin only-administer"},
 }
 
 const (
@@ -600,7 +601,7 @@ func TestModeNoneAsksNobody(t *testing.T) {
 
 func TestTokensAreMadeOnTheCommandLine(t *testing.T) {
 	h := newHouse(t, "")
-	settings := Settings{h.conf}
+	settings := Settings{conf: h.conf}
 	make := func(o TokenOptions, in string) string {
 		t.Helper()
 		if o.TTL == 0 {

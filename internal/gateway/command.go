@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -18,7 +19,10 @@ import (
 func GStreamerVersion() string { return gst.Version() }
 
 // Settings is a checked configuration.
-type Settings struct{ conf *config.Gateway }
+type Settings struct {
+	conf *config.Gateway
+	path string // of the file that it was read from
+}
 
 // Load reads the gateway's own configuration; a missing file at the default path
 // ("" or DefaultConfig) means defaults. GATEWAY_ variables of environ override the
@@ -33,7 +37,7 @@ func Load(path, pipelines, listen string, environ []string) (Settings, error) {
 		flags = append(flags, config.Flag{Name: "-listen", Key: "listen", Value: listen})
 	}
 	conf, err := config.LoadGateway(path, environ, flags...)
-	return Settings{conf}, err
+	return Settings{conf, cmp.Or(path, DefaultConfig)}, err
 }
 
 // machine is what the commands ask; what it says otherwise goes to standard error.
@@ -62,23 +66,11 @@ func (s Settings) Logger(w io.Writer) *slog.Logger {
 
 // Healthcheck asks the gateway that this configuration starts whether it is ready.
 func (s Settings) Healthcheck() error {
-	host, port, err := net.SplitHostPort(s.conf.Listen)
+	client, base, err := s.own(3 * time.Second)
 	if err != nil {
 		return err
 	}
-	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
-		host = "localhost"
-	}
-	client, scheme := http.Client{Timeout: 3 * time.Second}, "http"
-	if s.conf.HTTPS.On() {
-		scheme = "https"
-		tls := &tls.Config{InsecureSkipVerify: true} // it asks itself, by a name that the certificate needn't have
-		if len(s.conf.HTTPS.ACME.Domains) > 0 {
-			tls.ServerName = s.conf.HTTPS.ACME.Domains[0]
-		}
-		client.Transport = &http.Transport{TLSClientConfig: tls, DisableKeepAlives: true}
-	}
-	answer, err := client.Get(scheme + "://" + net.JoinHostPort(host, port) + "/readyz")
+	answer, err := client.Get(base + "/readyz")
 	if err != nil {
 		return err
 	}
@@ -87,4 +79,25 @@ func (s Settings) Healthcheck() error {
 		return fmt.Errorf("not ready: %s", answer.Status)
 	}
 	return nil
+}
+
+// own is a client of the gateway that these settings start, and its address as this
+// machine reaches it, without a slash at its end.
+func (s Settings) own(timeout time.Duration) (client *http.Client, base string, err error) {
+	host, port, err := net.SplitHostPort(s.conf.Listen)
+	if err != nil {
+		return nil, "", err
+	}
+	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
+		host = "localhost"
+	}
+	scheme, transport := "http", &http.Transport{DisableKeepAlives: true}
+	if s.conf.HTTPS.On() {
+		scheme = "https"
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // it asks itself, by a name that the certificate needn't have
+		if len(s.conf.HTTPS.ACME.Domains) > 0 {
+			transport.TLSClientConfig.ServerName = s.conf.HTTPS.ACME.Domains[0]
+		}
+	}
+	return &http.Client{Timeout: timeout, Transport: transport}, scheme + "://" + net.JoinHostPort(host, port), nil
 }

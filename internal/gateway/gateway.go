@@ -53,13 +53,19 @@ type Gateway struct {
 	machine  *machine
 	pictures snapshots
 	systemd  supervisor
+	strain   *strain
+	recent   recent
+	began    time.Time
 	ready    atomic.Bool
 }
 
 // New opens the ports and loads the streams; Serve then answers. Files that don't
 // hold a good stream are logged and left out. The caller calls Serve or Close.
 func New(o Options) (*Gateway, error) {
-	g := &Gateway{conf: o.Settings.conf, log: o.Logger, version: o.Version, systemd: newSupervisor(o.Environ, o.Logger)}
+	g := &Gateway{conf: o.Settings.conf, version: o.Version, began: time.Now()}
+	g.log = remembering(o.Logger, &g.recent)
+	g.systemd = newSupervisor(o.Environ, g.log)
+	g.strain = newStrain(g.log)
 	if g.conf.Isolation == config.IsolationNone {
 		gst.Debug(g.log, g.conf.Log.GST)
 		restrict(g.conf.Elements)
@@ -114,9 +120,9 @@ func New(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g.streams.load()
-	g.registry.MustRegister(collector{g.streams}, roomCollector{g.rooms}, buildInfo(g.version))
+	g.registry.MustRegister(collector{g.streams}, workerCollector{g.streams.launcher.workers}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
-		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Logger: g.log, Registerer: g.registry,
+		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Strained: g.strain.why, Logger: g.log, Registerer: g.registry,
 	})
 	g.server = &http.Server{
 		Handler:           g.routes(),

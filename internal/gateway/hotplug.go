@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"gateway/internal/config"
 	"gateway/internal/device"
@@ -24,6 +26,69 @@ func (s *streams) changed(news []device.Change) {
 	}
 	for _, one := range s.list() {
 		one.Look()
+	}
+}
+
+// provided are the sources whose devices GStreamer's providers tell of, and the
+// kernel doesn't: a Bluetooth microphone, another program's node, a shared screen.
+var provided = []string{"pulsesrc", "pipewiresrc", "libcamerasrc", "decklinkvideosrc", "decklinkaudiosrc"}
+
+// awaiting tells whether a stream waits for such a source.
+func (s *streams) awaiting() bool {
+	for _, one := range s.list() {
+		conf := one.Config()
+		text := conf.Source + " " + conf.Launch
+		if conf.Audio != nil {
+			text += " " + conf.Audio.Source
+		}
+		if !slices.ContainsFunc(provided, func(p string) bool { return strings.Contains(text, p) }) {
+			continue
+		}
+		if state := one.Info().State; state == stream.Absent || state == stream.Restarting {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	awaitPoll = 2 * time.Second  // how often it is looked whether a stream waits
+	awaitRest = 10 * time.Second // before providers are asked anew that don't tell
+)
+
+// await has GStreamer's providers watched while a stream waits for what they have,
+// and ends with close. It asks another process, which otherwise needn't run.
+func (s *streams) await() {
+	var known []string // nil: not asked yet
+	for rest := awaitPoll; ; {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(rest):
+		}
+		if rest = awaitPoll; !s.awaiting() {
+			known = nil
+			continue
+		}
+		began := time.Now()
+		now, err := s.launcher.machine.await(s.ctx, known)
+		switch {
+		case err != nil:
+			s.log.Debug("devices of sound servers", "err", err)
+			rest = awaitRest
+		case slices.Equal(now, known):
+			if rest = 0; time.Since(began) < time.Second { // nobody tells
+				rest = awaitRest
+			}
+		default:
+			rest = 0
+			if known == nil {
+				s.log.Debug("a stream waits for what sound servers and GStreamer's plugins have", "now", len(now))
+			} else {
+				s.changed([]device.Change{{Subsystem: "provided"}})
+			}
+			known = append([]string{}, now...)
+		}
 	}
 }
 

@@ -107,6 +107,7 @@ func WorkerMain() {
 	if len(os.Args) < 2 || os.Args[1] != worker.Argument {
 		return
 	}
+	gst.TellCrashes()
 	if len(os.Args) > 2 && os.Args[2] == worker.AskArgument {
 		os.Exit(answers().Serve())
 	}

@@ -108,6 +108,8 @@ const (
 	askFormats     = "formats"
 	askEncode      = "encode"
 	askDevices     = "devices"
+	askAwait       = "await devices"
+	askPlugins     = "plugins"
 	askNegotiate   = "negotiate"
 	askSnapshot    = "snapshot"
 	askPlaceholder = "placeholder"
@@ -176,6 +178,16 @@ func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
 	return asking[*gst.Devices](ctx, m, askDevices, nil)
 }
 
+// plugins is gst.Registry's Plugins.
+func (m *machine) plugins(ctx context.Context) ([]gst.Plugin, error) {
+	return asking[[]gst.Plugin](ctx, m, askPlugins, nil)
+}
+
+// await is gst.AwaitDevices.
+func (m *machine) await(ctx context.Context, known []string) ([]string, error) {
+	return asking[[]string](ctx, m, askAwait, known)
+}
+
 // negotiate is gst.Registry's Negotiate, in a process that may do what the pipeline needs.
 func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiated, string, error) {
 	var n negotiated
@@ -194,6 +206,11 @@ func (m *machine) negotiate(ctx context.Context, launch string) ([]gst.Negotiate
 // snapshot is gst.Snapshot.
 func (m *machine) snapshot(ctx context.Context, codec media.Codec, payloads [][]byte, width int) ([]byte, error) {
 	return asking[[]byte](ctx, m, askSnapshot, keyframe{codec, payloads, width})
+}
+
+// Placeholder implements stream.Launcher.
+func (m *machine) Placeholder(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
+	return asking[[][][]byte](ctx, m, askPlaceholder, p)
 }
 
 // answers answers what a machine asks, by this process's GStreamer.
@@ -221,7 +238,9 @@ func answers() *worker.Answers {
 			askLink:       worker.Answer(func(_ context.Context, chain []string) (*config.LinkFault, error) { return r.Link(chain), nil }),
 			askFormats:    worker.Answer(func(_ context.Context, source string) ([]config.Format, error) { return r.Formats(source) }),
 			askEncode:     worker.Answer(func(_ context.Context, text string) (float64, error) { return gst.Encode(text) }),
+			askPlugins:    worker.Answer(func(context.Context, *none) ([]gst.Plugin, error) { return gst.NewRegistry().Plugins(), nil }),
 			askDevices:    worker.Answer(func(ctx context.Context, _ *none) (*gst.Devices, error) { return gst.FindDevices(ctx), nil }),
+			askAwait:      worker.Answer(gst.AwaitDevices),
 			askNegotiate: worker.Answer(func(ctx context.Context, launch string) (n negotiated, _ error) {
 				var err error
 				if n.Links, n.Dot, err = r.Negotiate(ctx, launch); err != nil {
@@ -232,8 +251,10 @@ func answers() *worker.Answers {
 			askSnapshot: worker.Answer(func(ctx context.Context, k keyframe) ([]byte, error) {
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
 			}),
-			askPlaceholder: worker.Answer(func(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
-				return gst.Placeholder(ctx, p)
+			askPlaceholder: worker.Answer(func(ctx context.Context, p config.Placeholder) ([][][]byte, error) {
+				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+				defer cancel()
+				return gst.Placeholder(ctx, &p)
 			}),
 		},
 	}

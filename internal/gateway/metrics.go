@@ -18,6 +18,7 @@ var (
 
 	descFrames    = prometheus.NewDesc("gateway_track_frames_total", "Frames that the pipeline yielded.", trackLabels, nil)
 	descKeyframes = prometheus.NewDesc("gateway_track_keyframes_total", "Keyframes among them.", trackLabels, nil)
+	descStandIns  = prometheus.NewDesc("gateway_track_placeholders_total", "Pictures that viewers were sent in place of those of a source that was away.", trackLabels, nil)
 	descPackets   = prometheus.NewDesc("gateway_track_packets_total", "RTP packets that the pipeline yielded.", trackLabels, nil)
 	descBytes     = prometheus.NewDesc("gateway_track_bytes_total", "Their payload bytes.", trackLabels, nil)
 	descRequests  = prometheus.NewDesc("gateway_track_keyframe_requests_total", "Keyframes asked of the encoder.", trackLabels, nil)
@@ -37,7 +38,7 @@ type collector struct{ streams *streams }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descState, descViewers, descRestarts, descFrames, descKeyframes,
+	for _, d := range []*prometheus.Desc{descState, descViewers, descRestarts, descFrames, descKeyframes, descStandIns,
 		descPackets, descBytes, descRequests, descGaps, descDropped, descSlow, descPipeline, descTarget, descLevel, descDecisions, descPanics, descBuffers} {
 		out <- d
 	}
@@ -78,6 +79,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		for track, n := range s.Counts() {
 			count(descFrames, n.Frames, i.Name, track)
 			count(descKeyframes, n.Keyframes, i.Name, track)
+			count(descStandIns, n.Placeholders, i.Name, track)
 			count(descPackets, n.Packets, i.Name, track)
 			count(descBytes, n.Bytes, i.Name, track)
 			count(descRequests, n.KeyframeRequests, i.Name, track)

@@ -49,7 +49,7 @@ func said(t *testing.T, conn *websocket.Conn, kind string) map[string]any {
 // came by it is out, and doesn't come again.
 func TestTokensAreTakenBack(t *testing.T) {
 	h := newHouse(t, "")
-	settings := Settings{h.conf}
+	settings := Settings{conf: h.conf}
 	admin := h.token(t, &auth.Grant{Role: auth.Admin, Rooms: []string{"*"}})
 	token := func(subject string) string {
 		return h.token(t, &auth.Grant{Subject: subject, Role: auth.Publisher, Rooms: []string{"red"}})

@@ -32,7 +32,7 @@ func (g *Gateway) routes() http.Handler {
 	if g.https != nil {
 		h = g.https.Insist(h)
 	}
-	return signal.Trace(contained(h, g.log), g.log)
+	return g.proxied(signal.Trace(contained(h, g.log), g.log))
 }
 
 // contained is the border of requests: one that panics is cut off, unanswered or in
@@ -82,6 +82,7 @@ func (g *Gateway) table() []row {
 		{"POST /api/rooms/{room}/open", mayInRoom(auth.Administer), f(g.openRoom)},
 		{"DELETE /api/rooms/{room}/participants/{user}", mayInRoom(auth.Moderate), f(g.removeFromRoom)},
 		{"POST /api/reload", may(auth.Administer), f(g.reload)},
+		{"GET /api/support", may(auth.Administer), f(g.support)},
 	}
 }
 

@@ -41,7 +41,7 @@ type streams struct {
 	done   chan struct{}
 	watch  *device.Watcher
 
-	reloads sync.WaitGroup // those that follow has begun
+	reloads sync.WaitGroup // those that follow has begun, and await
 
 	mu      sync.Mutex // guards below
 	byName  map[string]*stream.Stream
@@ -74,6 +74,7 @@ func (s *streams) load() {
 	events := s.listen()
 	s.reload(false)
 	s.watch = device.Watch(device.Options{Notify: s.changed, Logger: s.log})
+	s.reloads.Go(s.await)
 	go s.follow(events)
 }
 

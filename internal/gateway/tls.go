@@ -3,6 +3,7 @@ package gateway
 import (
 	"net"
 	"net/netip"
+	"time"
 
 	"gateway/internal/https"
 )
@@ -34,10 +35,11 @@ func (g *Gateway) stopHTTPS() error {
 
 // accepted is where the connections come from.
 func (g *Gateway) accepted() net.Listener {
+	l := patient{g.capped(g.listener), g.log, new(time.Time)}
 	if g.https == nil {
-		return g.listener
+		return l
 	}
-	return g.https.Listener(g.listener)
+	return g.https.Listener(l)
 }
 
 func (g *Gateway) scheme() string {

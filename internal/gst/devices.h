@@ -19,3 +19,11 @@ typedef struct {
 
 int devices_of(const char *provider, found_device **out);
 void devices_free(found_device *devices, int n);
+
+typedef struct device_watch device_watch;
+
+device_watch *device_watch_new(void);
+gboolean device_watch_add(device_watch *w, const char *provider);
+char *device_watch_list(device_watch *w, guint64 *news);
+gboolean device_watch_wait(device_watch *w, guint64 news, gint64 microseconds);
+void device_watch_free(device_watch *w);

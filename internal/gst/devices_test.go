@@ -268,7 +268,9 @@ func TestHostileDisplayEndsNothing(t *testing.T) {
 	}
 }
 
-func TestSoundSourcesAreListed(t *testing.T) {
+// startSound starts a PulseAudio with a null sink, which this process finds.
+func startSound(t *testing.T) (ctx context.Context) {
+	t.Helper()
 	path, err := exec.LookPath("pulseaudio")
 	if err != nil {
 		t.Skip("skipped: there is no PulseAudio here (package pulseaudio)")
@@ -284,22 +286,67 @@ func TestSoundSourcesAreListed(t *testing.T) {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	t.Setenv("PULSE_SERVER", "unix:"+socket)
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
+	t.Cleanup(cancel)
 	for ctx.Err() == nil {
-		for _, a := range FindDevices(ctx).Audio {
-			if a.API != "pulse" {
-				continue
-			}
-			if a.ID != "audio:rig.monitor" || !a.Monitor || a.Source != "pulsesrc device=rig.monitor" {
-				t.Errorf("%+v", a)
-			}
-			if _, err := NewRegistry().Formats(a.Source); err != nil {
-				t.Error(err)
-			}
-			return
+		if conn, err := net.Dial("unix", socket); err == nil {
+			conn.Close()
+			return ctx
 		}
 	}
+	t.Fatal("PulseAudio takes no connections")
+	return nil
+}
+
+func TestSoundSourcesAreListed(t *testing.T) {
+	ctx := startSound(t)
+	for _, a := range FindDevices(ctx).Audio {
+		if a.API != "pulse" {
+			continue
+		}
+		if a.ID != "audio:rig.monitor" || !a.Monitor || a.Source != "pulsesrc device=rig.monitor" {
+			t.Errorf("%+v", a)
+		}
+		if _, err := NewRegistry().Formats(a.Source); err != nil {
+			t.Error(err)
+		}
+		return
+	}
 	t.Error("PulseAudio's null sink isn't listed")
+}
+
+// The sound server tells of a source that comes, as a Bluetooth microphone does.
+func TestDevicesOfASoundServerAreAwaited(t *testing.T) {
+	ctx := startSound(t)
+	pactl, err := exec.LookPath("pactl")
+	if err != nil {
+		t.Skip("skipped: there is no pactl here (package pulseaudio-utils)")
+	}
+	has := func(devices []string, name string) bool {
+		return slices.ContainsFunc(devices, func(d string) bool { return strings.Contains(d, name) })
+	}
+	known, err := AwaitDevices(ctx, nil)
+	if err != nil || !has(known, "Monitor of Null Output") {
+		t.Fatalf("%q, %v", known, err)
+	}
+	came := make(chan []string, 1)
+	go func() {
+		now := known
+		for len(now) <= len(known) && ctx.Err() == nil {
+			now, _ = AwaitDevices(ctx, now)
+		}
+		came <- now
+	}()
+	if out, err := exec.CommandContext(ctx, pactl, "load-module", "module-null-sink", "sink_name=bt").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if now := <-came; len(now) <= len(known) { // it is called like the first
+		t.Errorf("%q", now)
+	}
+	ended, end := context.WithCancel(ctx)
+	end()
+	if _, err := AwaitDevices(ended, nil); err != nil {
+		t.Errorf("when nobody waits: %v", err)
+	}
 }
 
 func TestSourcesAreNamedByWhatStays(t *testing.T) {

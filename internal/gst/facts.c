@@ -51,6 +51,23 @@ char *plugin_list(void) {
   return g_string_free(s, FALSE);
 }
 
+// plugin_rows has five units for each plugin, also for those that can't be loaded:
+// name, version, source package, file, and whether loading it was given up.
+char *plugin_rows(void) {
+  GString *s = g_string_new(NULL);
+  GList *all = gst_registry_get_plugin_list(gst_registry_get());
+  for (GList *l = all; l; l = l->next) {
+    GstPlugin *p = l->data;
+    unit(s, gst_plugin_get_name(p));
+    unit(s, gst_plugin_get_version(p));
+    unit(s, gst_plugin_get_source(p));
+    unit(s, gst_plugin_get_filename(p));
+    unit(s, GST_OBJECT_FLAG_IS_SET(p, GST_PLUGIN_FLAG_BLACKLISTED) ? "1" : "");
+  }
+  gst_plugin_list_free(all);
+  return g_string_free(s, FALSE);
+}
+
 static const char *type_word(GParamSpec *p) {
   GType t = p->value_type;
   if (G_TYPE_IS_ENUM(t)) return "word";

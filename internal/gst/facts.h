@@ -17,6 +17,7 @@ char *element_names(void);
 char *plugin_list(void);
 char *element_classes(void);
 void element_remove(const char *factory);
+char *plugin_rows(void);
 char *element_facts(const char *factory);
 char *caps_fields(const char *media_type);
 gboolean property_accepts(const char *factory, const char *property, const char *value);

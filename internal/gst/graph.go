@@ -35,6 +35,7 @@ type graph struct {
 	bus      *gst.Bus
 	held     []*gst.Element // given back at the end
 	stamps   []*C.stamps    // likewise
+	pictures []*C.pictures  // likewise
 	free     func()         // likewise; may be nil
 
 	closing atomic.Bool
@@ -203,6 +204,9 @@ func (g *graph) release() {
 	}
 	for _, s := range g.stamps {
 		C.stamps_free(s)
+	}
+	for _, p := range g.pictures {
+		C.pictures_free(p)
 	}
 	for _, e := range g.held {
 		dispose(e.Object.InitiallyUnowned.Object)

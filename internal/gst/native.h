@@ -9,6 +9,7 @@
 #include <gst/video/video.h>
 
 #include "handover.h"
+#include "pictures.h"
 #include "stamps.h"
 
 // pulled is one sample taken out of an appsink, as a run of packets.
@@ -62,6 +63,7 @@ char *factory_of(GstObject *object);
 void set_threshold(const char *categories);
 int x_servers_lost(void);
 void few_arenas(void);
+void tell_crashes(void);
 void trim(void);
 
 typedef struct rounds rounds;

@@ -126,7 +126,7 @@ func (g *graph) still(p *config.Placeholder, unit []byte, launch string) (*gst.E
 	}
 	dim, words := "", ""
 	if unit != nil && new(Registry).Installed("videobalance") {
-		dim = " ! videobalance brightness=-0.25 contrast=0.6 saturation=0.35"
+		dim = " ! videobalance contrast=0.45 saturation=0.5"
 	}
 	if new(Registry).Installed("textoverlay") {
 		words = " ! textoverlay name=" + wordsName + ` valignment=center halignment=center line-alignment=center wrap-mode=wordchar font-desc="Sans 18"`

@@ -78,8 +78,9 @@ static gboolean probe(GstElement *encoder, const char *name, GstPadProbeCallback
   return TRUE;
 }
 
-// video_encoder walks up from an appsink to the encoder. NULL: there is none.
-static GstElement *video_encoder(GstElement *appsink) {
+// video_encoder walks up from an appsink to the encoder, which the caller unrefs. NULL:
+// there is none.
+GstElement *video_encoder(GstElement *appsink) {
   GstElement *e = gst_object_ref(appsink);
   for (int i = 0; e && i < 64; i++) {
     GstElementFactory *f = gst_element_get_factory(e);

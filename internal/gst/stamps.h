@@ -5,6 +5,7 @@
 
 typedef struct stamps stamps;
 
+GstElement *video_encoder(GstElement *appsink);
 stamps *stamps_new(GstElement *appsink);
 gboolean stamps_find(stamps *s, GstClockTime running, guint64 *in, guint64 *out);
 void stamps_free(stamps *s);

@@ -50,6 +50,7 @@ type tap struct {
 	appsink *gst.Element
 	outlet  *C.outlet // where the graph's buffers come from; nil in a whole feed
 	stamps  *C.stamps // of the encoder; nil where there is none
+	looks   *looks    // at its pictures; nil where nobody has asked
 	sink    Sink
 	log     *slog.Logger
 	fail    func(error)
@@ -58,6 +59,10 @@ type tap struct {
 
 	facts   []C.packet_fact
 	av1     codecs.AV1Payloader
+	unit    []byte // the frame that is made packets of
+	recut   bool   // the frame's packets of H.264 are replaced by such as go out in fewer messages
+	nals    codecs.H264Packet
+	h264    media.H264Packets
 	seq     uint16 // of the last packet
 	begun   bool
 	open    bool          // the frame of the last packet goes on
@@ -74,6 +79,7 @@ type tap struct {
 func newTap(id string, t media.Track, g *graph, appsink *gst.Element, p *Pipeline) *tap {
 	return &tap{
 		id: id, track: t, graph: g, appsink: appsink, stamps: g.watchEncoder(appsink), sink: p.sink, log: p.log,
+		looks:     g.lookAt(appsink, p.feed.Pictures, p.fail, p.log),
 		keyframes: make(chan struct{}, 1), facts: make([]C.packet_fact, 64),
 	}
 }
@@ -87,6 +93,7 @@ func (t *tap) run() {
 	var p C.pulled
 	for !t.graph.closing.Load() {
 		t.tellDropped()
+		t.looks.check()
 		if C.pulled_take(sink, C.GstClockTime(pullTimeout), &p) == 0 {
 			if p.eos != 0 {
 				return // the bus tells why
@@ -98,6 +105,12 @@ func (t *tap) run() {
 		}
 		running := p.running
 		b, err := t.take(&p)
+		if err == nil && t.recut {
+			b, err = t.recutH264(b)
+		}
+		if b == nil && err == nil {
+			continue // the frame goes on
+		}
 		if err != nil {
 			t.lost = true
 			if t.refused++; errors.Is(err, errNotPackets) || t.refused == maxRefused {
@@ -228,19 +241,58 @@ func (t *tap) takePackets(p *C.pulled) (*media.Buffer, error) {
 
 // takeAV1 packetizes one temporal unit, which GStreamer 1.22 has no payloader for.
 func (t *tap) takeAV1(p *C.pulled) (*media.Buffer, error) {
-	unit := make([]byte, int(p.bytes))
-	n := C.pulled_copy_raw(p, (*C.guint8)(unsafe.Pointer(&unit[0])), C.gsize(len(unit)))
-	payloads := t.av1.Payload(maxPayload, unit[:n])
+	unit := t.takeUnit(p)
+	payloads := t.av1.Payload(maxPayload, unit)
 	if len(payloads) == 0 {
 		return nil, errors.New("no AV1 OBU")
 	}
-	b := media.NewBuffer(int(n) + 8*len(payloads))
+	b := media.NewBuffer(len(unit) + 8*len(payloads))
 	for _, payload := range payloads {
 		b.Append(payload)
 	}
 	b.Start, b.End = true, true
 	b.Keyframe = t.keyframe(payloads[0])
 	return b, nil
+}
+
+// recutH264 replaces the packets of a frame, whose slices rtph264pay has cut each by
+// itself, with such as go out in fewer messages. It returns nil until the frame, which
+// comes in several buffers one right after the other, is complete.
+func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
+	defer b.Release()
+	if b.Start || t.lost {
+		t.unit, t.nals = t.unit[:0], codecs.H264Packet{}
+	}
+	for i := range b.Len() {
+		part, err := t.nals.Unmarshal(b.Payload(i))
+		if err != nil {
+			return nil, err
+		}
+		t.unit = append(t.unit, part...)
+	}
+	if !b.End {
+		return nil, nil
+	}
+	frame := media.NewBuffer(len(t.unit) + len(t.unit)/64)
+	if !t.h264.Append(frame, t.unit, maxPayload) {
+		frame.Release()
+		return nil, errors.New("a frame without a NAL unit")
+	}
+	frame.Start, frame.End = true, true
+	for i := 0; i < frame.Len() && !frame.Keyframe; i++ {
+		frame.Keyframe = t.keyframe(frame.Payload(i))
+	}
+	return frame, nil
+}
+
+// takeUnit copies a sample's bytes, which are good until the next one's.
+func (t *tap) takeUnit(p *C.pulled) []byte {
+	n := int(p.bytes)
+	if n > cap(t.unit) {
+		t.unit = make([]byte, 2*n)
+	}
+	t.unit = t.unit[:n]
+	return t.unit[:C.pulled_copy_raw(p, (*C.guint8)(unsafe.Pointer(&t.unit[0])), C.gsize(n))]
 }
 
 func (t *tap) keyframe(payload []byte) bool {

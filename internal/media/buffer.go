@@ -30,6 +30,12 @@ type Buffer struct {
 	// what is measured of pictures doesn't hold for it.
 	Placeholder bool
 
+	// Level is the payload size that packets are padded to (Packet.Padding), but for
+	// the last one and those that are much smaller; 0: none is. A run of packets of
+	// equal size, of which only the last is smaller, goes out as one message
+	// (UDP_SEGMENT), which costs as much as a dozen packets in it.
+	Level int
+
 	slab *[]byte // what data was taken from the pool in; nil for a large one
 	data []byte
 	ends []int // ends[i] is where payload i ends in data
@@ -109,6 +115,14 @@ func (b *Buffer) Payload(i int) []byte {
 	return b.data[start:b.ends[i]:b.ends[i]]
 }
 
+// size is the number of payload bytes of packet i.
+func (b *Buffer) size(i int) int {
+	if i == 0 {
+		return b.ends[0]
+	}
+	return b.ends[i] - b.ends[i-1]
+}
+
 // Marker tells whether packet i carries the RTP marker: it ends its frame.
 func (b *Buffer) Marker(i int) bool { return b.End && i == len(b.ends)-1 }
 
@@ -128,7 +142,7 @@ func (b *Buffer) Release() {
 		slabs[bits.Len(uint(cap(*b.slab)))-1-minClass].Put(b.slab)
 	}
 	b.Capture, b.Encoding, b.Encoded, b.Arrived = 0, 0, 0, 0
-	b.Start, b.End, b.Keyframe, b.Gap, b.Placeholder = false, false, false, false, false
+	b.Start, b.End, b.Keyframe, b.Gap, b.Placeholder, b.Level = false, false, false, false, false, 0
 	b.slab, b.data, b.ends = nil, nil, b.ends[:0]
 	buffers.Put(b)
 }

@@ -3,10 +3,9 @@ package media
 // Begins tells whether a payload after a loss is the first of its frame for certain,
 // so that a decoder that begins there misses nothing of it: for VP8 and VP9 the
 // payload descriptor says so (RFC 7741 §4.2, RFC 9628 §4.2), an AV1 payload begins a
-// coded video sequence, an H.264 payload is or has the access unit delimiter or the
-// parameter set that the unit begins with (ITU-T H.264 §7.4.1.2.3).
+// coded video sequence, an H.264 or H.265 payload is or has the access unit delimiter or
+// the parameter set that the unit begins with (ITU-T H.264 §7.4.1.2.3, H.265 §7.4.2.4.4).
 func Begins(c Codec, p []byte) bool {
-	const nalAUD = 9
 	switch c {
 	case VP8:
 		return len(p) > 0 && p[0]&0x10 != 0 && p[0]&0x07 == 0
@@ -17,6 +16,16 @@ func Begins(c Codec, p []byte) bool {
 		return len(p) > 1 && p[0]&0x08 != 0
 	case H264:
 		return len(p) > 0 && p[0]&0x1f == nalAUD || len(p) > 3 && p[0]&0x1f == nalSTAPA && p[3]&0x1f == nalAUD || H264SPS(p) != nil
+	case H265:
+		const vps, sps, aud, ap = 32, 33, 35, 48
+		if len(p) > 4 && p[0]>>1&0x3f == ap { // RFC 7798 §4.4.2: behind its header the first one's size
+			p = p[4:]
+		}
+		nal := byte(0)
+		if len(p) > 2 {
+			nal = p[0] >> 1 & 0x3f
+		}
+		return nal == vps || nal == sps || nal == aud
 	}
 	return c.Kind() == Audio
 }
@@ -132,8 +141,8 @@ func readVP9(p []byte) (d vp9Descriptor, ok bool) {
 	return d, n < len(p)
 }
 
-// PictureSize reads the size that the keyframe has which a payload of VP8 or VP9
-// begins (RFC 6386 §9.1; VP9 bitstream specification §6.2), in pixels.
+// PictureSize reads the size that the keyframe has which a payload of VP8, VP9 or AV1
+// begins (RFC 6386 §9.1; VP9 bitstream specification §6.2; AV1 §5.5), in pixels.
 func PictureSize(c Codec, p []byte) (width, height int, ok bool) {
 	switch c {
 	case VP8:
@@ -162,6 +171,8 @@ func PictureSize(c Codec, p []byte) (width, height int, ok bool) {
 		}
 		r.bits(1) // color_range
 		return int(r.bits(16)) + 1, int(r.bits(16)) + 1, true
+	case AV1:
+		return av1PictureSize(p)
 	}
 	return 0, 0, false
 }

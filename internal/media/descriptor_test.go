@@ -53,6 +53,35 @@ func TestPictureSizeOfAKeyframe(t *testing.T) {
 	}
 }
 
+// The sequence headers are those of av1enc (GStreamer 1.22), of 320×180 and of 1280×720
+// with timing information.
+func TestPictureSizeOfAV1(t *testing.T) {
+	small := []byte{0x00, 0x00, 0x00, 0x04, 0x3c, 0xfe, 0xcf, 0x81, 0xb5, 0xf2, 0x00, 0x80}
+	large := []byte{0x00, 0x00, 0x00, 0x2d, 0x4c, 0xff, 0xb3, 0xf8, 0x1b, 0x5f, 0x20, 0x08}
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	for _, c := range []struct {
+		name          string
+		payload       []byte
+		width, height int // 0: none
+	}{
+		{"two elements", join([]byte{0x28, 13, 0x08}, small, []byte{0x30, 1, 2}), 320, 180},
+		{"one", join([]byte{0x18, 0x08}, large), 1280, 720},
+		{"each with its length", join([]byte{0x08, 13, 0x08}, large, []byte{3, 0x30, 1, 2}), 1280, 720},
+		{"behind a delimiter", join([]byte{0x38, 1, 0x10, 13, 0x08}, small, []byte{0x30}), 320, 180},
+		{"with extension and size", join([]byte{0x18, 0x0e, 0x00, 12}, small), 320, 180},
+		{"no new sequence", join([]byte{0x20, 13, 0x08}, small, []byte{0x30}), 0, 0},
+		{"goes on", join([]byte{0xa8, 13, 0x08}, small, []byte{0x30}), 0, 0},
+		{"another one first", []byte{0x18, 0x30, 1, 2, 3}, 0, 0},
+		{"cut off", join([]byte{0x18, 0x08}, small[:5]), 0, 0},
+		{"longer than it is", join([]byte{0x28, 99, 0x08}, small), 0, 0},
+		{"no length", []byte{0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, 0, 0},
+	} {
+		if w, h, ok := PictureSize(AV1, c.payload); ok != (c.width > 0) || ok && (w != c.width || h != c.height) {
+			t.Errorf("%s: %d×%d, %v", c.name, w, h, ok)
+		}
+	}
+}
+
 func FuzzDescriptor(f *testing.F) {
 	f.Add([]byte{0x8a, 0x81, 0x11, 0x18, 1, 64, 0, 36, 1, 0x04, 1, 0xaa, 0xbb})
 	f.Fuzz(func(t *testing.T, p []byte) {

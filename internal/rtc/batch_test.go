@@ -344,7 +344,7 @@ func BenchmarkFlush(b *testing.B) {
 }
 
 // Media reaches a peer in segments, IPv4 and IPv6, beside what pion writes on the
-// same socket.
+// same socket, and without what packets are padded with to be of one size.
 func TestMediaIsSentInBatches(t *testing.T) {
 	for _, o := range []struct {
 		name string
@@ -356,11 +356,18 @@ func TestMediaIsSentInBatches(t *testing.T) {
 				t.Skip(err)
 			}
 			src := newSource()
+			src.ragged = true
 			s := newSession(t, e, peerOptions{}, videoTrack, src)
 			s.connect(t)
 			src.push(true, 30)
-			for range 30 {
-				s.peer.next(t)
+			for i := range 30 {
+				want := 1000
+				if i%3 == 1 {
+					want -= i
+				}
+				if p := s.peer.next(t); len(p.Payload) != want {
+					t.Errorf("packet %d has %d bytes, want %d", i, len(p.Payload), want)
+				}
 			}
 			m := e.metrics
 			for deadline := time.Now().Add(10 * time.Second); value(t, m.gsoPackets)+value(t, m.otherPackets) < 30 && time.Now().Before(deadline); {

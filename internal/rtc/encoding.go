@@ -115,6 +115,8 @@ func (e *encoding) prepare(p media.Packet, seq uint16, late time.Duration) *rtp.
 	h.SequenceNumber = seq
 	h.Timestamp = e.timestamp(p.Buffer.Capture + late)
 	h.Marker = p.Marker()
+	h.PaddingSize = byte(p.Padding())
+	h.Padding = h.PaddingSize > 0
 	return h
 }
 

@@ -57,6 +57,13 @@ func TestFramesTellWhenTheyWereSent(t *testing.T) {
 	if _, ok := v.Frame(tr.slot, second+1); ok {
 		t.Error("a frame is told of that was never sent")
 	}
+	src.pushAt(4*time.Second, true, 1)
+	stands := src.packets[len(src.packets)-1]
+	stands.Buffer.Placeholder = true
+	send(33*time.Second, stands)
+	if _, ok := v.Frame(tr.slot, w.headers[6].Timestamp); ok {
+		t.Error("a placeholder is taken for a frame of the source")
+	}
 	v.Observe(false)
 	if _, ok := v.Frame(tr.slot, w.headers[5].Timestamp); ok || tr.frames != nil {
 		t.Error("frames are remembered although nobody observes")
@@ -120,14 +127,16 @@ func TestKeyframesTellTheirCaptureTime(t *testing.T) {
 	}
 }
 
-// No packet becomes larger than a full one for its capture time.
-func TestFullPacketTellsNoCaptureTime(t *testing.T) {
+// No packet becomes larger than a full one for its capture time; a placeholder was
+// captured by nobody.
+func TestFullPacketAndPlaceholderTellNoCaptureTime(t *testing.T) {
 	w := &recorder{}
 	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, newSource(), format{pt: 102, rtx: 103, delayID: 1, transportID: 2, captureID: 3}, w)
-	for i, size := range []int{momentPayload, momentPayload + 1} {
+	for i, size := range []int{momentPayload, momentPayload + 1, momentPayload} {
 		b := media.NewBuffer(size)
 		b.Append(make([]byte, size))
 		b.Start, b.End, b.Keyframe, b.Capture = true, true, true, media.Now()
+		b.Placeholder = i == 2
 		if err := tr.write(media.Packet{Buffer: b, Index: uint64(i), Start: true}); err != nil {
 			t.Fatal(err)
 		}

@@ -243,15 +243,20 @@ func (l *lite) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	if p == nil || l.out == nil {
 		return 0, nil
 	}
-	head, out := h.MarshalSize(), l.viewer.shard.out
-	if head+len(payload)+sealBytes > maxMessage {
+	head, pad, out := h.MarshalSize(), int(h.PaddingSize), l.viewer.shard.out
+	size := head + len(payload) + pad
+	if size+sealBytes > maxMessage {
 		return 0, fmt.Errorf("packet of %d bytes: %w", len(payload), syscall.EMSGSIZE)
 	}
-	plain := out.room(&p.link, p.to, head+len(payload)+sealBytes)[:head+len(payload)]
+	plain := out.room(&p.link, p.to, size+sealBytes)[:size]
 	if _, err := h.MarshalTo(plain); err != nil {
 		return 0, err
 	}
 	copy(plain[head:], payload)
+	if pad > 0 { // RFC 3550 §5.1
+		clear(plain[size-pad:])
+		plain[size-1] = byte(pad)
+	}
 	sealed, err := l.out.EncryptRTP(plain, plain, &l.header) // in place: there is room for the tag
 	if err != nil {
 		return 0, err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -263,7 +264,8 @@ type link struct {
 	muxConn
 	viewer *Viewer // nil: a publisher's
 	sender *sender
-	noGSO  bool // segments don't get through to this viewer; its shard's
+	noGSO  bool         // segments don't get through to this viewer; its shard's
+	sealed atomic.Int64 // when the first media or report was written; 0: not yet
 	lastHeard
 }
 
@@ -275,6 +277,9 @@ func (l *link) Close() error {
 
 // WriteToAddrPort is pion's.
 func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	if len(b) > 0 && b[0]>>6 == 2 {
+		l.seals()
+	}
 	// RTP is written with Viewer.sendMu held, which guards batching.
 	if l.viewer != nil && isRTP(b) && l.viewer.batching {
 		if at := unmapped(to); at.Addr().Is4() == l.sender.socket.addr.Is4() {

@@ -61,22 +61,26 @@ func (o *owners) claim(l *link, addr netip.AddrPort) bool {
 
 // heard follows what comes from an address. A check that names a viewer makes the
 // address that viewer's, if nothing else has come from there lately. It returns
-// the link that is to claim it, nil if none.
-func (o *owners) heard(from netip.AddrPort, b []byte) *link {
+// the link that is to claim it, nil if none, and whether the datagram isn't the
+// peer's.
+func (o *owners) heard(from netip.AddrPort, b []byte) (claims *link, forged bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	at := o.byAddr[from]
 	if at == nil {
-		return nil
+		return nil, false
 	}
 	if named := o.named(b); named != nil && named != at {
 		if at.silent() {
-			return named
+			return named, false
 		}
-		return nil
+		return nil, false
+	}
+	if at.forged(b) {
+		return nil, true
 	}
 	at.at.Store(int64(media.Now()))
-	return nil
+	return nil, false
 }
 
 // named is the link of the ICE agent that a check is for; nil if b isn't one.

@@ -76,21 +76,25 @@ func TestAddressOfALivingViewerIsNotTaken(t *testing.T) {
 		copy(b[4:], []byte{0x21, 0x12, 0xa4, 0x42})
 		return b
 	}
-	if o.heard(addr, []byte{128, 200, 0, 0}); living.silent() {
+	heard := func(b []byte) *link {
+		claims, _ := o.heard(addr, b)
+		return claims
+	}
+	if heard([]byte{128, 200, 0, 0}); living.silent() {
 		t.Error("it was heard")
 	}
-	if o.heard(addr, check("other")) != nil || !o.claim(living, addr) {
+	if heard(check("other")) != nil || !o.claim(living, addr) {
 		t.Error("the address was taken from one who is there")
 	}
-	if l := o.heard(addr, check("living")); l != nil {
+	if l := heard(check("living")); l != nil {
 		t.Error("a check of its own takes it")
 	}
 	living.at.Store(living.at.Load() - int64(2*pathSilence))
-	if o.heard(addr, check("nobody")) != nil {
+	if heard(check("nobody")) != nil {
 		t.Error("a check for nobody takes the address")
 	}
 	living.at.Store(living.at.Load() - int64(2*pathSilence))
-	if o.heard(addr, check("other")) != other {
+	if heard(check("other")) != other {
 		t.Error("the next viewer doesn't get it")
 	}
 	other.at.Store(living.at.Load() + int64(3*pathSilence))
@@ -99,7 +103,7 @@ func TestAddressOfALivingViewerIsNotTaken(t *testing.T) {
 		t.Error("who is gone takes it back")
 	}
 	o.remove(other)
-	if o.heard(addr, check("other")) != nil || !o.claim(living, addr) {
+	if heard(check("other")) != nil || !o.claim(living, addr) {
 		t.Error("it is still another's who has left")
 	}
 }

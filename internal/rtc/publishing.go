@@ -81,7 +81,7 @@ func parseOffer(text string) (*remote, []*sending, error) {
 	}
 	switch {
 	case len(sends) == 0 && len(unknown) > 0:
-		return nil, nil, fmt.Errorf("%w: it sends %s; H.264, VP8, VP9 (profile 0), AV1 (profile 0), Opus, PCMU and PCMA are forwarded",
+		return nil, nil, fmt.Errorf("%w: it sends %s; H.264, H.265, VP8, VP9 (profile 0), AV1 (profile 0), Opus, PCMU and PCMA are forwarded",
 			ErrNoCodec, strings.Join(unknown, ", "))
 	case len(sends) > maxTracksViewer:
 		return nil, nil, badSDP("it sends on %d m-lines, the limit is %d", len(sends), maxTracksViewer)
@@ -106,7 +106,10 @@ func (s *sending) sends(m *sdp.MediaDescription) bool {
 // order is its preference. One is answered, so that what comes is known before.
 func (s *sending) choose() bool {
 	i := slices.IndexFunc(s.codecs, func(p peerFormat) bool { return forwardable(&p) && parameter(p.fmtp, "packetization-mode") == "1" })
-	first := slices.IndexFunc(s.codecs, func(p peerFormat) bool { return forwardable(&p) })
+	first := slices.IndexFunc(s.codecs, func(p peerFormat) bool { return forwardable(&p) && p.name != string(media.H265) })
+	if first < 0 { // hardly a browser plays it: only where there is nothing else
+		first = slices.IndexFunc(s.codecs, func(p peerFormat) bool { return forwardable(&p) })
+	}
 	if first < 0 {
 		return false
 	}
@@ -144,7 +147,7 @@ func forwardable(p *peerFormat) bool {
 	case media.H264:
 		return parameter(p.fmtp, "packetization-mode") != "2"
 	}
-	return c != media.H265 // which hardly a browser plays
+	return true
 }
 
 // withoutSets leaves out what describes the sender's stream only (RFC 6184 §8.2.2).

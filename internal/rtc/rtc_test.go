@@ -39,6 +39,7 @@ type fakeSource struct {
 	closed  bool
 
 	mark      byte // tells its payloads from other sources'
+	ragged    bool // every third of its packets is a little smaller, and padded
 	keyframes atomic.Int64
 	asked     chan struct{}                 // one token for each RequestKeyframe, as far as there is room
 	block     atomic.Pointer[chan struct{}] // Next waits for it, if set
@@ -60,6 +61,9 @@ func (s *fakeSource) pushPart(at time.Duration, keyframe, start, end bool, n int
 	s.mu.Lock()
 	for i := range n {
 		p := make([]byte, 1000)
+		if s.ragged && i%3 == 1 {
+			p, b.Level = p[:1000-i], 1000
+		}
 		index := len(s.packets) + i
 		nal := byte(1)
 		if keyframe {

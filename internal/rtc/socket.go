@@ -103,10 +103,11 @@ func (s *socket) take(b []byte, from netip.AddrPort) (done bool) {
 	if s.peers != nil && s.peers.take(s, from, b) {
 		return true
 	}
-	if l := s.owners.heard(unmapped(from), b); l != nil {
-		_, _ = l.WriteToAddrPort(nil, from) // has pion's mux note it
+	claims, forged := s.owners.heard(unmapped(from), b)
+	if claims != nil {
+		_, _ = claims.WriteToAddrPort(nil, from) // has pion's mux note it
 	}
-	return false
+	return forged
 }
 
 // reception reads datagrams by calls that Go's scheduler isn't told of, as they never

@@ -174,7 +174,7 @@ func (t *track) write(p media.Packet) error {
 		t.frames.note(p, h.Timestamp)
 	}
 	payload := p.Payload()
-	size := t.cur.heading(p).size + len(payload)
+	size := t.cur.heading(p).size + len(payload) + int(h.PaddingSize)
 	if t.cur.numbered() {
 		t.viewer.numbering.stamp(t.cur.number, size)
 		t.count(t.cur, h.SSRC, h.SequenceNumber)
@@ -232,7 +232,7 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	}
 	h := run.enc.prepare(p, seq, run.late)
 	t.date(run.enc, p)
-	t.viewer.est.wire += run.enc.heading(p).size + len(payload)
+	t.viewer.est.wire += run.enc.heading(p).size + len(payload) + int(h.PaddingSize)
 	_, err := t.out.WriteRTP(h, payload)
 	return true, err
 }

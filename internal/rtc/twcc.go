@@ -44,10 +44,19 @@ type numbering struct {
 // sentPacket is what is known of a packet that was sent.
 type sentPacket struct {
 	at    uint32 // low bits of the microseconds on the clock of media.Now
-	size  uint16
+	size  uint16 // bytes; and the bit unsure
 	fate  fate
 	probe uint8 // that it was part of; 0: none
 }
+
+// unsure is set in a packet's size if it may have been sent later than noted.
+const unsure = 1 << 15
+
+func (p *sentPacket) bytes() int { return int(p.size &^ unsure) }
+
+// lateTurn is how long a turn may take so that its packets count as sent when it began:
+// it takes some 20 µs if nobody takes the processor away from it.
+const lateTurn = 2 * time.Millisecond
 
 type fate uint8
 
@@ -66,8 +75,18 @@ func (t *numbering) stamp(number []byte, size int) {
 	if number != nil {
 		binary.BigEndian.PutUint16(number, uint16(t.next))
 	}
-	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(size), probe: t.probe}
+	t.sent[t.next&uint64(len(t.sent)-1)] = sentPacket{at: uint32(t.now / time.Microsecond), size: uint16(min(size, unsure-1)), probe: t.probe}
 	t.next++
+}
+
+// doubt notes that nobody knows when the packets from that number on went out: on a
+// busy machine the shard was kept from it, and what they were late by would be taken
+// for a queue on the way.
+func (t *numbering) doubt(from uint64) {
+	from = max(from, t.next-min(t.next, uint64(len(t.sent))))
+	for ; from < t.next; from++ {
+		t.sent[from&uint64(len(t.sent)-1)].size |= unsure
+	}
 }
 
 // awaits tells whether feedback on a packet may yet come.
@@ -87,7 +106,7 @@ func (t *numbering) outstanding() (bytes int) {
 		if !t.awaits(p) {
 			break
 		}
-		bytes += int(p.size)
+		bytes += p.bytes()
 	}
 	return bytes
 }
@@ -271,7 +290,7 @@ func (t *numbering) tell(n uint64, to fate, at int64, now time.Duration) {
 	}
 	t.recent.note(p, to, at)
 	p.fate = to
-	r := media.PacketReport{Sent: p.sentAt(now), Size: int(p.size), Received: to == arrived, Probe: p.probe}
+	r := media.PacketReport{Sent: p.sentAt(now), Size: p.bytes(), Received: to == arrived, Probe: p.probe, Unsure: p.size&unsure != 0}
 	if r.Received {
 		r.Arrival = time.Duration(at) * deltaUnit
 	}
@@ -340,7 +359,7 @@ func (w *window) note(p *sentPacket, to fate, at int64) {
 		c.lost--
 	}
 	c.received++
-	c.bytes += uint32(p.size)
+	c.bytes += uint32(p.bytes())
 }
 
 // rates are the bit/s that arrived in the last whole second, and the share of

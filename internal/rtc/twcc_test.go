@@ -171,6 +171,24 @@ func TestTransportFeedbackOnceTold(t *testing.T) {
 	}
 }
 
+// A turn that took too long tells nothing of when its packets went out, but all else.
+func TestTransportDoubtsATurnThatTookLong(t *testing.T) {
+	s := newNumbered(0, 4)
+	s.doubt(2)
+	if got := s.hears(t, feedbackBytes(0, 4, 0, 0, []uint16{bits(1, 1, 1, 1)}, 4, 4, 4, 4)); got != "0@1 1@2 2@3 3@4" {
+		t.Errorf("reported %q", got)
+	}
+	for i, r := range s.reports {
+		if r.Unsure != (i >= 2) {
+			t.Errorf("packet %d: %+v", i, r)
+		}
+	}
+	s.doubt(0) // what nobody remembers too
+	if got := s.outstanding(); got != 0 {
+		t.Errorf("%d bytes are outstanding", got)
+	}
+}
+
 func TestTransportNumbersAndTimesWrap(t *testing.T) {
 	s := newNumbered(3<<16-3, 6)
 	for i, c := range []struct {
@@ -449,7 +467,7 @@ func (u *unique) WriteRTP(h *rtp.Header, payload []byte) (int, error) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	id, is := uint64(h.SSRC)<<16|uint64(h.SequenceNumber), string(head)+string(payload)
+	id, is := uint64(h.SSRC)<<16|uint64(h.SequenceNumber), string(head)+string(payload)+string([]byte{h.PaddingSize})
 	if was, ok := u.bytes[id]; !ok {
 		u.bytes[id] = is
 	} else if u.repeats++; was != is {
@@ -486,6 +504,7 @@ func TestNothingIsSealedTwice(t *testing.T) {
 		}
 		for i, spec := range []media.Track{videoTrack, audioTrack, lowTrack} {
 			src := newMarked(byte(i))
+			src.ragged = true
 			tr := playing(v, spec, src, formatOf(spec), u)
 			tr.ssrc, tr.rtxSSRC = uint32(10*i+1), uint32(10*i+2)
 			tr.cur = (&encoding{spec: spec, src: src, offset: tr.cur.offset}).in(formatOf(spec), tr.ssrc, tr.rtxSSRC)

@@ -2,9 +2,7 @@ package rtc
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -85,6 +83,8 @@ type Viewer struct {
 	tracks    []*track // changed with negotiation.mu held too
 	numbering numbering
 	est       estimation
+	pace      pacer // of all pictures together, where there are several
+	first     int   // track that begins the next turn
 	gone      bool
 	batching  bool // what is written goes to the shard's batch
 	observed  bool // its tracks remember frames
@@ -136,123 +136,6 @@ func (v *Viewer) inherit(old *Viewer) {
 		t := newTrack(v, o.slot, o.kind, o.streamID)
 		t.inactive, t.rejected, t.offer = true, o.rejected, o.offer
 		v.tracks = append(v.tracks, t)
-	}
-}
-
-// wake gives the viewer a turn on its shard.
-func (v *Viewer) wake() { v.shard.mark(v) }
-
-// send is one turn and tells when the next one is due. Called on the shard.
-func (v *Viewer) send(s *shard) due {
-	next := v.turn(s)
-	for i, c := range s.switched {
-		s.switched[i] = switched{}
-		v.engine.metrics.switches.Inc()
-		if c.old != nil {
-			c.old.close()
-		}
-		if v.o.OnSwitch != nil {
-			v.o.OnSwitch(c.slot, c.spec)
-		}
-	}
-	s.switched = s.switched[:0]
-	if src := v.leaping; src != nil {
-		v.leaping = nil
-		src.Skip()
-	}
-	return next
-}
-
-// turn sends retransmissions that were asked for, then what is due, as far as the
-// tracks' pacers allow.
-func (v *Viewer) turn(s *shard) (next due) {
-	v.sendMu.Lock()
-	defer v.sendMu.Unlock()
-	if v.gone || !v.open.Load() {
-		return notDue
-	}
-	packets, bytes, again := 0, 0, 0
-	unsent := -v.unsent
-	v.batching = true
-	now := media.Now()
-	v.numbering.now = now
-	limit := v.est.limit()
-	for _, t := range v.tracks {
-		if t.out == nil || t.latest() == nil {
-			continue
-		}
-		t.pace.within(limit)
-		room := t.pace.room(now)
-		if v.engine.unpaced {
-			room = batchPackets
-		}
-		n, left, err := t.answerNACKs(&s.rtx, now, room)
-		if n > 0 || err != nil {
-			v.wrote(err)
-		}
-		again += n
-		if room -= n; room <= 0 || left {
-			next = max(next, dueAtTick)
-			continue
-		}
-		full := t.take(s, room, func(batch []media.Packet) {
-			for _, p := range batch {
-				size := len(p.Payload())
-				if p.I == 0 {
-					t.plan(p.Buffer)
-				}
-				v.wrote(t.write(p))
-				t.pace.spend(p, size)
-				bytes += size
-			}
-			packets += len(batch)
-		})
-		if full {
-			next = dueNow
-		}
-	}
-	if v.est.probe.ID != 0 && v.sendProbe(s, now) {
-		next = max(next, dueAtTick)
-	}
-	if v.observed && packets > 0 {
-		v.flushing()
-	}
-	s.out.flush()
-	if n := v.est.wire - v.est.noted; n > 0 {
-		v.est.noted = v.est.wire
-		v.est.Sent(now, n)
-	}
-	v.batching = false
-	v.unsent += s.out.unsent
-	unsent += v.unsent
-	s.out.unsent = 0
-	m := v.engine.metrics
-	if again > 0 {
-		m.retransmitted.Add(float64(again))
-	}
-	if unsent > 0 {
-		m.unsent.Add(float64(unsent))
-	}
-	if packets > 0 {
-		m.packets.Add(float64(packets))
-		m.bytes.Add(float64(bytes))
-		if v.reportAt == 0 {
-			v.report(media.Now()) // at once: until then the receiver can't play the tracks in step
-		}
-	}
-	return next
-}
-
-// wrote ends a viewer to whom nothing can be written any more; sendMu is held. A
-// closed pipe is no such fault: the local address is gone (track.write counts
-// the packet as unsent), and ICE finds another one, restarts or gives up.
-func (v *Viewer) wrote(err error) {
-	if err == nil || errors.Is(err, io.ErrClosedPipe) {
-		v.failures = 0
-		return
-	}
-	if v.failures++; v.failures == maxWriteErrors {
-		v.end(fmt.Errorf("send: %w", err))
 	}
 }
 

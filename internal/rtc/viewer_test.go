@@ -168,6 +168,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 	for name, rtx := range map[string]bool{"RTX": true, "same packet": false} {
 		t.Run(name, func(t *testing.T) {
 			src := newSource()
+			src.ragged = true
 			var o peerOptions
 			if !rtx {
 				o.media = func(m *webrtc.MediaEngine) error {

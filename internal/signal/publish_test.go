@@ -523,7 +523,7 @@ func TestPublishingIsRefusedMildly(t *testing.T) {
 	c, joined := g.as(t, "publisher", "hall")
 	for code, m := range map[string]map[string]any{
 		"bad-sdp":           {"type": "offer", "sdp": "v=0"},
-		"codec-unsupported": {"type": "offer", "sdp": strings.NewReplacer("VP8/", "X8/", "VP9/", "X9/", "AV1/", "X1/", "H264/", "X4/").Replace(offer)},
+		"codec-unsupported": {"type": "offer", "sdp": strings.NewReplacer("VP8/", "X8/", "VP9/", "X9/", "AV1/", "X1/", "H264/", "X4/", "H265/", "X5/").Replace(offer)},
 		"not-found":         {"type": "unpublish", "stream": "nothing"},
 		"bad-message":       {"type": "offer", "sdp": offer, "streams": []any{map[string]any{"label": "Not Good"}}},
 		"bad-state":         {"type": "ice-candidate", "connection": "publish", "candidate": nil},

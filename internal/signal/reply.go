@@ -154,6 +154,8 @@ type streamState struct {
 	Tracks []trackState   `json:"tracks"`
 	Reload *stream.Reload `json:"reload,omitempty"`
 
+	Placeholder bool `json:"placeholder,omitempty"` // viewers see one
+
 	Publisher string `json:"publisher,omitempty"` // the userId of who publishes it
 	Label     string `json:"label,omitempty"`     // what its publisher calls it
 }
@@ -177,11 +179,11 @@ func stateOf(o room.Offer, i stream.Info) streamState {
 	}
 	return streamState{
 		Name: i.Name, Title: cmp.Or(o.Title, i.Title), State: i.State, Reason: i.Reason, Tracks: tracks, Reload: i.Reload,
-		Publisher: o.Publisher, Label: o.Label,
+		Placeholder: i.Placeholder, Publisher: o.Publisher, Label: o.Label,
 	}
 }
 
 func (a streamState) equal(b streamState) bool {
 	return a.Name == b.Name && a.Title == b.Title && a.State == b.State && a.Reason == b.Reason && slices.Equal(a.Tracks, b.Tracks) &&
-		reflect.DeepEqual(a.Reload, b.Reload)
+		a.Placeholder == b.Placeholder && reflect.DeepEqual(a.Reload, b.Reload)
 }

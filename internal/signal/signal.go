@@ -84,6 +84,7 @@ type Options struct {
 	Authority  Authority   // nil: nobody is admitted
 	RTC        *rtc.Engine
 	Config     *config.Gateway
+	Strained   func() string         // why the machine bears no more sessions now, in words; "": it does. Asked at each join; nil: always
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: metrics are not exported
 }
@@ -102,15 +103,16 @@ type timing struct {
 
 // Server serves /ws and /whep/. Its methods may be called from any goroutine.
 type Server struct {
-	streams Streams
-	rtc     *rtc.Engine
-	conf    *config.Gateway
-	log     *slog.Logger
-	metrics *metrics
-	timing  timing
-	users   *users
-	rooms   *room.Rooms
-	auth    Authority
+	streams  Streams
+	rtc      *rtc.Engine
+	conf     *config.Gateway
+	log      *slog.Logger
+	metrics  *metrics
+	timing   timing
+	users    *users
+	rooms    *room.Rooms
+	auth     Authority
+	strained func() string
 
 	addresses *addresses
 
@@ -130,13 +132,14 @@ type Server struct {
 // New makes a server. [Server.Close] ends it.
 func New(o Options) *Server {
 	s := &Server{
-		streams: o.Streams,
-		rooms:   o.Rooms,
-		auth:    o.Authority,
-		rtc:     o.RTC,
-		conf:    o.Config,
-		log:     cmp.Or(o.Logger, slog.Default()),
-		metrics: newMetrics(o.Registerer, o.Streams),
+		streams:  o.Streams,
+		rooms:    o.Rooms,
+		auth:     o.Authority,
+		strained: o.Strained,
+		rtc:      o.RTC,
+		conf:     o.Config,
+		log:      cmp.Or(o.Logger, slog.Default()),
+		metrics:  newMetrics(o.Registerer, o.Streams),
 		timing: timing{
 			join:      10 * time.Second,
 			negotiate: 30 * time.Second,
@@ -245,6 +248,11 @@ func (s *Server) Recheck() {
 
 // enterSession admits a session, if the gateway has room for it.
 func (s *Server) enterSession(x *session) error {
+	if s.strained != nil {
+		if why := s.strained(); why != "" {
+			return refuse(tooManyViewers, "the gateway takes no more viewers for now: %s", why)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

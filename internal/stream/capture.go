@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"gateway/internal/config"
@@ -186,7 +184,7 @@ func (c *capture) live() {
 			backoff = backoffMin
 			continue
 		}
-		if time.Since(began) > backoffReset {
+		if time.Since(began) > c.stream.proof() {
 			backoff = backoffMin
 		}
 		c.failed(err, backoff)
@@ -270,8 +268,10 @@ func (s *Stream) encodingFailed(e *encoding, err error, backoff time.Duration) {
 	text := config.Redact(err.Error())
 	s.mu.Lock()
 	branch, reshaped := e.branch, e.needed && e.level > 0
+	row, _ := s.conf.Encoders().Find(branch.Encoder)
 	s.mu.Unlock()
-	if !reshaped { // what it makes of a smaller picture beside another encoder says nothing about the rest
+	busy := errors.Is(err, errSlow) && !row.Hardware // the CPU is, for another encoder too
+	if !reshaped && !busy {                          // what it makes of a smaller picture beside another encoder says nothing about the rest
 		s.launcher.Blame(&branch, err)
 	}
 	s.update(func() {
@@ -364,6 +364,7 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		due      = time.NewTimer(time.Hour) // an encoder, or all, may not be wanted any more
 		keyframe = time.NewTimer(time.Hour)
 		leaving  time.Duration // since when nothing is wanted; 0: something is
+		memory   = memory{settle: c.stream.settles}
 	)
 	defer tick.Stop()
 	defer due.Stop()
@@ -410,7 +411,8 @@ func (c *capture) attend(run *run, pipeline Pipeline) error {
 		case <-keyframe.C:
 		case <-tick.C:
 			c.stream.proved()
-			if err := c.stalled(active); err != nil {
+			c.slow(active)
+			if err := errors.Join(c.stalled(active), memory.check(pipeline, len(active))); err != nil {
 				return err
 			}
 		}
@@ -475,112 +477,4 @@ func (c *capture) askKeyframes(pipeline Pipeline, timer *time.Timer) {
 	if next > 0 {
 		timer.Reset(next)
 	}
-}
-
-// stalled looks for encodings that should yield frames and don't. Where no other
-// yields any either, it is the capture's fault.
-func (c *capture) stalled(active map[*encoding]activity) error {
-	now := media.Now()
-	for e := range active {
-		err := e.stale(now)
-		if err == nil {
-			continue
-		}
-		others := false
-		for o := range active {
-			others = others || o != e && o.yields(now)
-		}
-		if !others {
-			return fmt.Errorf("track %q: %w", e.ring.described().Name, err)
-		}
-		e.end(err)
-	}
-	return nil
-}
-
-// run is one pipeline's sink: it carries what is delivered to the encodings, as
-// long as the pipeline is the capture's.
-type run struct {
-	capture *capture
-	failure chan error
-	flows   chan struct{} // frames come, after quiet
-	quiet   atomic.Bool   // no frame since the start, or since the only encoding failed
-	fail    sync.Once
-
-	mu      sync.RWMutex // held shared while something is delivered, exclusively to change what follows
-	byID    map[string]*encoding
-	stopped bool
-}
-
-// admit says which encodings there are.
-func (r *run) admit(encodings []*encoding) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.byID = make(map[string]*encoding, len(encodings))
-	for _, e := range encodings {
-		r.byID[e.id] = e
-	}
-}
-
-// stop makes the run deaf; what is being delivered is waited for, and what came on
-// trial is given back.
-func (r *run) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	for _, e := range r.byID {
-		e.ring.forsake(e)
-	}
-}
-
-// Deliver implements Sink.
-func (r *run) Deliver(id string, b *media.Buffer) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	e := r.byID[id]
-	if r.stopped || e == nil {
-		b.Release()
-		return
-	}
-	e.ring.deliver(e, b)
-	if r.quiet.Load() && r.quiet.Swap(false) {
-		signal(r.flows)
-	}
-}
-
-// Describe implements Sink.
-func (r *run) Describe(id string, t media.Track) {
-	r.mu.RLock()
-	e := r.byID[id]
-	if r.stopped {
-		e = nil
-	}
-	r.mu.RUnlock()
-	if e != nil {
-		r.capture.stream.update(func() { e.ring.describe(e, t) })
-	}
-}
-
-// Dropped implements Sink.
-func (r *run) Dropped(id string, n int) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.byID[id]; e != nil && !r.stopped {
-		e.ring.missed(e, n)
-	}
-}
-
-// Ended implements Sink.
-func (r *run) Ended(id string, err error) {
-	r.mu.RLock()
-	e := r.byID[id]
-	r.mu.RUnlock()
-	if e != nil {
-		e.end(err)
-	}
-}
-
-// Fail implements Sink.
-func (r *run) Fail(err error) {
-	r.fail.Do(func() { r.failure <- err })
 }

@@ -30,6 +30,8 @@ type encoding struct {
 	carried chan struct{} // what its viewers' networks carry has changed
 	bps     atomic.Int64  // that its encoder was told
 
+	slowness slowness // touched by its capture's goroutine only
+
 	// guarded by Stream.mu
 	base      config.Branch // as compiled
 	level     int           // of its picture: see config.Branch.At

@@ -100,7 +100,7 @@ func (f *Feed) describe(payload []byte) {
 		f.become(func(t *media.Track) {
 			t.Width, t.Height, t.Fmtp = sps.Width, sps.Height, media.RaiseFmtp(t.Fmtp, sps)
 		})
-	case media.VP8, media.VP9:
+	case media.VP8, media.VP9, media.AV1:
 		if width, height, ok := media.PictureSize(f.codec, payload); ok {
 			f.become(func(t *media.Track) { t.Width, t.Height = width, height })
 		}

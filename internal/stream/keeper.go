@@ -309,7 +309,7 @@ func (s *Stream) captureOf(feed string) *capture {
 // fits tells whether a capture can go on as a feed's, whatever encodings that has.
 // A whole feed's encodings are part of it. The caller holds mu.
 func (s *Stream) fits(c *capture, feed config.Feed) bool {
-	if !c.feed.SameProcess(&feed) || c.feed.Capture != feed.Capture || c.feed.Whole != feed.Whole || c.feed.Loop != feed.Loop || feed.Capture == "" {
+	if !c.feed.SameProcess(&feed) || c.feed.Capture != feed.Capture || c.feed.Whole != feed.Whole || c.feed.Loop != feed.Loop || c.feed.Pictures != feed.Pictures || feed.Capture == "" {
 		return false
 	}
 	if !feed.Whole {

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"gateway/internal/config"
 	"gateway/internal/media"
@@ -151,6 +152,7 @@ type Stream struct {
 	watched  chan struct{}  // somebody watches
 	stood    chan struct{}  // closed when placeholders aren't shown any more
 	ending   sync.WaitGroup // captures that aren't in force any more
+	settles  time.Duration  // memorySettles; a test has less
 
 	notice // its mu guards below
 
@@ -184,6 +186,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		watched:  make(chan struct{}, 1),
 		stood:    make(chan struct{}),
 		totals:   make(map[string]Counts),
+		settles:  memorySettles,
 		notice:   newNotice(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

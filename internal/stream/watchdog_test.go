@@ -94,3 +94,109 @@ func TestSilenceIsAsLongAsTheSourceNeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestLeakingPipelineIsStartedAgain(t *testing.T) {
+	b := newBench()
+	s := start(t, b, func(c *config.Stream) { c.Watchdog.Frames = time.Minute })
+	s.mu.Lock()
+	s.settles = time.Millisecond
+	s.mu.Unlock()
+	subscribe(t, s)
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	l.leaks.Store(true)
+	receive(t, l.closed, "end of the pipeline that leaks")
+	if i := waitInfo(t, s, "a restart", func(i Info) bool { return i.Restarts == 1 }); i.LastError != "the pipeline's memory has grown from 100 to 700 MB" {
+		t.Error(i.LastError)
+	}
+	begun(t, b)
+}
+
+func TestMemoryMayGrowWithWhatRuns(t *testing.T) {
+	m := memory{settle: memorySettles}
+	for _, step := range []struct {
+		at      time.Duration
+		mb      uint64
+		running int
+		leaks   bool
+	}{
+		{1, 50, 0, false},
+		{2, 900, 1, false}, // an encoder begins
+		{8, 2000, 1, false},
+		{13, 1000, 1, false},
+		{20, 1400, 1, false},
+		{21, 3000, 2, false}, // another one
+		{32, 3000, 2, false},
+		{40, 2800, 2, false},
+		{50, 3311, 2, false},
+		{60, 3312, 2, true},
+	} {
+		if err := m.step(step.at*time.Second, step.mb<<20, step.running); (err != nil) != step.leaks {
+			t.Errorf("%+v: %v", step, err)
+		}
+	}
+}
+
+// The first answer to a CPU that is too slow is a smaller picture.
+func TestEncoderThatIsTooSlowIsStartedAgain(t *testing.T) {
+	var s slowness
+	var c Counts
+	second := 0
+	run := func(seconds int, dropped uint64, last bool) (errs int) {
+		for range seconds {
+			second++
+			c.Frames, c.DroppedFrames = c.Frames+30-dropped, c.DroppedFrames+dropped
+			if err := s.step(time.Duration(second)*time.Second, c, last); err != nil {
+				if !errors.Is(err, errSlow) {
+					t.Error(err)
+				}
+				errs++
+			}
+		}
+		return errs
+	}
+	for _, step := range []struct {
+		what    string
+		seconds int
+		dropped uint64
+		last    bool
+		ends    int
+	}{
+		{"it keeps up", 60, 5, true, 0},
+		{"it can be given less", 60, 25, false, 0},
+		{"too slow for a moment", 20, 25, true, 0},
+		{"well again", 10, 0, true, 0},
+		{"too slow", 36, 25, true, 1},
+		{"still so: half a minute isn't enough any more", 40, 25, true, 0},
+		{"and in the end", 30, 25, true, 1},
+	} {
+		if n := run(step.seconds, step.dropped, step.last); n != step.ends {
+			t.Errorf("%s: ended %d times", step.what, n)
+		}
+	}
+}
+
+// Blaming the encoder for a busy CPU would only have another one chosen for it.
+func TestSlowEncoderIsEndedAndNotBlamed(t *testing.T) {
+	b := newBench()
+	plan := one("x", vp8("video"))
+	plan.Feeds[0].Branches[0].Encoder = "x264enc"
+	b.set(plan, nil)
+	s := start(t, b, nil)
+	subscribe(t, s)
+	_, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	s.mu.Lock()
+	one := s.tracks[0]
+	s.mu.Unlock()
+	one.end(errSlow)
+	receive(t, e.stopped, "end of the encoder")
+	receive(t, e.line.started, "the encoder again")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.blamed) != 0 {
+		t.Errorf("blamed %v", b.blamed)
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/internal/media"
 )
 
@@ -100,7 +102,7 @@ func (c *child) serve(commands <-chan *message) {
 			}
 			c.do(m)
 		case <-pulse.C:
-			c.out.message(&message{Do: doPulse, RSS: residentSize()})
+			c.out.message(&message{Do: doPulse, RSS: residentSize(), CPU: cpuTime()})
 		case <-c.over:
 			return
 		}
@@ -250,6 +252,15 @@ func (o outlet) tell(m *message) {
 	if err := o.out.message(m); err != nil {
 		o.log.Error("worker event", "event", m.Do, "err", err)
 	}
+}
+
+// cpuTime is how much CPU time this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // residentSize is how much memory this process occupies, in bytes; 0: unknown.

@@ -29,21 +29,28 @@ var signalLine = regexp.MustCompile(`(?m)^\[signal (SIG[A-Z]+)`)
 // deathReason tells in words why a process ended: by a signal, by a crash that the
 // Go runtime reports, or with an exit code.
 func deathReason(state *os.ProcessState, words string) string {
-	status, _ := state.Sys().(syscall.WaitStatus)
-	if status.Signaled() {
-		name := unix.SignalName(status.Signal())
-		if status.Signal() == syscall.SIGKILL {
-			return "was killed (" + name + "): by somebody, or because the machine ran out of memory"
-		}
-		return "crashed: " + name
-	}
+	crash := ""
 	for line := range strings.SplitSeq(words, "\n") {
 		if crashLine(line) {
-			if m := signalLine.FindStringSubmatch(words); m != nil && !strings.HasPrefix(line, "SIG") {
-				return "crashed: " + m[1]
-			}
-			return "crashed: " + strings.TrimPrefix(strings.TrimSpace(line), "fatal error: ")
+			crash = strings.TrimPrefix(strings.TrimSpace(line), "fatal error: ")
+			break
 		}
 	}
-	return fmt.Sprintf("ended with exit status %d", state.ExitCode())
+	status, _ := state.Sys().(syscall.WaitStatus)
+	switch name := unix.SignalName(status.Signal()); {
+	case status.Signaled() && status.Signal() == syscall.SIGKILL:
+		return "was killed (" + name + "): by somebody, or because the machine ran out of memory"
+	case status.Signaled() && strings.HasPrefix(crash, name):
+		return "crashed: " + crash
+	case status.Signaled():
+		return "crashed: " + name
+	case crash == "":
+		return fmt.Sprintf("ended with exit status %d", state.ExitCode())
+	case strings.HasPrefix(crash, "SIG"):
+		return "crashed: " + crash
+	}
+	if m := signalLine.FindStringSubmatch(words); m != nil {
+		return "crashed: " + m[1]
+	}
+	return "crashed: " + crash
 }

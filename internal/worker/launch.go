@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,15 +17,81 @@ type Launcher struct {
 	env     []string
 	confine func(texts []string) *Confinement
 
-	mu    sync.Mutex // guards below
-	crash *Crash
+	mu      sync.Mutex // guards below
+	running map[*Pipeline]bool
+	spent   map[string]time.Duration // by stream: CPU time of children that have ended
+	crashes map[string]int           // by stream
+	crash   *Crash
 }
 
 // NewLauncher makes a launcher. env ("NAME=value") is what the children's environment
 // has beside this process's. confine is asked what the child may do that runs such
 // launch texts, which is everything where confine is nil or returns nil.
 func NewLauncher(log *slog.Logger, env []string, confine func(texts []string) *Confinement) *Launcher {
-	return &Launcher{log: log, env: env, confine: confine}
+	return &Launcher{
+		log: log, env: env, confine: confine,
+		running: make(map[*Pipeline]bool), spent: make(map[string]time.Duration), crashes: make(map[string]int),
+	}
+}
+
+// Process is a child that runs.
+type Process struct {
+	PID    int
+	Stream string
+	Feed   string
+	RSS    uint64 // bytes in memory, as it told last
+}
+
+// Processes are the children that run now, in no order.
+func (l *Launcher) Processes() []Process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []Process
+	for p := range l.running {
+		all = append(all, Process{PID: p.proc.pid, Stream: p.name, Feed: p.feed, RSS: p.rss.Load()})
+	}
+	return all
+}
+
+// Spent is the CPU time that the children of each stream have used so far, as they told
+// last, of those that have ended too.
+func (l *Launcher) Spent() map[string]time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sum := maps.Clone(l.spent)
+	for p := range l.running {
+		sum[p.name] += time.Duration(p.cpu.Load())
+	}
+	return sum
+}
+
+// Crashes counts for each stream the children that came to an end which nobody asked for.
+func (l *Launcher) Crashes() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.crashes)
+}
+
+// keep and forget note which children run.
+func (l *Launcher) keep(p *Pipeline) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running[p] = true
+}
+
+func (l *Launcher) forget(p *Pipeline) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.running, p)
+	l.spent[p.name] += max(p.proc.spent(), time.Duration(p.cpu.Load()))
+}
+
+// note keeps a crash for LastCrash.
+func (l *Launcher) note(c Crash) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.crash = &c
+	l.crashes[c.Stream]++
 }
 
 // Crash is the end of a child that nobody asked for.
@@ -73,6 +140,7 @@ func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, l
 		launcher: l, name: name, feed: feed.Name, memory: uint64(limits.Memory), sink: sink, log: log, proc: proc, out: out,
 		calls: make(map[uint64]chan error), over: make(chan struct{}),
 	}
+	l.keep(p)
 	go p.read()
 	go p.watch()
 	sent := *feed

@@ -35,6 +35,7 @@ type Pipeline struct {
 
 	heard atomic.Bool // something came of it since the last look
 	rss   atomic.Uint64
+	cpu   atomic.Int64
 
 	mu       sync.Mutex // guards below; not held while the sink is called
 	calls    map[uint64]chan error
@@ -227,6 +228,7 @@ func (p *Pipeline) take(m *message) {
 		p.sink.Fail(told(m.Error))
 	case doPulse:
 		p.rss.Store(m.RSS)
+		p.cpu.Store(int64(m.CPU))
 		if p.memory > 0 && m.RSS > p.memory {
 			p.kill(fmt.Sprintf("it occupies %d MB of memory, and worker.memory allows %d", m.RSS>>20, p.memory>>20))
 		}
@@ -249,6 +251,7 @@ func told(f *fault) error {
 // reading of its socket.
 func (p *Pipeline) ended(read error, how string) {
 	p.out.close(0)
+	p.launcher.forget(p)
 	p.mu.Lock()
 	if p.killed != "" {
 		how = "was killed: " + p.killed
@@ -268,13 +271,6 @@ func (p *Pipeline) ended(read error, how string) {
 	if tell {
 		p.sink.Fail(p.failure)
 	}
-}
-
-// note keeps a crash for LastCrash.
-func (l *Launcher) note(c Crash) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.crash = &c
 }
 
 // watch kills a child that is silent. It counts looks rather than time: a gateway

@@ -162,6 +162,16 @@ func (p *process) end(within time.Duration) (how string) {
 	}
 }
 
+// spent is the CPU time that an ended child used, 0 while it runs.
+func (p *process) spent() time.Duration {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+	default:
+		return 0
+	}
+}
+
 // listen reads the child's standard error to its end.
 func (p *process) listen(words io.Reader, line func(string)) {
 	r := bufio.NewReaderSize(words, lineLimit)

@@ -21,6 +21,7 @@ import (
 //	flags          1   bit 0 Start, 1 End, 2 Keyframe, 3 Gap
 //	id's length    1
 //	packets        4   how many
+//	Level          4   bytes
 //	Capture, Encoding, Encoded, Arrived   8 each: ns on the clock of media.Now, which both ends read
 //	id
 //	sizes          4 each, in bytes
@@ -30,7 +31,7 @@ const (
 	kindJSON    = 1
 
 	headSize    = 5
-	packetsHead = 38
+	packetsHead = 42
 	maxID       = 255
 	maxPackets  = 16 << 10
 	maxBytes    = 32 << 20 // of a message with packets; gst takes no sample above 16 MiB
@@ -52,7 +53,7 @@ const (
 	doDropped  = "dropped"  // ID, Count
 	doEnded    = "ended"    // ID, Error
 	doFail     = "fail"     // Error
-	doPulse    = "pulse"    // RSS
+	doPulse    = "pulse"    // RSS, CPU
 	doLog      = "log"      // Log
 )
 
@@ -70,6 +71,7 @@ type message struct {
 	Level  int            `json:"level,omitempty"`  // of the gateway's log
 	Error  *fault         `json:"error,omitempty"`
 	RSS    uint64         `json:"rss,omitempty"` // resident set size, bytes
+	CPU    time.Duration  `json:"cpu,omitempty"` // time used so far, user and system
 	Log    *record        `json:"log,omitempty"`
 }
 
@@ -101,6 +103,7 @@ func appendPackets(to []byte, id string, b *media.Buffer) []byte {
 	}
 	to = append(to, flags, byte(len(id)))
 	to = binary.LittleEndian.AppendUint32(to, uint32(n))
+	to = binary.LittleEndian.AppendUint32(to, uint32(b.Level))
 	for _, t := range []time.Duration{b.Capture, b.Encoding, b.Encoded, b.Arrived} {
 		to = binary.LittleEndian.AppendUint64(to, uint64(t))
 	}
@@ -192,9 +195,10 @@ func (r *receiver) packets(size int) (string, *media.Buffer, error) {
 	for i := range n {
 		b.Commit(int(binary.LittleEndian.Uint32(sizes[4*i:])))
 	}
+	b.Level = int(binary.LittleEndian.Uint32(head[6:]))
 	b.Start, b.End, b.Keyframe, b.Gap = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
 	for i, t := range []*time.Duration{&b.Capture, &b.Encoding, &b.Encoded, &b.Arrived} {
-		*t = time.Duration(binary.LittleEndian.Uint64(head[6+8*i:]))
+		*t = time.Duration(binary.LittleEndian.Uint64(head[10+8*i:]))
 	}
 	return r.id(r.head[:head[1]]), b, nil
 }

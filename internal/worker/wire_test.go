@@ -48,11 +48,45 @@ func packets(n, size int) *media.Buffer {
 	return b
 }
 
+// TestWholeBufferCrossesTheWire fails when a buffer has something new that doesn't.
+func TestWholeBufferCrossesTheWire(t *testing.T) {
+	s, other := pair(t)
+	b := packets(3, 100)
+	fields := reflect.VisibleFields(reflect.TypeFor[media.Buffer]())
+	for i, f := range fields {
+		switch v := reflect.ValueOf(b).Elem().FieldByIndex(f.Index); {
+		case !f.IsExported() || f.Name == "Placeholder": // the gateway's own
+		case v.Kind() == reflect.Bool:
+			v.SetBool(true)
+		case v.CanInt():
+			v.SetInt(int64(1000 + i))
+		default:
+			t.Errorf("%s is a %v", f.Name, v.Type())
+		}
+	}
+	b.Retain()
+	defer b.Release()
+	s.packets("7", b)
+	_, got, _, err := newReceiver(other).next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Release()
+	for _, f := range fields {
+		if f.IsExported() {
+			want, is := reflect.ValueOf(b).Elem().FieldByIndex(f.Index), reflect.ValueOf(got).Elem().FieldByIndex(f.Index)
+			if !is.Equal(want) {
+				t.Errorf("%s: %v became %v", f.Name, want, is)
+			}
+		}
+	}
+}
+
 func TestPacketsCrossTheWire(t *testing.T) {
 	s, other := pair(t)
 	b := packets(3, 100)
 	b.Capture, b.Encoding, b.Encoded, b.Arrived = 1, 2, -3, 1<<60
-	b.Start, b.Keyframe = true, true
+	b.Start, b.Keyframe, b.Level = true, true, 100
 	b.Retain()
 	defer b.Release()
 	s.packets("7", b)
@@ -70,7 +104,7 @@ func TestPacketsCrossTheWire(t *testing.T) {
 	if id != "7" || got.Len() != 3 || !bytes.Equal(got.Bytes(), b.Bytes()) || !bytes.Equal(got.Payload(1), b.Payload(1)) {
 		t.Errorf("%q: %d packets of %d bytes", id, got.Len(), got.Size())
 	}
-	if got.Capture != 1 || got.Encoding != 2 || got.Encoded != -3 || got.Arrived != 1<<60 || !got.Start || got.End || !got.Keyframe || got.Gap {
+	if got.Capture != 1 || got.Encoding != 2 || got.Encoded != -3 || got.Arrived != 1<<60 || !got.Start || got.End || !got.Keyframe || got.Gap || got.Level != 100 {
 		t.Errorf("%+v", got)
 	}
 	if _, _, m, err := r.next(); err != nil || *m != (message{Do: doDropped, ID: "7", Count: 3}) {

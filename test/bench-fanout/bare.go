@@ -79,7 +79,8 @@ func (b *bare) answer(context.Context, string) (string, error) {
 	return "", errors.New("there is nothing to negotiate")
 }
 
-// send sends a buffer's packets in runs of equal size, whose last may be smaller.
+// send sends a buffer's packets, padded as the gateway pads them, in runs of equal size,
+// whose last may be smaller.
 func (b *bare) send(buf *traffic.Buffer, capture time.Duration) {
 	at := media.RTPTime(capture, 90000)
 	for i := range b.viewers {
@@ -87,7 +88,7 @@ func (b *bare) send(buf *traffic.Buffer, capture time.Duration) {
 		b.arena = b.arena[:0]
 		size, n := 0, 0
 		for j, payload := range buf.Payloads {
-			whole := headerSize + len(payload) + v.seal.Overhead()
+			whole := headerSize + len(payload) + buf.Padding[j] + v.seal.Overhead()
 			if n > 0 && (whole > size || n == maxSegments || len(b.arena)+whole > maxMessage || len(b.arena) != n*size) {
 				b.flush(v, size, n)
 				n = 0
@@ -95,26 +96,35 @@ func (b *bare) send(buf *traffic.Buffer, capture time.Duration) {
 			if n == 0 {
 				size = whole
 			}
-			b.arena = v.append(b.arena, payload, at, buf.End && j == len(buf.Payloads)-1)
+			b.arena = v.append(b.arena, payload, buf.Padding[j], at, buf.End && j == len(buf.Payloads)-1)
 			n++
 		}
 		b.flush(v, size, n)
 	}
 }
 
-func (v *bareViewer) append(dst, payload []byte, at uint32, marker bool) []byte {
+func (v *bareViewer) append(dst, payload []byte, pad int, at uint32, marker bool) []byte {
 	v.seq++
 	pt := byte(102)
 	if marker {
 		pt |= 0x80
 	}
 	start := len(dst)
-	dst = append(dst, 0x80, pt)
+	first := byte(0x80)
+	if pad > 0 {
+		first |= 0x20 // RFC 3550 §5.1
+	}
+	dst = append(dst, first, pt)
 	dst = binary.BigEndian.AppendUint16(dst, v.seq)
 	dst = binary.BigEndian.AppendUint32(dst, at)
 	dst = binary.BigEndian.AppendUint32(dst, 1)
 	binary.BigEndian.PutUint64(v.nonce[4:], binary.BigEndian.Uint64(v.nonce[4:])+1)
-	return v.seal.Seal(dst, v.nonce[:], payload, dst[start:])
+	if pad == 0 {
+		return v.seal.Seal(dst, v.nonce[:], payload, dst[start:])
+	}
+	padded := append(append(make([]byte, 0, 2048), payload...), make([]byte, pad)...)
+	padded[len(padded)-1] = byte(pad)
+	return v.seal.Seal(dst, v.nonce[:], padded, dst[start:])
 }
 
 // segment is the control message of UDP_SEGMENT.

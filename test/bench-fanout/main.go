@@ -7,8 +7,10 @@
 //	lite  the same with ice.lite: viewers without a PeerConnection
 //	bare  AES-128-GCM and UDP_SEGMENT in a loop: what nobody can go below
 //
-// The traffic is recorded once from a pipeline that internal/gst launches (x264enc
-// and rtph264pay as the encoder table has them) and played in its own rhythm. The
+// The traffic is recorded once from a pipeline that internal/gst launches (x264enc as
+// the encoder table has it) and played in its own rhythm; for pion it is recorded
+// from the same with rtph264pay, since the gateway cuts frames so that they suit its
+// own sending. What is compared is therefore the cost of a frame. The
 // sender has the first core, the receivers, which are one other process, the
 // second. The sender's CPU time is what it used while it sent, less what it
 // used in the same time with all viewers connected and nothing to send.
@@ -70,13 +72,27 @@ func main() {
 }
 
 type bench struct {
-	variants  []string
-	span      time.Duration
-	runs      int
-	threads   int // of the encoder; 0: as the gateway sets
-	speed     float64
-	split     bool   // the receivers take single datagrams
-	recording string // file
+	variants   []string
+	span       time.Duration
+	runs       int
+	threads    int // of the encoder; 0: as the gateway sets
+	speed      float64
+	split      bool     // the receivers take single datagrams
+	own, usual recorded // as the gateway makes packets, and as rtph264pay does
+}
+
+// recorded is a recording in a file.
+type recorded struct {
+	file  string
+	frame float64 // packets of one, in the mean
+}
+
+// of is what a variant plays.
+func (b *bench) of(variant string) recorded {
+	if variant == "pion" {
+		return b.usual
+	}
+	return b.own
 }
 
 // all measures all variants with each number of viewers.
@@ -86,26 +102,32 @@ func (b *bench) all(ctx context.Context, numbers string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b.recording = filepath.Join(dir, "traffic")
-	recorded := pipeline
+	text := pipeline
 	if b.threads > 0 {
-		recorded = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", b.threads), 1)
+		text = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", b.threads), 1)
 	}
-	recording, err := traffic.Record(ctx, recorded, 10)
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
+	for _, r := range []struct {
+		of              *recorded
+		name, payloader string
+	}{{&b.own, "the gateway's packets", ""}, {&b.usual, "rtph264pay's packets, for pion", "rtph264pay aggregate-mode=zero-latency mtu=1200"}} {
+		recording, err := traffic.Record(ctx, text, r.payloader, 10)
+		if err != nil {
+			return fmt.Errorf("record: %w", err)
+		}
+		packets, frames, _ := recording.Packets()
+		*r.of = recorded{filepath.Join(dir, fmt.Sprintf("traffic%d", len(r.payloader))), float64(packets) / float64(frames)}
+		if err := recording.Save(r.of.file); err != nil {
+			return err
+		}
+		fmt.Printf("%s: %v\n", r.name, recording)
 	}
-	if err := recording.Save(b.recording); err != nil {
-		return err
-	}
-	fmt.Println("traffic:", recording)
 	taken := "whole messages"
 	if b.split {
 		taken = "single datagrams"
 	}
 	fmt.Printf("%v each; sender on core 0, receivers on core 1, which take %s; played %g times as fast, to one viewer %d times\n\n", b.span, taken, b.speed, fast)
-	fmt.Printf("%-5s %5s %10s %8s %8s %8s %10s %8s %10s %9s %10s\n",
-		"", "N", "µs/packet", "of pion", "of bare", "allocs", "RSS/viewer", "gorout.", "GSO size", "by GSO", "delivered")
+	fmt.Printf("%-5s %5s %10s %9s %8s %8s %8s %10s %8s %10s %9s %10s\n",
+		"", "N", "µs/packet", "µs/frame", "of pion", "of bare", "allocs", "RSS/viewer", "gorout.", "GSO size", "by GSO", "delivered")
 	for _, field := range strings.Split(numbers, ",") {
 		n, err := strconv.Atoi(field)
 		if err != nil || n < 1 {
@@ -137,6 +159,7 @@ func (b *bench) all(ctx context.Context, numbers string) error {
 type Result struct {
 	Variant    string
 	CPU        float64 // µs a packet and viewer
+	Frame      float64 // µs a frame and viewer
 	Allocs     float64 // a packet and viewer
 	RSS        float64 // KB a viewer
 	Goroutines float64 // a viewer
@@ -148,16 +171,16 @@ type Result struct {
 func (r Result) print(n int, all []Result) {
 	to := func(variant string) string {
 		i := slices.IndexFunc(all, func(o Result) bool { return o.Variant == variant })
-		if i < 0 || all[i].CPU <= 0 {
+		if i < 0 || all[i].Frame <= 0 {
 			return "-"
 		}
-		return fmt.Sprintf("%.2f", r.CPU/all[i].CPU)
+		return fmt.Sprintf("%.2f", r.Frame/all[i].Frame)
 	}
 	segments, share := "-", "-"
 	if r.Segments > 0 {
 		segments, share = fmt.Sprintf("%.1f", r.Segments), fmt.Sprintf("%.1f%%", 100*r.Share)
 	}
-	fmt.Printf("%-5s %5d %10.2f %8s %8s %8.3f %7.0f KB %8.1f %10s %9s %9.3f%%\n", r.Variant, n, r.CPU, to("pion"), to("bare"),
+	fmt.Printf("%-5s %5d %10.2f %9.1f %8s %8s %8.3f %7.0f KB %8.1f %10s %9s %9.3f%%\n", r.Variant, n, r.CPU, r.Frame, to("pion"), to("bare"),
 		r.Allocs, r.RSS, r.Goroutines, segments, share, 100*r.Delivered)
 }
 
@@ -188,7 +211,7 @@ func (b *bench) run(ctx context.Context, variant string, n int) (r Result, err e
 	if n == 1 {
 		speed = fast
 	}
-	start := StartArgs{Variant: variant, Recording: b.recording, Speed: speed}
+	start := StartArgs{Variant: variant, Recording: b.of(variant).file, Speed: speed}
 	if variant == "bare" {
 		if start.To, err = receivers.Listen(ctx, n); err != nil {
 			return r, err
@@ -225,6 +248,7 @@ func (b *bench) run(ctx context.Context, variant string, n int) (r Result, err e
 		Goroutines: float64(m.Goroutines) / float64(n),
 		Delivered:  float64(seen.Packets) / float64(m.Sent),
 	}
+	r.Frame = r.CPU * b.of(variant).frame
 	if m.Messages > 0 {
 		r.Segments, r.Share = float64(m.Segments)/float64(m.Messages), float64(m.Segments)/float64(m.Sent)
 	}

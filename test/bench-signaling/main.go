@@ -57,7 +57,7 @@ func main() {
 
 func bench(ctx context.Context, n, rate, rooms int, span time.Duration, log io.Writer) (err error) {
 	var conf strings.Builder
-	fmt.Fprintf(&conf, "limits: {viewers: %d, sockets_per_address: 0, joins_per_address: 0}\nrooms:\n", 2*n)
+	fmt.Fprintf(&conf, "limits: {viewers: %d, sockets_per_address: 0, connections_per_address: 0, joins_per_address: 0}\nrooms:\n", 2*n)
 	for i := range rooms {
 		fmt.Fprintf(&conf, "  room%d: {streams: [test]}\n", i)
 	}

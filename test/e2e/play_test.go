@@ -173,8 +173,9 @@ func TestAbsentDesktopAppears(t *testing.T) {
 	t.Logf("live %s after the X server came", time.Since(begun).Round(time.Millisecond))
 }
 
-// TestDesktopThatDiesReturns ends the X server under a viewer: the page stays, and
-// plays the next one by itself.
+// TestDesktopThatDiesReturns ends the X server under a viewer: the page shows the last
+// picture dimmed, as does who comes meanwhile, and plays the next one by itself on the
+// same connection.
 func TestDesktopThatDiesReturns(t *testing.T) {
 	ctx := bounded(t, 2*time.Minute)
 	x, err := rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight})
@@ -192,6 +193,9 @@ func TestDesktopThatDiesReturns(t *testing.T) {
 	rig.Check(t, err)
 	defer page.Close()
 	live(ctx, t, page)
+	var alive, away look
+	rig.Check(t, page.Eval(ctx, lookAt, &alive))
+	rig.Check(t, page.Eval(ctx, `void (window.first = document.querySelector('gateway-player').peerConnection)`, nil))
 
 	stop()
 	<-done
@@ -201,10 +205,48 @@ func TestDesktopThatDiesReturns(t *testing.T) {
 		s, err := g.Stream(ctx, "desktop")
 		return err == nil && s.State != "live", err
 	}))
+	late, err := b.Open(ctx, g.URL("/watch/desktop"))
+	rig.Check(t, err)
+	defer late.Close()
+	for _, p := range []rig.Page{page, late} {
+		rig.Check(t, rig.Until(ctx, "the placeholder", func() (bool, error) {
+			err := p.Eval(ctx, lookAt, &away)
+			return away.Placeholder && away.Mean < 0.8*alive.Mean && away.Words > alive.Words, err
+		}))
+		t.Logf("alive %+v, away %+v", alive, away)
+		shot, err := p.Screenshot(ctx)
+		rig.Check(t, err)
+		keep(t, "placeholder.png", shot)
+	}
 	again, err := rig.StartXvfb(ctx, rig.XOptions{Width: screenWidth, Height: screenHeight, Display: x.Display})
 	rig.Check(t, err)
 	rig.End(t, "Xvfb", again.Close)
 	paint(ctx, t, x.Display)
 	rig.Check(t, g.WaitState(ctx, "desktop", "live"))
 	live(ctx, t, page)
+	live(ctx, t, late)
+	rig.Check(t, page.Eval(ctx, lookAt, &away))
+	if away.Placeholder || !away.Same {
+		t.Errorf("afterwards: %+v", away)
+	}
 }
+
+// look is what is seen of a page's video.
+type look struct {
+	Placeholder bool    // the gateway says that it is one
+	Mean        float64 // brightness, 0 to 255
+	Words       float64 // pixels of the middle that are as bright as words, in percent
+	Same        bool    // the connection is the first one
+}
+
+const lookAt = `(() => {
+	const player = document.querySelector('gateway-player');
+	const canvas = document.createElement('canvas'), width = canvas.width = 640, height = canvas.height = 360;
+	const g = canvas.getContext('2d');
+	g.drawImage(player.video, 0, 0, width, height);
+	const sum = (y, rows, f) => g.getImageData(0, y, width, rows).data.reduce((s, v, i) => s + (i % 4 === 1 ? f(v) : 0), 0) / (width * rows);
+	return {
+		Placeholder: !!player.stream?.placeholder, Mean: sum(0, height, (v) => v), Words: 100 * sum(120, 120, (v) => v > 200),
+		Same: player.peerConnection === window.first,
+	};
+})()`

@@ -12,7 +12,7 @@ import (
 // [SoundSink] can be captured from the sink's monitor.
 type Sound struct {
 	*Process
-	dir string
+	path, dir string
 }
 
 // SoundSink is where programs play to, and with ".monitor" behind it where they
@@ -26,12 +26,28 @@ func StartSound(ctx context.Context) (*Sound, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := new(Sound)
+	s := &Sound{path: path}
 	if s.dir, err = os.MkdirTemp("", "gateway-sound-"); err != nil {
 		return nil, err
 	}
+	if err := s.start(ctx); err != nil {
+		os.RemoveAll(s.dir)
+		return nil, err
+	}
+	return s, nil
+}
+
+// Restart ends the server and starts it anew, at the same socket.
+func (s *Sound) Restart(ctx context.Context) error {
+	if err := s.Process.Close(); err != nil {
+		return err
+	}
+	return s.start(ctx)
+}
+
+func (s *Sound) start(ctx context.Context) (err error) {
 	s.Process, err = Start(Command{
-		Path: path,
+		Path: s.path,
 		Args: []string{"-n", "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit=no", "--use-pid-file=no", "--log-target=stderr",
 			"-L", "module-null-sink sink_name=" + SoundSink + " rate=48000 channels=2",
 			"-L", "module-native-protocol-unix socket=" + s.socket() + " auth-anonymous=1"},
@@ -39,8 +55,7 @@ func StartSound(ctx context.Context) (*Sound, error) {
 			"DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nonexistent", "DBUS_SESSION_BUS_ADDRESS=unix:path=/nonexistent"},
 	})
 	if err != nil {
-		os.RemoveAll(s.dir)
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -52,10 +67,9 @@ func StartSound(ctx context.Context) (*Sound, error) {
 		return true, conn.Close()
 	})
 	if err != nil {
-		s.Close()
-		return nil, err
+		s.Process.Close()
 	}
-	return s, nil
+	return err
 }
 
 func (s *Sound) socket() string { return filepath.Join(s.dir, "socket") }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jezek/xgb"
+	"github.com/jezek/xgb/randr"
 	"github.com/jezek/xgb/xproto"
 
 	"gateway/internal/media"
@@ -122,6 +123,63 @@ func TestDesktop(t *testing.T) {
 			return shows(red, green, blue, grey)(p) && !isCursor(p)
 		})
 	})
+}
+
+// resize gives a display's screen another size, no larger than its first.
+func resize(t *testing.T, display string, width, height int) {
+	t.Helper()
+	x, err := xgb.NewConnDisplay(display)
+	rig.Check(t, err)
+	defer x.Close()
+	rig.Check(t, randr.Init(x))
+	_, err = randr.QueryVersion(x, 1, 5).Reply()
+	rig.Check(t, err)
+	root := xproto.Setup(x).DefaultScreen(x).Root
+	had, err := randr.GetScreenResources(x, root).Reply()
+	rig.Check(t, err)
+	for _, crtc := range had.Crtcs { // a screen isn't smaller than what is shown of it
+		_, err := randr.SetCrtcConfig(x, crtc, 0, had.ConfigTimestamp, 0, 0, 0, randr.RotationRotate0, nil).Reply()
+		rig.Check(t, err)
+	}
+	rig.Check(t, randr.SetScreenSizeChecked(x, root, uint16(width), uint16(height), uint32(width)/4, uint32(height)/4).Check())
+}
+
+// The screen becomes smaller and larger under its viewer, as RandR does it, and then
+// its X server is another, with a screen of another size.
+func TestScreenOfAnotherSize(t *testing.T) {
+	ctx := bounded(t, time.Minute)
+	x, err := rig.StartXvfb(ctx, rig.XOptions{Width: 640, Height: 360})
+	rig.Check(t, err)
+	rig.End(t, "Xvfb", func() error { return x.Close() })
+	paint := func() {
+		window(t, x.Display, "left", red, image.Rect(0, 0, 320, 360))
+		window(t, x.Display, "right", blue, image.Rect(320, 0, 640, 360))
+	}
+	paint()
+	g := startGateway(ctx, t, map[string]string{"desk": "source: ximagesrc display-name=" + x.Display + "\nvideo: {codec: vp8, framerate: 10}\n"})
+	w := watch(ctx, t, g, "desk", media.VP8)
+	w.settles(ctx, t, "both windows", shows(red, blue, blue, red))
+	becomes := func(what string, width, height int, corners ...color.RGBA) {
+		t.Helper()
+		begun := time.Now()
+		rig.Check(t, rig.Until(ctx, what, func() (bool, error) {
+			s, err := g.Stream(ctx, "desk")
+			return err == nil && s.Tracks[0].Width == width && s.Tracks[0].Height == height && s.State == "live" && s.Viewers == 1, err
+		}))
+		w.settles(ctx, t, what, shows(corners...))
+		t.Logf("%s is seen after %s", what, time.Since(begun).Round(time.Millisecond))
+	}
+	resize(t, x.Display, 320, 180)
+	becomes("the smaller screen", 320, 180, red, red, red, red)
+	resize(t, x.Display, 640, 360)
+	becomes("the larger screen", 640, 360, red, blue, blue, red)
+
+	rig.Check(t, x.Close())
+	rig.Check(t, g.WaitState(ctx, "desk", "absent"))
+	x, err = rig.StartXvfb(ctx, rig.XOptions{Width: 320, Height: 180, Display: x.Display})
+	rig.Check(t, err)
+	window(t, x.Display, "green", green, image.Rect(0, 0, 320, 180))
+	becomes("another X server's screen", 320, 180, green, green, green, green)
 }
 
 // A window that isn't there yet is absent; it is seen once it is opened, and its

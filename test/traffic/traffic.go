@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"gateway/internal/config"
@@ -30,12 +31,18 @@ type Buffer struct {
 	At                   time.Duration // when it left the pipeline, since the first
 	Capture              time.Duration // when its frame was captured, since the first
 	Start, End, Keyframe bool
+	Level                int // media.Buffer's
 	Payloads             [][]byte
+	Padding              []int // media.Packet's, of each
 }
 
+// wholeFrames is how a branch ends whose packets the gateway makes.
+const wholeFrames = "video/x-h264,stream-format=byte-stream,alignment=au"
+
 // Record runs the video of a pipeline file's text and records that many seconds
-// after the first two, in which the encoder finds its rate.
-func Record(ctx context.Context, text string, seconds int) (*Recording, error) {
+// after the first two, in which the encoder finds its rate. With a payloader, that
+// makes the packets where else the gateway does.
+func Record(ctx context.Context, text, payloader string, seconds int) (*Recording, error) {
 	conf, err := config.ParseStream("traffic", "traffic.yaml", []byte(text), nil)
 	if err != nil {
 		return nil, err
@@ -47,6 +54,12 @@ func Record(ctx context.Context, text string, seconds int) (*Recording, error) {
 	}
 	feed := plan.Feeds[0]
 	branch := feed.Branches[0]
+	if payloader != "" {
+		if !strings.HasSuffix(branch.Launch, wholeFrames) {
+			return nil, fmt.Errorf("the gateway doesn't make the packets of %q", branch.Launch)
+		}
+		branch.Launch = strings.TrimSuffix(branch.Launch, wholeFrames) + payloader
+	}
 	sink := &sink{buffers: make(chan *media.Buffer, 1000), failed: make(chan error, 1), track: branch.Track}
 	p, err := gst.Launch(ctx, conf.Name, &feed, sink, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -111,9 +124,10 @@ func (s *sink) record(ctx context.Context, p *gst.Pipeline, branch *config.Branc
 }
 
 func (r *Recording) add(b *media.Buffer, capture, arrived time.Duration) {
-	c := Buffer{At: b.Arrived - arrived, Capture: b.Capture - capture, Start: b.Start, End: b.End, Keyframe: b.Keyframe}
+	c := Buffer{At: b.Arrived - arrived, Capture: b.Capture - capture, Start: b.Start, End: b.End, Keyframe: b.Keyframe, Level: b.Level}
 	for i := range b.Len() {
 		c.Payloads = append(c.Payloads, append([]byte(nil), b.Payload(i)...))
+		c.Padding = append(c.Padding, media.Packet{Buffer: b, I: i}.Padding())
 	}
 	r.Buffers = append(r.Buffers, c)
 }
@@ -178,7 +192,7 @@ func (b *Buffer) Media(capture time.Duration) *media.Buffer {
 		m.Append(p)
 	}
 	m.Capture, m.Arrived = capture, media.Now()
-	m.Start, m.End, m.Keyframe = b.Start, b.End, b.Keyframe
+	m.Start, m.End, m.Keyframe, m.Level = b.Start, b.End, b.Keyframe, b.Level
 	return m
 }
 

@@ -32,6 +32,7 @@ type Options struct {
 	Codecs []media.Codec                           // what the viewer can receive; empty: H.264, VP8 and Opus
 	OnRTP  func(c media.Codec, packet *rtp.Packet) // called for each packet, on its track's goroutine; may be nil
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	IPv4   bool // media come by IPv4 only
 }
 
 // Viewer is one peer that watches one stream.
@@ -120,6 +121,9 @@ func newAPI(o *Options) (*webrtc.API, error) {
 	}
 	setting := webrtc.SettingEngine{}
 	setting.SetIncludeLoopbackCandidate(true)
+	if o.IPv4 {
+		setting.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
+	}
 	return webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithSettingEngine(setting)), nil
 }
 

@@ -121,6 +121,7 @@ func TestLinksOpenAClosedGateway(t *testing.T) {
 	rig.Check(t, err)
 	u, err := url.Parse(strings.Trim(link[0], `"`))
 	rig.Check(t, err)
+	first := u.EscapedFragment()
 	browser := chromium(t, false)
 	stranger := visit(t, g, browser, "/watch/door")
 	stranger.until(t, "document.querySelector('.sign-in[open]')")
@@ -148,7 +149,19 @@ func TestLinksOpenAClosedGateway(t *testing.T) {
 	guest.until(t, "document.querySelector('#notice').innerText !== ''")
 	late := visit(t, g, browser, "/room/hall?name=Cleo#"+u.EscapedFragment())
 	late.until(t, "document.querySelector('.sign-in[open]') && document.querySelector('#toasts').innerText.includes('The link wasn’t taken')")
-	rig.Check(t, home.page.Navigate(ctx, g.URL("/")))
+	// who made the link and opens it is asked before it takes what he has
+	home.eval(t, "fetch('/api/shares', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({room: 'hall', role: 'publisher'})}).then((r) => r.json()).then((r) => r.path)", &shared)
+	for _, stays := range []bool{true, false} {
+		rig.Check(t, home.page.Navigate(ctx, g.URL("/")))
+		home.until(t, "document.querySelectorAll('#streams .card').length === 2")
+		rig.Check(t, home.page.Navigate(ctx, g.URL(strings.Replace(shared, "#", "?name=Ann#", 1))))
+		home.until(t, "document.querySelector('dialog[open]')?.innerText.includes('You are signed in as an admin') && !location.href.includes('token')")
+		home.eval(t, fmt.Sprintf("([...document.querySelectorAll('dialog[open] button')].find((b) => b.textContent === %q).click(), 0)",
+			map[bool]string{true: "Stay signed in", false: "Use the link"}[stays]), nil)
+		home.until(t, connected)
+		home.until(t, fmt.Sprintf("gatewayRoom.room.self.can.has('moderate') === %t", stays))
+	}
+	rig.Check(t, home.page.Navigate(ctx, g.URL("/#"+first)))
 	home.until(t, "document.querySelectorAll('#streams .card').length === 2")
 	home.click(t, "#account button")
 	home.until(t, "document.querySelector('.sign-in[open]')")

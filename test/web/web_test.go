@@ -316,7 +316,7 @@ func TestRetriesSpreadOutAndStayShortWhileSeen(t *testing.T) {
 	w.eval(t, "Math.max(..."+every+"retryDelay(n, true, 1)))", &longest)
 	w.eval(t, "Math.min(..."+every+"retryDelay(n, true, 0)))", &shortest)
 	w.eval(t, "Math.max(..."+every+"retryDelay(n, false, 1)))", &hidden)
-	if longest != 2000 || shortest < 50 || hidden != 15000 {
+	if longest != 1000 || shortest < 50 || hidden != 15000 {
 		t.Errorf("from %v to %v ms, hidden %v ms", shortest, longest, hidden)
 	}
 }

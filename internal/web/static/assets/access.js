@@ -45,8 +45,46 @@ export async function api(path, { method = 'GET', body } = {}) {
   return told;
 }
 
+/** From the least to the most, and how who has one is called. */
+const roles = { viewer: 'a viewer', publisher: 'a guest', host: 'a host', admin: 'an admin' };
+
+/** The role that a token of the gateway says it gives; empty if it doesn't say. Nobody has checked it. @param {string} token */
+function roleOf(token) {
+  try {
+    return JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/'))).role ?? '';
+  } catch {
+    return ''; // the admin's own is none of these
+  }
+}
+
+/** Whether who is signed in stays so: a link that gives less takes the place of nobody who hasn't agreed. @param {string} token */
+async function stays(token) {
+  const order = Object.keys(roles);
+  const gives = roleOf(token);
+  if (!gives) return false;
+  const me = await api('api/session').catch(() => null);
+  if (!me || me.open || order.indexOf(me.role) <= order.indexOf(gives)) return false;
+  const stay = element('button', { type: 'button', class: 'button', autofocus: '' }, 'Stay signed in');
+  const take = element('button', { type: 'button', class: 'quiet' }, 'Use the link');
+  const dialog = element('dialog', { class: 'sheet', role: 'alertdialog', 'aria-labelledby': 'less', 'aria-describedby': 'less-detail' },
+    element('h2', { id: 'less' }, `You are signed in as ${me.name || roles[me.role]}`),
+    element('p', { id: 'less-detail' }, `The link that you opened makes you ${roles[gives] ?? gives} and signs you out of what you have now, in all windows of this browser.`),
+    element('div', { class: 'answers' }, take, stay));
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.onclose = () => {
+      dialog.remove();
+      resolve(dialog.returnValue !== 'take');
+    };
+    stay.onclick = () => dialog.close();
+    take.onclick = () => dialog.close('take');
+  });
+}
+
 /**
- * Signs in by the token of the page's address (#token=…), if there is one, and takes it out of the address and the history.
+ * Signs in by the token of the page's address (#token=…), if there is one, and takes it out of the address and the history. Who is signed
+ * in with more than the token gives is asked first.
  *
  * @returns {Promise<Refusal?>} why it wasn't taken, or null
  */
@@ -58,6 +96,7 @@ export async function takeToken() {
   fragment.delete('token');
   const rest = fragment.toString();
   history.replaceState(history.state, '', location.pathname + location.search + (rest ? `#${rest}` : ''));
+  if (await stays(token)) return null;
   try {
     await api('api/session', { method: 'POST', body: { token } });
     return null;

@@ -438,7 +438,8 @@ export class GatewayPlayer extends HTMLElement {
     const notLive = stream && words.streamWords(stream);
     this.#view.label(words.stateNames[stream?.state] ?? 'Connecting', stream?.state === 'live' ? 'live' : stream?.state === 'absent' ? 'fault' : 'wait');
     if (this.#blocked) return this.#say('blocked', words.blocked);
-    if (this.#playing && still < frozenAfter) return this.#say('playing', this.#hint, { small: true });
+    if (this.#playing && still < frozenAfter && !stream?.placeholder) return this.#say('playing', this.#hint, { small: true });
+    if (this.#playing && stream?.placeholder) return this.#say('waiting', words.placeholderWords(stream), { small: true });
     if (notLive) return this.#say('waiting', notLive);
     if (this.#playing) return this.#say('frozen', words.frozen(Math.floor(still / 1000)), { small: true });
     const comes = (this.#stats?.framesReceived ?? 0) > 0 && !this.#stats.framesDecoded;

@@ -94,7 +94,7 @@ export class Chat extends EventTarget {
     const goesOn = this.#last.userId === userId && now - this.#last.at < 120_000;
     this.#last = { userId, at: now };
     const said = element('p', {}, words);
-    const head = goesOn ? [] : [element('div', { class: 'by' }, element('span', { class: 'face', 'aria-hidden': 'true' }, initials(name)), element('strong', {}, name),
+    const head = goesOn ? [] : [element('div', { class: 'by' }, element('span', { class: 'face', 'aria-hidden': 'true' }, initials(own ? this.#room.self.name || name : name)), element('strong', {}, name),
       element('time', { datetime: now.toISOString() }, now.toLocaleTimeString([], { timeStyle: 'short' })))];
     this.list.append(element('li', { class: own ? 'own' : '' }, ...head, said));
     while (this.list.children.length > most) this.list.firstChild.remove();

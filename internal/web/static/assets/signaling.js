@@ -15,10 +15,12 @@ const openWithin = 10_000;
 const steadyAfter = 5_000;
 /** How many messages are remembered until the gateway is known to have had them. */
 const remembered = 256;
+/** After so many tries in vain the gateway is asked for by plain HTTP before a socket is dialed: see #knock. */
+const knocksAfter = 4;
 
 /**
  * How long to wait before dialing again: exponential, half of it random so that a crowd doesn't come back at one moment. A page that is
- * seen never waits longer than two seconds, because its viewer is waiting too.
+ * seen never waits longer than a second, because its viewer is waiting too.
  *
  * @param {number} attempt tries since the last success, from 0
  * @param {boolean} visible whether anybody sees the page
@@ -26,7 +28,7 @@ const remembered = 256;
  * @returns {number} milliseconds
  */
 export function retryDelay(attempt, visible, random = Math.random()) {
-  const delay = Math.min(200 * 2 ** attempt, visible ? 2_000 : 15_000);
+  const delay = Math.min(200 * 2 ** attempt, visible ? 1_000 : 15_000);
   return Math.round(delay / 2 + (delay / 2) * random);
 }
 
@@ -89,6 +91,8 @@ export class Signaling extends EventTarget {
   /** @type {number[]} */
   #pings = [];
   #moved = false;
+  /** Whether the gateway has ever answered to a knock: the policy of a page that embeds the player may not let one out. @type {boolean?} */
+  #knockable = null;
 
   /**
    * @param {string} url the gateway's WebSocket, such as "ws://box:8080/ws"
@@ -183,8 +187,31 @@ export class Signaling extends EventTarget {
     this.#hangUp();
     delay ??= retryDelay(this.#attempt++, !document.hidden);
     this.#retryAt = performance.now() + delay;
-    this.#retryTimer = setTimeout(() => this.#dial(), delay);
+    this.#retryTimer = setTimeout(() => this.#knock(), delay);
     this.#enter('waiting');
+  }
+
+  /**
+   * Dials once the gateway answers to plain HTTP. Chromium holds back the sockets of a page after some that failed, by one to five seconds
+   * each (WebSocketPerProcessThrottler): a page that had dialed for a minute was back six seconds after the gateway.
+   */
+  async #knock() {
+    if (!this.#knockable || this.#attempt < knocksAfter) return this.#dial();
+    const turn = this.#retryTimer;
+    const there = await this.#answers();
+    if (this.#state !== 'waiting' || turn !== this.#retryTimer) return;
+    if (there) this.#dial();
+    else this.#redial();
+  }
+
+  async #answers() {
+    try {
+      const url = new URL('healthz', this.#url.replace(/^ws/, 'http'));
+      const answer = await fetch(url, { mode: 'no-cors', cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(pongWithin) });
+      return answer.ok || answer.type === 'opaque';
+    } catch {
+      return false;
+    }
   }
 
   #forget() {
@@ -249,6 +276,10 @@ export class Signaling extends EventTarget {
     // what was sent before the ping that is answered has come too: a socket keeps the order
     if (message.type === 'pong') {
       this.#moved = false;
+      if (this.#knockable === null) {
+        this.#knockable = false;
+        this.#answers().then((there) => { this.#knockable = there; });
+      }
       return this.#confirm(this.#pings.shift() ?? 0);
     }
     if (message.type === 'joined') this.#begin(message);

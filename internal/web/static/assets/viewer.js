@@ -37,7 +37,8 @@ const retryAfter = {
 /**
  * A stream as the gateway describes it; see docs/protocol.md.
  *
- * @typedef {{ name: string, title?: string, state: string, reason?: string, tracks?: Track[], viewers?: number, reload?: Reload }} Stream
+ * @typedef {{ name: string, title?: string, state: string, reason?: string, placeholder?: boolean, tracks?: Track[], viewers?: number, reload?: Reload }} Stream placeholder:
+ * what is seen stands in for the source
  */
 
 /**
@@ -294,7 +295,7 @@ export class Viewer extends EventTarget {
 
   /**
    * Tells the gateway that the first frame of this session was rendered: once a session, and not where the page was hidden meanwhile,
-   * because a browser then draws nothing.
+   * because a browser then draws nothing, nor where it is a placeholder.
    *
    * @param {number} now on the clock of performance.now()
    * @returns {number} milliseconds from the beginning to the first frame
@@ -302,7 +303,7 @@ export class Viewer extends EventTarget {
   firstFrame(now) {
     const ms = Math.max(0, now - this.#startedAt);
     performance.mark('gateway:first-frame', { startTime: now });
-    if (!this.#reported && !this.#hidden) this.report({ firstFrameMs: Math.round(ms * 10) / 10 });
+    if (!this.#reported && !this.#hidden && !this.#stream?.placeholder) this.report({ firstFrameMs: Math.round(ms * 10) / 10 });
     this.#reported = true;
     return ms;
   }

@@ -49,6 +49,16 @@ export function streamWords(stream) {
 }
 
 /**
+ * The sentence over a placeholder, which says the rest.
+ *
+ * @param {import('./viewer.js').Stream} stream
+ * @returns {Words}
+ */
+export function placeholderWords(stream) {
+  return streamWords(stream) ?? { title: 'Interrupted', detail: 'The encoder of this quality is being started again.', tone: 'busy' };
+}
+
+/**
  * The sentence for a viewer that isn't connected.
  *
  * @param {import('./viewer.js').ViewerState} status
