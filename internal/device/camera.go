@@ -22,11 +22,8 @@ import (
 //	pci-0000:00:14.0-usb-0:2:1.0-video-index0
 //	HD Pro Webcam C920
 
-const (
-	byID, byPath = "by-id", "by-path" // folders of /dev/v4l
-
-	firstNode = "-video-index0" // what may be left out
-)
+// firstNode may be left out.
+const firstNode = "-video-index0"
 
 // cameras finds cameras in the kernel's tree.
 type cameras struct {

@@ -251,8 +251,10 @@ func answers() *worker.Answers {
 			askSnapshot: worker.Answer(func(ctx context.Context, k keyframe) ([]byte, error) {
 				return gst.Snapshot(ctx, k.Codec, k.Payloads, k.Width)
 			}),
-			askPlaceholder: worker.Answer(func(ctx context.Context, p *config.Placeholder) ([][][]byte, error) {
-				return gst.Placeholder(ctx, p)
+			askPlaceholder: worker.Answer(func(ctx context.Context, p config.Placeholder) ([][][]byte, error) {
+				ctx, cancel := context.WithTimeout(ctx, snapshotTimeout)
+				defer cancel()
+				return gst.Placeholder(ctx, &p)
 			}),
 		},
 	}

@@ -55,7 +55,7 @@ func (c *Confinement) apply() error {
 	}
 	if abi, err := landlockABI(); err == nil {
 		if err := c.landlock(abi); err != nil {
-			return fmt.Errorf("Landlock: %w", err)
+			return fmt.Errorf("landlock: %w", err)
 		}
 	}
 	if err := filter(baseFilter(c.Network), 0); err != nil && !unavailable(err) {

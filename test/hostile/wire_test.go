@@ -22,7 +22,6 @@ type overheard struct {
 
 func anything(overheard) bool    { return true }
 func (o overheard) isSTUN() bool { return o.payload[0] < 4 } // RFC 7983 §7
-func (o overheard) isDTLS() bool { return o.payload[0] >= 20 && o.payload[0] < 64 }
 func (o overheard) isRTCP() bool { return o.payload[0]>>6 == 2 }
 
 const (
