@@ -15,7 +15,7 @@ const (
 
 // Worker is what the process of a pipeline may use. It is comparable.
 type Worker struct {
-	Memory    int    // bytes in RAM (RSS): above it the process is ended; 0: no limit. Default 2G
+	Memory    int64  // bytes in RAM (RSS): above it the process is ended; 0: no limit. Default 2G
 	Files     int    // open files at a time (RLIMIT_NOFILE). Default 1024
 	Nice      int    // -20, which comes first, to 19 (nice(2)). Default 0
 	Scheduler string // one of Schedulers. Default normal
@@ -108,7 +108,7 @@ var bytesText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kKMG]?)(?:i?B)?$`)
 var sizeUnits = map[string]float64{"": 1, "k": 1 << 10, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 // size reads a number of bytes: a number, or one with k, M or G behind it.
-func (m *mapping) size(name string, def int) int {
+func (m *mapping) size(name string, def int64) int64 {
 	n := m.scalar(name, "a size")
 	if n == nil {
 		return def
@@ -128,20 +128,20 @@ func (m *mapping) size(name string, def int) int {
 		m.fault(name, n.Value+" is too little for any pipeline", "write at least 64M, or 0 for no limit")
 		return def
 	}
-	return int(math.Round(v))
+	return int64(math.Round(v))
 }
 
 // minMemory is what a pipeline's process needs at least, bytes.
 const minMemory = 64 << 20
 
 // formatSize writes a size as the configuration does: 2G, 500M.
-func formatSize(n int) string {
+func formatSize(n int64) string {
 	for _, unit := range []string{"G", "M", "k"} {
-		if u := int(sizeUnits[unit]); n >= u && n%u == 0 {
-			return strconv.Itoa(n/u) + unit
+		if u := int64(sizeUnits[unit]); n >= u && n%u == 0 {
+			return strconv.FormatInt(n/u, 10) + unit
 		}
 	}
-	return strconv.Itoa(n)
+	return strconv.FormatInt(n, 10)
 }
 
 func (w *Worker) settings() yamlMap {
