@@ -700,7 +700,7 @@ func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
 		return resident(t)
 	}
 	middle := wait(half)
-	if grown := wait(done) - middle; grown > 4<<20 {
+	if grown := wait(done) - middle; grown > 16<<20 { // the raw pictures of that half are 140 MiB; Go's heap has its own ups and downs
 		t.Errorf("resident memory grew by %d KiB in the second half", grown>>10)
 	}
 }

@@ -17,7 +17,7 @@ const (
 	paceTick     = 2 * time.Millisecond
 	pacedUsual   = 33 * time.Millisecond // in which a frame is sent, while the time between two is unknown
 	pacedMost    = 50 * time.Millisecond // and at most
-	pacedHighest = 4_000_000_000         // bit/s
+	pacedHighest = 2_000_000_000         // bit/s; an int of 32 bits holds it
 	pacedAtOnce  = 20 * time.Millisecond // on a link that is known to be slow: what goes at once is worth that long
 	pacedLeast   = 2                     // packets, but at least so many
 	estimateMin  = 50_000                // bit/s: less isn't believed
