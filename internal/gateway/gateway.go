@@ -210,12 +210,13 @@ func (g *Gateway) Close() error {
 		bridges := g.closeBridges()
 		g.rooms.Close()
 		var wait sync.WaitGroup
-		var http, engine, streams error
+		var http, engine, streams, machine error
 		wait.Go(func() { http = g.closeHTTP(ctx) })
 		wait.Go(func() { engine = g.engine.Close() })
 		wait.Go(func() { streams = g.streams.close() })
+		wait.Go(func() { machine = g.machine.close() }) // a stream that is asking hears of it
 		wait.Wait()
-		done <- errors.Join(err, bridges, http, engine, streams, g.machine.close())
+		done <- errors.Join(err, bridges, http, engine, streams, machine)
 	}()
 	select {
 	case err := <-done:

@@ -18,6 +18,7 @@ package rtc
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ var (
 	// ErrLeft ends a viewer whose peer closed the connection (DTLS close_notify).
 	ErrLeft = errors.New("peer closed the connection")
 
-	errForeign = errors.New("peer names more streams than there are")
+	errForeign = fmt.Errorf("%w: peer names more streams than there are", ErrBadState)
 	errUseless = errors.New("candidate can't be used here")
 )
 

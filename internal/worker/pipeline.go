@@ -14,6 +14,7 @@ import (
 
 const (
 	silence        = 4               // pulses that may be missing: 2 s
+	startSilence   = 20              // until it plays: a machine with other work takes long to load plugins
 	stopTimeout    = 6 * time.Second // for a branch to stop; gst gives up after 5 s
 	closeTimeout   = 6 * time.Second // for a pipeline to be closed, likewise
 	bitrateTimeout = 3 * time.Second // likewise, after 2 s
@@ -284,10 +285,16 @@ func (p *Pipeline) watch() {
 			return
 		case <-tick.C:
 		}
+		p.mu.Lock()
+		most := silence
+		if !p.launched {
+			most = startSilence
+		}
+		p.mu.Unlock()
 		if p.heard.Swap(false) {
 			silent = -1
-		} else if silent >= silence {
-			p.kill(fmt.Sprintf("it told nothing for %s", silence*pulseEvery))
+		} else if silent >= most {
+			p.kill(fmt.Sprintf("it told nothing for %s", time.Duration(most)*pulseEvery))
 			return
 		}
 	}
