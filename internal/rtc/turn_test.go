@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,10 +11,10 @@ import (
 )
 
 // counter is a way to the peer that counts what is sent.
-type counter struct{ bytes int }
+type counter struct{ bytes atomic.Int64 }
 
 func (c *counter) WriteRTP(_ *rtp.Header, payload []byte) (int, error) {
-	c.bytes += len(payload)
+	c.bytes.Add(int64(len(payload)))
 	return len(payload), nil
 }
 func (c *counter) Write(b []byte) (int, error) { return len(b), nil }
@@ -44,20 +45,20 @@ func TestPicturesShareThePaceOfTheirTransport(t *testing.T) {
 		v.tracks = nil
 		v.sendMu.Unlock()
 	}()
-	var half [2]int
+	var half [2]int64
 	begun := media.Now()
 	tick := time.NewTicker(paceTick)
 	defer tick.Stop()
 	for deadline := time.After(20 * time.Second); ; {
 		v.turn(s)
 		s.switched = s.switched[:0]
-		sent := ways[0].bytes + ways[1].bytes
+		sent := ways[0].bytes.Load() + ways[1].bytes.Load()
 		most := int64(bps)/8*int64(media.Now()-begun)/int64(time.Second) + 2*bps/8/50 // 20 ms of it go at once
-		if int64(sent) > most {
+		if sent > most {
 			t.Fatalf("%d bytes were sent after %v, %d may be", sent, media.Now()-begun, most)
 		}
 		if sent < frame*1000 {
-			half = [2]int{ways[0].bytes, ways[1].bytes}
+			half = [2]int64{ways[0].bytes.Load(), ways[1].bytes.Load()}
 		}
 		if sent == 2*frame*1000 {
 			break

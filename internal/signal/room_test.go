@@ -339,8 +339,10 @@ func TestPeersBuildADirectConnectionByRelay(t *testing.T) {
 	bob, b := g.as(t, "host", "hall")
 	eve, e := g.as(t, "viewer", "hall")
 	left, right := newPeer(t).pc, newPeer(t).pc
-	trickle := func(from *webrtc.PeerConnection, c *conversation, to any) {
+	offered, answered := make(chan struct{}), make(chan struct{}) // no candidate comes before what it belongs to
+	trickle := func(from *webrtc.PeerConnection, c *conversation, to any, said chan struct{}) {
 		from.OnICECandidate(func(found *webrtc.ICECandidate) {
+			<-said
 			m := map[string]any{"type": "ice-candidate", "target": to, "candidate": nil}
 			if found != nil {
 				m["candidate"] = found.ToJSON()
@@ -348,8 +350,8 @@ func TestPeersBuildADirectConnectionByRelay(t *testing.T) {
 			c.try(m)
 		})
 	}
-	trickle(left, ann, b["userId"])
-	trickle(right, bob, a["userId"])
+	trickle(left, ann, b["userId"], offered)
+	trickle(right, bob, a["userId"], answered)
 	heard := make(chan string, 1)
 	right.OnDataChannel(func(d *webrtc.DataChannel) {
 		d.OnMessage(func(m webrtc.DataChannelMessage) { heard <- string(m.Data) })
@@ -368,6 +370,7 @@ func TestPeersBuildADirectConnectionByRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	ann.say(map[string]any{"type": "offer", "target": b["userId"], "sdp": offer.SDP})
+	close(offered)
 	m := bob.hear("offer")
 	if m["userId"] != a["userId"] || m["roomId"] != "hall" || m["target"] != b["userId"] || m["timestamp"] == nil {
 		t.Errorf("bob got %v", m)
@@ -383,6 +386,7 @@ func TestPeersBuildADirectConnectionByRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob.say(map[string]any{"type": "answer", "target": a["userId"], "sdp": answer.SDP})
+	close(answered)
 	if err := left.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: ann.hear("answer")["sdp"].(string)}); err != nil {
 		t.Fatal(err)
 	}
