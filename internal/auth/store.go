@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -85,10 +86,22 @@ func (s store) adminToken() (string, error) {
 	return token, err
 }
 
-// ReadAdminToken is the admin's token that a state folder holds. It makes none.
-func ReadAdminToken(dir string) (string, error) {
-	data, err := readSecret(store{dir}.path(adminFile))
-	return strings.TrimSpace(string(data)), err
+// ReadAdminToken is the admin's token that a state folder holds, and the user id of
+// whose file it is. It makes none.
+func ReadAdminToken(dir string) (token string, owner int, err error) {
+	path := store{dir}.path(adminFile)
+	data, err := readSecret(path)
+	if err != nil {
+		return "", 0, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", 0, err
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = int(s.Uid)
+	}
+	return strings.TrimSpace(string(data)), owner, nil
 }
 
 // once reads a secret, or keeps the one that make makes. Of several gateways that

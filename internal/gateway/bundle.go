@@ -112,7 +112,7 @@ func (b *bundle) learn() {
 	for _, server := range conf.ICE.Servers { // also of the environment
 		b.redact.Know(server.Credential)
 	}
-	if token, err := auth.ReadAdminToken(conf.State); err == nil {
+	if token, _, err := auth.ReadAdminToken(conf.State); err == nil {
 		b.redact.Know(token)
 	}
 	for _, path := range append(slices.Clone(conf.Auth.Keys), conf.HTTPS.Key) { // secrets of one line; keys in PEM are known by their look
@@ -284,7 +284,7 @@ func (s Settings) metrics(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if token, err := auth.ReadAdminToken(s.conf.State); err == nil {
+	if token, err := s.ownToken(); err == nil {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	answer, err := client.Do(r)

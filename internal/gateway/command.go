@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/gst"
 )
@@ -100,4 +102,25 @@ func (s Settings) own(timeout time.Duration) (client *http.Client, base string, 
 		}
 	}
 	return &http.Client{Timeout: timeout, Transport: transport}, scheme + "://" + net.JoinHostPort(host, port), nil
+}
+
+// ownToken is the admin's token, to be shown to the gateway that runs with these
+// settings: not if it can't be read, nor if somebody else's program has the port.
+func (s Settings) ownToken() (string, error) {
+	token, owner, err := auth.ReadAdminToken(s.conf.State)
+	if err != nil {
+		return "", errors.New("this user can't read the admin's token")
+	}
+	_, text, err := net.SplitHostPort(s.conf.Listen)
+	if err != nil {
+		return "", err
+	}
+	port, err := net.LookupPort("tcp", text)
+	if err != nil {
+		return "", err
+	}
+	if strangers(port, owner) {
+		return "", fmt.Errorf("another user's program has TCP port %d: it isn't shown the admin's token", port)
+	}
+	return token, nil
 }

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/stream"
 )
@@ -37,12 +36,15 @@ func (s Settings) ask(ctx context.Context) (answer *support, serves bool, err er
 	if err != nil {
 		return nil, false, err
 	}
+	var untold error
 	if s.conf.Auth.Mode != config.AuthNone {
-		token, err := auth.ReadAdminToken(s.conf.State)
-		if err != nil { // another user's: it is seen at least whether one serves
+		token, err := s.ownToken()
+		if err != nil { // it is seen at least whether one serves
+			untold = err
 			r.URL.Path = "/healthz"
+		} else {
+			r.Header.Set("Authorization", "Bearer "+token)
 		}
-		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	got, err := client.Do(r)
 	if err != nil {
@@ -53,7 +55,7 @@ func (s Settings) ask(ctx context.Context) (answer *support, serves bool, err er
 		return nil, false, errors.New("what answers there is no gateway")
 	}
 	if r.URL.Path == "/healthz" {
-		return nil, true, errors.New("this user can't read the admin's token")
+		return nil, true, untold
 	}
 	if got.StatusCode != http.StatusOK {
 		return nil, true, fmt.Errorf("it answers %s", got.Status)

@@ -48,7 +48,7 @@ func taken(err error, network string, port int) error {
 func holders(network string, port int) []string {
 	inodes := map[string]bool{}
 	for _, family := range []string{"", "6"} {
-		for _, inode := range socketsOf("/proc/net/"+network+family, network == "tcp", port) {
+		for _, inode := range socketsOf("/proc/net/"+network+family, columnInode, network == "tcp", port) {
 			inodes["socket:["+inode+"]"] = true
 		}
 	}
@@ -87,22 +87,42 @@ func opens(dir string, sockets map[string]bool) bool {
 	})
 }
 
+// Columns of the kernel's tables of sockets.
+const (
+	columnUser  = 7
+	columnInode = 9
+)
+
 // socketsOf are the inodes of the sockets on a local port that a table of the kernel
-// lists (proc_net_tcp(5)); listening: only those that take connections.
-func socketsOf(table string, listening bool, port int) []string {
+// lists (proc_net_tcp(5)), or what another column of it says of them; listening: only
+// those that take connections.
+func socketsOf(table string, column int, listening bool, port int) []string {
 	f, err := os.Open(table)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	var inodes []string
+	var found []string
 	want := fmt.Sprintf(":%04X", port)
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		// sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …
 		fields := strings.Fields(lines.Text())
 		if len(fields) > 9 && strings.HasSuffix(fields[1], want) && (!listening || fields[3] == "0A") {
-			inodes = append(inodes, fields[9])
+			found = append(found, fields[column])
 		}
 	}
-	return inodes
+	return found
+}
+
+// strangers tells whether somebody else's program than root's, this user's and an
+// owner's takes TCP connections on a port: it may only look like the gateway.
+func strangers(port, owner int) bool {
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		for _, uid := range socketsOf(table, columnUser, true, port) {
+			if uid != "0" && uid != strconv.Itoa(owner) && uid != strconv.Itoa(os.Getuid()) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -62,6 +62,7 @@ type tap struct {
 	unit    []byte // the frame that is made packets of
 	recut   bool   // the frame's packets of H.264 are replaced by such as go out in fewer messages
 	nals    codecs.H264Packet
+	before  bool // something was lost before the frame
 	h264    media.H264Packets
 	seq     uint16 // of the last packet
 	begun   bool
@@ -257,11 +258,13 @@ func (t *tap) takeAV1(p *C.pulled) (*media.Buffer, error) {
 
 // recutH264 replaces the packets of a frame, whose slices rtph264pay has cut each by
 // itself, with such as go out in fewer messages. It returns nil until the frame, which
-// comes in several buffers one right after the other, is complete.
+// comes in several buffers one right after the other, is complete, and for one of which
+// something is missing: the next one tells of the gap.
 func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
 	defer b.Release()
-	if b.Start || t.lost {
+	if b.Start {
 		t.unit, t.nals = t.unit[:0], codecs.H264Packet{}
+		t.before, t.lost = t.before || t.lost, false // what was lost before isn't missing in this one
 	}
 	for i := range b.Len() {
 		part, err := t.nals.Unmarshal(b.Payload(i))
@@ -273,6 +276,11 @@ func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
 	if !b.End {
 		return nil, nil
 	}
+	torn := t.lost
+	t.lost, t.before = t.lost || t.before, false
+	if torn {
+		return nil, nil
+	}
 	frame := media.NewBuffer(len(t.unit) + len(t.unit)/64)
 	if !t.h264.Append(frame, t.unit, maxPayload) {
 		frame.Release()
@@ -281,6 +289,10 @@ func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
 	frame.Start, frame.End = true, true
 	for i := 0; i < frame.Len() && !frame.Keyframe; i++ {
 		frame.Keyframe = t.keyframe(frame.Payload(i))
+	}
+	if t.lost && frame.Keyframe && !media.Begins(media.H264, frame.Payload(0)) { // its beginning was lost, too
+		frame.Release()
+		return nil, nil
 	}
 	return frame, nil
 }

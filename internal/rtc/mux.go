@@ -277,7 +277,7 @@ func (l *link) Close() error {
 
 // WriteToAddrPort is pion's.
 func (l *link) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	if len(b) > 0 && b[0]>>6 == 2 {
+	if len(b) > 0 && (b[0]>>6 == 2 || b[0] == recordApplication) { // the handshake is done
 		l.seals()
 	}
 	// RTP is written with Viewer.sendMu held, which guards batching.

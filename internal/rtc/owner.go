@@ -48,12 +48,14 @@ func (o *owners) remove(l *link) {
 }
 
 // claim notes that a link writes to an address, and tells whether it may: not while
-// the address is another's who is there.
+// the address is another's who is there. A peer may name any address as its own.
 func (o *owners) claim(l *link, addr netip.AddrPort) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if other := o.byAddr[addr]; other != nil && other != l && !other.silent() && l.silent() {
-		return false
+	if other := o.byAddr[addr]; other != nil && other != l && !other.silent() {
+		if sameViewer := l.viewer != nil && l.viewer == other.viewer; !sameViewer || l.silent() {
+			return false
+		}
 	}
 	o.byAddr[addr] = l
 	return true

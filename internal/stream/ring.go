@@ -260,6 +260,7 @@ func (r *ring) describe(e *encoding, t media.Track) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps // a pipeline knows those that it began with
+	t.Name, t.Kind, t.Codec = e.track.Name, e.track.Kind, e.track.Codec
 	e.track = t
 	if r.writer == e {
 		r.track = t

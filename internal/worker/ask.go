@@ -57,6 +57,14 @@ type Asker struct {
 
 // NewAsker returns an asker that has started nothing yet. The caller closes it.
 func NewAsker(o AskOptions) *Asker {
+	if words := o.Words; words != nil {
+		talk := newTalk(o.Logger)
+		o.Words = func(line string) {
+			if talk.may() {
+				words(line)
+			}
+		}
+	}
 	return &Asker{AskOptions: o, limit: askLimit, idle: idleTime, slots: make(chan struct{}, mostAsked), all: make(map[*asked]struct{})}
 }
 
@@ -136,6 +144,9 @@ func (a *Asker) askAlone(ctx context.Context, confine func() *Confinement, quest
 	}
 	q := p.ask(question, body)
 	p.retire()
+	if q == nil {
+		return nil, &DeathError{Question: question, Reason: "ended as it began"}
+	}
 	return q.wait(ctx)
 }
 
@@ -156,6 +167,13 @@ func (a *Asker) take(ctx context.Context) (*asked, error) {
 	a.mu.Lock()
 	a.shared = p
 	a.mu.Unlock()
+	p.mu.Lock()
+	over := p.retired
+	p.mu.Unlock()
+	if over { // read may have left it before it was shared
+		a.leave(p)
+		return nil, errors.New("the process that is asked ended as it began")
+	}
 	return p, nil
 }
 
@@ -167,8 +185,12 @@ func (a *Asker) begin(ctx context.Context, confine func() *Confinement) (*asked,
 	if closed {
 		return nil, ErrClosed
 	}
+	late := time.NewTimer(a.limit)
+	defer late.Stop()
 	select {
 	case a.slots <- struct{}{}:
+	case <-late.C:
+		return nil, errors.New("the processes that were asked haven't ended: a driver holds them")
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d processes that were asked haven't ended yet: %w", len(a.slots), ctx.Err())
 	}

@@ -15,6 +15,9 @@ import (
 // keyframe and what is made of them are the largest.
 const maxEnquiry = 32 << 20
 
+// maxSays is how many bytes what a process says of itself may have.
+const maxSays = 4 << 10
+
 // enquiry is a question on its way to the child, or an answer on its way back.
 type enquiry struct {
 	ID       uint64          `json:"id"` // 0: what the child says of itself when it begins
@@ -83,25 +86,60 @@ func (p *asked) ask(name string, body []byte) *question {
 	q.limit = time.AfterFunc(limit, func() { p.tooLate(id) })
 	p.open[id] = q
 	p.mu.Unlock()
-	p.write.Lock()
-	defer p.write.Unlock()
-	// a child that doesn't read is killed when the answer is due, which ends the write
-	if err := writeEnquiry(p.child.conn, &enquiry{ID: id, Question: name, Body: body}); err != nil {
-		p.child.kill() // read sees its end
-	}
+	go func() { // who asks waits for no longer than it wants to
+		p.write.Lock()
+		defer p.write.Unlock()
+		// a child that doesn't read is killed when the answer is due, which ends the write
+		if err := writeEnquiry(p.child.conn, &enquiry{ID: id, Question: name, Body: body}); err != nil {
+			p.child.kill() // read sees its end
+		}
+	}()
 	return q
 }
 
 // tooLate kills the process for a question that is still open.
 func (p *asked) tooLate(id uint64) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if q := p.open[id]; q != nil {
+	q := p.open[id]
+	if q != nil {
 		if p.late == "" {
 			p.late = q.name
 		}
 		q.err = &DeathError{Question: q.name, mine: true} // its reason is read's to add
+		p.retired = true
 		p.child.kill()
+		time.AfterFunc(endTime, p.giveUp)
+	}
+	p.mu.Unlock()
+	if q != nil {
+		p.owner.leave(p)
+	}
+}
+
+// giveUp answers what waits for a process that doesn't die: a driver holds it. It
+// keeps its place among the processes.
+func (p *asked) giveUp() {
+	select {
+	case <-p.child.done:
+		return // read answers
+	default:
+	}
+	p.child.conn.Close() // ends a write that blocks, and read's reading
+	p.mu.Lock()
+	open := p.open
+	p.open = nil
+	p.mu.Unlock()
+	fail(open, "hangs and can't be killed: a driver holds it")
+}
+
+// fail answers questions with a process's end.
+func fail(open map[uint64]*question, reason string) {
+	for _, q := range open {
+		died := &DeathError{Question: q.name, Reason: reason}
+		if mine := (*DeathError)(nil); errors.As(q.err, &mine) {
+			died.mine = mine.mine
+		}
+		q.answer(nil, died)
 	}
 }
 
@@ -162,20 +200,13 @@ func (p *asked) read() {
 	if late != "" {
 		reason = fmt.Sprintf("was killed: it had no answer to %q within %v", late, p.owner.limit)
 	}
-	for _, q := range open {
-		died := &DeathError{Question: q.name, Reason: reason}
-		if mine := (*DeathError)(nil); errors.As(q.err, &mine) {
-			died.mine = mine.mine
-		}
-		q.answer(nil, died)
-	}
+	fail(open, reason)
 }
 
 // take gives an answer to who asked.
 func (p *asked) take(m *enquiry) error {
 	if m.ID == 0 {
-		p.begun(string(m.Body))
-		return nil
+		return p.begun(string(m.Body))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -203,9 +234,13 @@ func (p *asked) take(m *enquiry) error {
 	return nil
 }
 
-// begun gives the questions that wait for the process to begin their time.
-func (p *asked) begun(says string) {
+// begun gives the questions that wait for the process to begin their time, once.
+func (p *asked) begun(says string) error {
 	p.mu.Lock()
+	if p.began || len(says) > maxSays {
+		p.mu.Unlock()
+		return errors.New("it has begun before")
+	}
 	p.began = true
 	for _, q := range p.open {
 		q.limit.Reset(p.owner.limit)
@@ -214,6 +249,7 @@ func (p *asked) begun(says string) {
 	if p.owner.Began != nil {
 		p.owner.Began(says)
 	}
+	return nil
 }
 
 // retireIfIdle ends a process that is asked nothing for a while.

@@ -126,7 +126,12 @@ func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, l
 		}
 		may = l.confine(texts)
 	}
-	proc, err := spawn([]string{name + "/" + feed.Name}, env, may, func(line string) { log.Warn("pipeline process", "says", line) })
+	talk := newTalk(log)
+	proc, err := spawn([]string{name + "/" + feed.Name}, env, may, func(line string) {
+		if talk.may() {
+			log.Warn("pipeline process", "says", line)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +142,7 @@ func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, l
 		return nil, fmt.Errorf("worker socket: %w", err)
 	}
 	p := &Pipeline{
-		launcher: l, name: name, feed: feed.Name, memory: uint64(limits.Memory), sink: sink, log: log, proc: proc, out: out,
+		launcher: l, name: name, feed: feed.Name, memory: uint64(limits.Memory), sink: sink, log: log, talk: talk, proc: proc, out: out,
 		calls: make(map[uint64]chan error), over: make(chan struct{}),
 	}
 	l.keep(p)

@@ -6,8 +6,37 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
+
+const (
+	mostAttrs = 32
+	longText  = 4 << 10 // bytes of a message or a value; what is longer is cut
+)
+
+// talk bounds what a child may say in the log: 50 lines a second, 500 at once.
+type talk struct {
+	log   *slog.Logger
+	limit *rate.Limiter
+	left  atomic.Int64 // lines that were left out since the last one that wasn't
+}
+
+func newTalk(log *slog.Logger) *talk { return &talk{log: log, limit: rate.NewLimiter(50, 500)} }
+
+// may tells whether one more line may be written.
+func (t *talk) may() bool {
+	if !t.limit.Allow() {
+		t.left.Add(1)
+		return false
+	}
+	if n := t.left.Swap(0); n > 0 {
+		t.log.Warn("the process says too much", "lines_left_out", n)
+	}
+	return true
+}
 
 // record is a line of the child's log, which the gateway writes into its own.
 type record struct {
@@ -22,13 +51,22 @@ type attr struct {
 }
 
 // write logs it, at the time that it is now.
-func (r *record) write(log *slog.Logger) {
-	attrs := make([]slog.Attr, len(r.Attrs))
-	for i, a := range r.Attrs {
-		attrs[i] = slog.Any(a.Key, a.Value)
+func (r *record) write(t *talk) {
+	if !t.may() {
+		return
 	}
-	log.LogAttrs(context.Background(), slog.Level(r.Level), r.Message, attrs...)
+	attrs := make([]slog.Attr, min(len(r.Attrs), mostAttrs))
+	for i := range attrs {
+		a := r.Attrs[i]
+		if s, is := a.Value.(string); is {
+			a.Value = short(s)
+		}
+		attrs[i] = slog.Any(short(a.Key), a.Value)
+	}
+	t.log.LogAttrs(context.Background(), slog.Level(r.Level), short(r.Message), attrs...)
 }
+
+func short(s string) string { return s[:min(len(s), longText)] }
 
 // logHandler is the child's slog.Handler: it sends what is logged to the gateway.
 type logHandler struct {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gateway/internal/config"
+	"gateway/internal/media"
 )
 
 const (
@@ -21,6 +23,12 @@ const (
 	exitTimeout    = time.Second     // from the last message to the process's end
 )
 
+// aheadMost is how far its stamps may be ahead of the clock: of what isn't live a little.
+const aheadMost = time.Second
+
+// fmtp are format parameters (RFC 8866 §6.15), which go into viewers' offers.
+var fmtp = regexp.MustCompile(`^[A-Za-z0-9=;,._+/ -]{0,512}$`)
+
 // Pipeline is a capture that runs in a child. Its methods may be called from any
 // goroutine.
 type Pipeline struct {
@@ -30,6 +38,7 @@ type Pipeline struct {
 	memory   uint64 // bytes that the child may occupy; 0: no limit
 	sink     Sink
 	log      *slog.Logger
+	talk     *talk
 	proc     *process
 	out      *sender
 	over     chan struct{} // closed when the child has ended and nothing of it goes to the sink any more
@@ -194,6 +203,10 @@ func (p *Pipeline) read() {
 		case e != nil:
 			err = e
 		case b != nil:
+			latest := media.Now() + aheadMost
+			for _, t := range []*time.Duration{&b.Capture, &b.Encoding, &b.Encoded, &b.Arrived} {
+				*t = min(*t, latest) // what follows in the ring is later
+			}
 			p.sink.Deliver(id, b)
 		default:
 			p.take(m)
@@ -218,7 +231,7 @@ func (p *Pipeline) take(m *message) {
 			answer <- m.Error.err()
 		}
 	case doDescribe:
-		if m.Track != nil {
+		if m.Track != nil && fmtp.MatchString(m.Track.Fmtp) {
 			p.sink.Describe(m.ID, *m.Track)
 		}
 	case doDropped:
@@ -235,7 +248,7 @@ func (p *Pipeline) take(m *message) {
 		}
 	case doLog:
 		if m.Log != nil {
-			m.Log.write(p.log)
+			m.Log.write(p.talk)
 		}
 	}
 }

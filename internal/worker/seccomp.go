@@ -86,6 +86,11 @@ func baseFilter(network bool) program {
 	p.unless(unix.BPF_JSET, namespaces, 1)
 	p.answer(uint32(unix.EPERM))
 	p.permit()
+	p.unless(unix.BPF_JEQ, unix.SYS_PRLIMIT64, 4) // of itself only: another's CPU limit is its end
+	p.load(offArgument)
+	p.unless(unix.BPF_JEQ, 0, 1)
+	p.permit()
+	p.answer(uint32(unix.EPERM))
 	families := []uint32{unix.AF_UNIX, unix.AF_NETLINK}
 	if network {
 		families = append(families, unix.AF_INET, unix.AF_INET6)

@@ -34,6 +34,7 @@ const (
 	packetsHead = 42
 	maxID       = 255
 	maxPackets  = 16 << 10
+	maxPacket   = 16 << 10 // bytes of a payload; payloaders make 1,200
 	maxBytes    = 32 << 20 // of a message with packets; gst takes no sample above 16 MiB
 	maxJSON     = 1 << 20
 )
@@ -135,7 +136,7 @@ func (r *receiver) next() (id string, b *media.Buffer, m *message, err error) {
 	if _, err := io.ReadFull(r.r, head[:]); err != nil {
 		return "", nil, nil, err
 	}
-	size := int(binary.LittleEndian.Uint32(head[1:]))
+	size := int(min(binary.LittleEndian.Uint32(head[1:]), maxBytes+1)) // an int of 32 bits holds it
 	switch {
 	case head[0] == kindPackets && size >= packetsHead && size <= maxBytes:
 		id, b, err = r.packets(size)
@@ -166,7 +167,7 @@ func (r *receiver) packets(size int) (string, *media.Buffer, error) {
 	if _, err := io.ReadFull(r.r, head[:]); err != nil {
 		return "", nil, err
 	}
-	flags, n := head[0], int(binary.LittleEndian.Uint32(head[2:]))
+	flags, n := head[0], int(min(binary.LittleEndian.Uint32(head[2:]), maxPackets+1))
 	if n > maxPackets {
 		return "", nil, errWire
 	}
@@ -180,11 +181,15 @@ func (r *receiver) packets(size int) (string, *media.Buffer, error) {
 		return "", nil, err
 	}
 	sizes := r.head[head[1]:]
-	sum := 0
+	sum := uint64(0)
 	for i := range n {
-		sum += int(binary.LittleEndian.Uint32(sizes[4*i:]))
+		one := binary.LittleEndian.Uint32(sizes[4*i:])
+		if one > maxPacket {
+			return "", nil, errWire
+		}
+		sum += uint64(one)
 	}
-	if sum != bytes {
+	if sum != uint64(bytes) {
 		return "", nil, errWire
 	}
 	b := media.NewBuffer(bytes)

@@ -163,7 +163,7 @@ func (b *bench) resizeScreen(ctx context.Context) (err error) {
 }
 
 func (b *bench) killCamera(context.Context) error {
-	if err := b.camera.Signal(sigKill); err != nil {
+	if err := b.camera.Signal(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	<-b.camera.Done()

@@ -59,10 +59,16 @@ func (b *bench) signalOne(sig syscall.Signal) error {
 	return nil
 }
 
-// sameScreen starts the X server again as it was.
+// sameScreen starts the X server again as it was, and the RTSP server, which shows it and
+// may have ended with it.
 func (b *bench) sameScreen(ctx context.Context) (err error) {
-	b.screen, err = startScreen(ctx, b.screen.Display, width, height)
-	return err
+	if b.screen, err = startScreen(ctx, b.screen.Display, width, height); err != nil {
+		return err
+	}
+	if err := b.killCamera(ctx); err != nil {
+		return err
+	}
+	return b.startCamera(ctx)
 }
 
 // left is what a gateway without viewers has in use, by itself. The process that answers its questions may
