@@ -131,6 +131,7 @@ var reasons = []struct {
 	err  error
 	name string
 }{
+	{errForeign, "hostile"},
 	{ErrConnectTimeout, "timeout"},
 	{ErrConnectionLost, "connection-lost"},
 	{ErrNeedsFullICE, "needs-full-ice"},
@@ -140,7 +141,6 @@ var reasons = []struct {
 	{ErrNoCodec, "no-codec"},
 	{ErrDeclined, "declined"},
 	{ErrBadState, "bad-state"},
-	{errForeign, "hostile"},
 	{ErrClosed, "closed"},
 }
 

@@ -349,12 +349,9 @@ type activity struct {
 
 // attend serves a running pipeline: encoders as they are wanted, keyframe
 // requests, stalls.
-func (c *capture) attend(run *run, pipeline Pipeline) (err error) {
+func (c *capture) attend(run *run, pipeline Pipeline) error {
 	active := make(map[*encoding]activity)
 	defer func() {
-		if !errors.Is(err, errUnwanted) && !(c.feed.Once && errors.Is(err, media.ErrEnded)) && c.ctx.Err() == nil {
-			c.setState(Restarting, err.Error()) // what hangs takes seconds to stop
-		}
 		for _, a := range active {
 			a.cancel()
 		}

@@ -253,7 +253,10 @@ func (e edition) String() string {
 // startFile runs the gateway with one file.
 func startFile(ctx context.Context, t *testing.T, name, text string) *rig.Gateway {
 	t.Helper()
-	g, err := rig.StartGateway(ctx, rig.GatewayOptions{Pipelines: map[string]string{name: text}})
+	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
+		Pipelines: map[string]string{name: text},
+		Config:    "isolation: none\n", // in the emulated machine a process takes 10 s to begin
+	})
 	rig.Check(t, err)
 	rig.End(t, "gateway", g.Close)
 	t.Cleanup(func() {
