@@ -24,6 +24,9 @@ func (s *streams) changed(news []device.Change) {
 		}
 		s.log.Debug(what, "kind", c.Subsystem, "node", c.Node)
 	}
+	if m := s.launcher.machine; m != nil {
+		m.renew()
+	}
 	for _, one := range s.list() {
 		one.Look()
 	}

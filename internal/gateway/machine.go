@@ -56,6 +56,14 @@ func (m *machine) close() error {
 	return nil
 }
 
+// renew has what comes be asked of another process: the one that there is may not
+// open what came after it (landlock(7): rules are about files, not about names).
+func (m *machine) renew() {
+	if a, ok := m.asker.(*worker.Asker); ok {
+		a.Renew()
+	}
+}
+
 // forget has everything asked anew, of a process that sees what is installed now.
 func (m *machine) forget() {
 	if a, ok := m.asker.(*worker.Asker); ok {

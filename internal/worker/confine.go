@@ -17,6 +17,7 @@ type Confinement struct {
 	Write   []string // likewise; read, too
 	Devices []string // nodes and folders of them: opened, and asked by ioctl
 	Run     []string // programs; read, too
+	List    []string // folders of which it is seen what is in them and below, no more
 
 	Network  bool // IP sockets
 	Abstract bool // sockets of other programs without a path (unix(7)), as X servers have
@@ -170,7 +171,7 @@ func (c *Confinement) landlock(abi int) error {
 	for _, l := range []struct {
 		paths  []string
 		rights uint64
-	}{{c.Read, mayRead}, {c.Write, mayWrite}, {c.Devices, mayDrive}, {c.Run, mayRun}} {
+	}{{c.Read, mayRead}, {c.Write, mayWrite}, {c.Devices, mayDrive}, {c.Run, mayRun}, {c.List, unix.LANDLOCK_ACCESS_FS_READ_DIR}} {
 		for _, path := range l.paths {
 			if err := allow(rules, path, l.rights&attr.Access_fs); err != nil {
 				return fmt.Errorf("%s: %w", path, err)

@@ -95,6 +95,7 @@ func everyPipelineNeeds() *Confinement {
 			"/var/cache/fontconfig",
 		},
 		Write: []string{"/dev/null", "/dev/zero", "/dev/full"},
+		List:  []string{"/dev"}, // cameras and encoders are looked for there
 	}
 	c.Read = append(c.Read, "/dev/random", "/dev/urandom")
 	// not /etc itself: the configuration of programs such as this one is there

@@ -55,7 +55,7 @@ func TestMemoryIsFlatAtAHighRate(t *testing.T) {
 	if least := uint64(span.Seconds() * 200 * viewers); seen.Packets < least {
 		t.Errorf("%d packets arrived, want %d at least", seen.Packets, least)
 	}
-	if last.Goroutines > first.Goroutines+5 || last.Files > first.Files+5 || last.Streaming > first.Streaming { // requests come and go
+	if last.Goroutines > first.Goroutines+5 || last.Files > first.Files+5 || last.Streaming > first.Streaming+4 { // requests come and go
 		t.Errorf("at the end %s, at first %s", last, first)
 	}
 	if grown := last.RSS - first.RSS; grown > 8<<10 {
