@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"gateway/internal/config"
+	"gateway/internal/device"
 	"gateway/internal/gst"
 	"gateway/internal/media"
 	"gateway/internal/worker"
@@ -183,7 +184,16 @@ func (m *machine) Link(chain []string) *config.LinkFault {
 
 // devices is gst.FindDevices.
 func (m *machine) devices(ctx context.Context) (*gst.Devices, error) {
-	return asking[*gst.Devices](ctx, m, askDevices, nil)
+	found, err := asking[*gst.Devices](ctx, m, askDevices, nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found.Cameras { // a process that is confined sees no others
+		if c := &found.Cameras[i]; c.Problem == gst.Busy {
+			c.Problem += ": it is held by " + device.HeldBy(c.Device)
+		}
+	}
+	return found, nil
 }
 
 // plugins is gst.Registry's Plugins.

@@ -241,13 +241,16 @@ func captured(fd int, kind C.__u32, driver string) bool {
 	return errors.Is(ioctl(fd, C.VIDIOC_REQBUFS, unsafe.Pointer(&none)), unix.EBUSY)
 }
 
+// Busy is the problem of a camera that another program captures from.
+const Busy = "busy"
+
 // nodeFault says in words for people why a node can't be used.
 func nodeFault(node string, err error) Fault {
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return Fault{"this user may not open it", permission(node)}
 	case errors.Is(err, unix.EBUSY):
-		return Fault{"busy: it is held by " + device.HeldBy(node), "end that program, or make one stream of both: two captures of one camera don't work"}
+		return Fault{Busy, "end that program, or make one stream of both: two captures of one camera don't work"}
 	case errors.Is(err, ErrStuck):
 		return Fault{"its driver doesn't answer", "unplug it and plug it in again, or look at the kernel's log (dmesg)"}
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOENT):
