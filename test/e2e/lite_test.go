@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -421,7 +420,6 @@ func TestBrowserThatDoesNotReachTheGatewayIsReached(t *testing.T) {
 
 // TestLiteConnectionsOfOtherMakes has aiortc and GStreamer's webrtcbin watch by WHEP.
 func TestLiteConnectionsOfOtherMakes(t *testing.T) {
-	const python = "/usr/bin/python3" // Debian's, where the packages are
 	ctx := bounded(t, 2*time.Minute)
 	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
 	for _, c := range []struct {
@@ -434,15 +432,7 @@ func TestLiteConnectionsOfOtherMakes(t *testing.T) {
 			[]string{"whep_webrtcbin.py", g.URL("/whep/lite"), "60"}, `{"frames": 60, "left": 200}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if exec.Command(python, "-c", c.needs).Run() != nil {
-				rig.Check(t, &rig.Missing{What: c.name, Remedy: c.remedy})
-			}
-			p, err := rig.Start(rig.Command{Path: python, Args: c.args})
-			rig.Check(t, err)
-			defer p.Close()
-			if err := p.Wait(ctx); err != nil || !strings.Contains(p.Log(), c.want) {
-				t.Errorf("%v\n%s", err, p.Log())
-			}
+			otherMake(ctx, t, c.name, c.needs, c.remedy, c.want, c.args)
 		})
 	}
 	m, err := g.Metrics(ctx)

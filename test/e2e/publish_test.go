@@ -173,7 +173,6 @@ func TestChromiumSimulcastBecomesRenditions(t *testing.T) {
 // TestIndependentClientPublishesByWHIP lets aiortc, which shares no code with pion or
 // libwebrtc, publish by WHIP what a browser watches.
 func TestIndependentClientPublishesByWHIP(t *testing.T) {
-	const python = "/usr/bin/python3" // Debian's, where python3-aiortc is
 	if exec.Command(python, "-c", "import aiortc").Run() != nil {
 		rig.Check(t, &rig.Missing{What: "aiortc", Remedy: "apt-get install python3-aiortc"})
 	}
@@ -182,7 +181,6 @@ func TestIndependentClientPublishesByWHIP(t *testing.T) {
 
 // TestGStreamerPublishesByWHIP does it with webrtcbin, as Debian has no WHIP element.
 func TestGStreamerPublishesByWHIP(t *testing.T) {
-	const python = "/usr/bin/python3"
 	if exec.Command(python, "-c", "import gi; gi.require_version('GstWebRTC', '1.0')").Run() != nil {
 		rig.Check(t, &rig.Missing{What: "GStreamer's WebRTC for Python", Remedy: "apt-get install python3-gst-1.0 gir1.2-gst-plugins-bad-1.0"})
 	}

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -55,7 +53,6 @@ func TestPaddedSlicesPlayEverywhere(t *testing.T) {
 			t.Errorf("Chromium asked for %v keyframes: it can't read what it gets", plis)
 		}
 	})
-	const python = "/usr/bin/python3" // Debian's, where the packages are
 	for _, c := range []struct {
 		name, needs, remedy, want string
 		args                      []string
@@ -65,15 +62,7 @@ func TestPaddedSlicesPlayEverywhere(t *testing.T) {
 			`{"frames": 60, "left": 200}`, []string{"whep_webrtcbin.py", g.URL("/whep/sliced"), "60", "H264"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if exec.Command(python, "-c", c.needs).Run() != nil {
-				rig.Check(t, &rig.Missing{What: c.name, Remedy: c.remedy})
-			}
-			p, err := rig.Start(rig.Command{Path: python, Args: c.args})
-			rig.Check(t, err)
-			defer p.Close()
-			if err := p.Wait(ctx); err != nil || !strings.Contains(p.Log(), c.want) {
-				t.Errorf("%v\n%s", err, p.Log())
-			}
+			otherMake(ctx, t, c.name, c.needs, c.remedy, c.want, c.args)
 		})
 	}
 }

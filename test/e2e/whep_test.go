@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"os/exec"
 	"strings"
@@ -14,7 +15,6 @@ import (
 // TestIndependentClientWatchesByWHEP lets aiortc, which shares no code with pion
 // or libwebrtc, watch both codecs and read the strip from its own pictures.
 func TestIndependentClientWatchesByWHEP(t *testing.T) {
-	const python = "/usr/bin/python3" // Debian's, where python3-aiortc is
 	if exec.Command(python, "-c", "import aiortc").Run() != nil {
 		rig.Check(t, &rig.Missing{What: "aiortc", Remedy: "apt-get install python3-aiortc"})
 	}
@@ -57,5 +57,23 @@ func TestIndependentClientWatchesByWHEP(t *testing.T) {
 				t.Errorf("DELETE says %d, want 200", left)
 			}
 		})
+	}
+}
+
+// python is Debian's, where the packages are.
+const python = "/usr/bin/python3"
+
+// otherMake runs a client that isn't ours, a Python script that needs a module, and
+// expects words of it.
+func otherMake(ctx context.Context, t *testing.T, name, needs, remedy, want string, args []string) {
+	t.Helper()
+	if exec.Command(python, "-c", needs).Run() != nil {
+		rig.Check(t, &rig.Missing{What: name, Remedy: remedy})
+	}
+	p, err := rig.Start(rig.Command{Path: python, Args: args})
+	rig.Check(t, err)
+	defer p.Close()
+	if err := p.Wait(ctx); err != nil || !strings.Contains(p.Log(), want) {
+		t.Errorf("%v\n%s", err, p.Log())
 	}
 }
