@@ -357,11 +357,15 @@ export class GatewayPlayer extends HTMLElement {
 
   #awaitFrame(media) {
     const { video } = this.#view;
+    const begins = () => video.srcObject === media && !this.#playing;
     const shown = () => {
-      if (video.srcObject === media && !this.#playing) this.#begin();
+      if (!begins()) return;
+      // Chromium tells of the frame before once more: nothing comes until the connection stands.
+      if (this.peerConnection?.connectionState === 'connected') this.#begin();
+      else video.requestVideoFrameCallback(shown);
     };
     if (media.getVideoTracks().length && video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
-    else video.addEventListener('playing', shown, { once: true });
+    else video.addEventListener('playing', () => begins() && this.#begin(), { once: true });
   }
 
   #begin() {
