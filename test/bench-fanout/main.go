@@ -107,15 +107,16 @@ func (b *bench) all(ctx context.Context, numbers string) error {
 		text = strings.Replace(pipeline, "bitrate: 2.5M", fmt.Sprintf("bitrate: 2.5M, options: {threads: %d}", b.threads), 1)
 	}
 	for _, r := range []struct {
-		of              *recorded
-		name, payloader string
-	}{{&b.own, "the gateway's packets", ""}, {&b.usual, "rtph264pay's packets, for pion", "rtph264pay aggregate-mode=zero-latency mtu=1200"}} {
-		recording, err := traffic.Record(ctx, text, r.payloader, 10)
+		of         *recorded
+		file, name string
+		payloaded  bool
+	}{{&b.own, "own", "the gateway's packets", false}, {&b.usual, "usual", "rtph264pay's packets, for pion", true}} {
+		recording, err := traffic.Record(ctx, text, r.payloaded, 10)
 		if err != nil {
 			return fmt.Errorf("record: %w", err)
 		}
 		packets, frames, _ := recording.Packets()
-		*r.of = recorded{filepath.Join(dir, fmt.Sprintf("traffic%d", len(r.payloader))), float64(packets) / float64(frames)}
+		*r.of = recorded{filepath.Join(dir, r.file), float64(packets) / float64(frames)}
 		if err := recording.Save(r.of.file); err != nil {
 			return err
 		}

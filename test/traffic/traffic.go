@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"gateway/internal/config"
@@ -36,13 +35,10 @@ type Buffer struct {
 	Padding              []int // media.Packet's, of each
 }
 
-// wholeFrames is how a branch ends whose packets the gateway makes.
-const wholeFrames = "video/x-h264,stream-format=byte-stream,alignment=au"
-
 // Record runs the video of a pipeline file's text and records that many seconds
-// after the first two, in which the encoder finds its rate. With a payloader, that
-// makes the packets where else the gateway does.
-func Record(ctx context.Context, text, payloader string, seconds int) (*Recording, error) {
+// after the first two, in which the encoder finds its rate. Payloaded asks for the
+// packets of rtph264pay as they are, which the gateway else makes anew.
+func Record(ctx context.Context, text string, payloaded bool, seconds int) (*Recording, error) {
 	conf, err := config.ParseStream("traffic", "traffic.yaml", []byte(text), nil)
 	if err != nil {
 		return nil, err
@@ -54,12 +50,7 @@ func Record(ctx context.Context, text, payloader string, seconds int) (*Recordin
 	}
 	feed := plan.Feeds[0]
 	branch := feed.Branches[0]
-	if payloader != "" {
-		if !strings.HasSuffix(branch.Launch, wholeFrames) {
-			return nil, fmt.Errorf("the gateway doesn't make the packets of %q", branch.Launch)
-		}
-		branch.Launch = strings.TrimSuffix(branch.Launch, wholeFrames) + payloader
-	}
+	branch.Copy = branch.Copy || payloaded // what is passed through keeps its packets
 	sink := &sink{buffers: make(chan *media.Buffer, 1000), failed: make(chan error, 1), track: branch.Track}
 	p, err := gst.Launch(ctx, conf.Name, &feed, sink, slog.New(slog.DiscardHandler))
 	if err != nil {
