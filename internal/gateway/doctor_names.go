@@ -2,24 +2,12 @@ package gateway
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/netip"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"gateway/internal/config"
 )
-
-// nameTimeout is how long names are looked up, all at once.
-const nameTimeout = 5 * time.Second
-
-// named is a host that is named rather than numbered, and where.
-type named struct{ host, where string }
 
 // names looks up the hosts that the configuration and the pipeline files name.
 func (d *doctor) names(ctx context.Context) (all []checked) {
@@ -30,23 +18,24 @@ func (d *doctor) names(ctx context.Context) (all []checked) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
-	errs := make([]error, len(hosts))
+	unknowns := make([]*unknown, len(hosts))
 	var looking sync.WaitGroup
 	for i, h := range hosts {
-		looking.Go(func() { _, errs[i] = net.DefaultResolver.LookupHost(ctx, h.host) })
+		looking.Go(func() { unknowns[i] = lookUp(ctx, h.host) })
 	}
 	looking.Wait()
 	var found []string
 	for i, h := range hosts {
-		var fault *net.DNSError
-		switch {
-		case errs[i] == nil:
+		u := unknowns[i]
+		if u == nil {
 			found = append(found, h.host)
-		case errors.As(errs[i], &fault) && fault.IsNotFound:
-			all = append(all, checked{area, warn, fmt.Sprintf("%s (%s): there is no such name", h.host, h.where), "mend it, or have the DNS or /etc/hosts know it; it is looked up again by itself"})
-		default:
-			all = append(all, checked{area, warn, fmt.Sprintf("%s (%s): %v", h.host, h.where, errs[i]), "look at /etc/resolv.conf, and whether its servers can be reached; it is looked up again by itself"})
+			continue
 		}
+		remedy := "look at /etc/resolv.conf, and whether its servers can be reached; it is looked up again by itself"
+		if u.missing() {
+			remedy = "mend it, or have the DNS or /etc/hosts know it; it is looked up again by itself"
+		}
+		all = append(all, checked{area, warn, h.where + ": " + u.Error(), remedy})
 	}
 	if len(found) > 0 {
 		all = append(all, ok(area, "%s: found", and(found)))
@@ -54,19 +43,15 @@ func (d *doctor) names(ctx context.Context) (all []checked) {
 	return all
 }
 
-var (
-	urlHost = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]*)`)
-	iceHost = regexp.MustCompile(`^(?:stuns?|turns?):(\[[^\]]*\]|[^:?]*)`) // RFC 7064, RFC 7065
-)
+// named is a host that is named rather than numbered, and where.
+type named struct{ host, where string }
+
+var iceHost = regexp.MustCompile(`^(?:stuns?|turns?):(\[[^\]]*\]|[^:?]*)`) // RFC 7064, RFC 7065
 
 // hosts lists those that are named, each once.
 func (d *doctor) hosts() (all []named) {
 	add := func(host, where string) {
-		host = strings.Trim(host, "[]")
-		if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" {
-			return
-		}
-		if !slices.ContainsFunc(all, func(n named) bool { return n.host == host }) {
+		if isName(host) && !slices.ContainsFunc(all, func(n named) bool { return n.host == host }) {
 			all = append(all, named{host, where})
 		}
 	}
@@ -93,12 +78,9 @@ func (d *doctor) hosts() (all []named) {
 		if s.Audio != nil {
 			texts = append(texts, s.Audio.Source)
 		}
-		for _, p := range properties(texts) {
-			switch p.Name {
-			case "location", "uri", "url":
-				from(urlHost, p.Value, "stream "+s.Name)
-			case "host":
-				add(p.Value, "stream "+s.Name)
+		for _, text := range texts {
+			for _, host := range hostsOf(text) {
+				add(host, "stream "+s.Name)
 			}
 		}
 	}
@@ -118,17 +100,6 @@ func (d *doctor) streams() (all []*config.Stream) {
 	for _, path := range files {
 		if s, err := config.LoadStream(path, table); err == nil {
 			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// properties are those of all elements in launch texts.
-func properties(texts []string) (all []config.LaunchProp) {
-	for _, text := range texts {
-		nodes, _ := config.ParseLaunch(text) // it was parsed before
-		for _, n := range nodes {
-			all = append(all, n.Props...)
 		}
 	}
 	return all
