@@ -181,8 +181,8 @@ func TestGoodViewersNoticeNoAttack(t *testing.T) {
 	rig.Check(t, err)
 
 	t.Logf("%d good viewers at 30 frames a second, each attack lasts %v; intervals between frames in ms, p50/p99 of the worst viewer, undisturbed and attacked;\n"+
-		"ratio: the greatest of a viewer's own two p99, aim %.0f; MB: what the gateway held at most, %d before all", good, *window, most, baseline>>20)
-	t.Logf("%-10s %-56s %8s %12s %12s %6s %5s %5s", "surface", "attack", "done", "undisturbed", "attacked", "ratio", "lost", "MB")
+		"ratio: the greatest of a viewer's own two p99, aim %.0f; CPU: of a core, what the gateway took; MB: what the gateway held at most, %d before all", good, *window, most, baseline>>20)
+	t.Logf("%-10s %-56s %8s %12s %12s %6s %5s %5s %5s", "surface", "attack", "done", "undisturbed", "attacked", "ratio", "CPU", "lost", "MB")
 	tried, ran := 0, 0
 	var over []string
 	for _, a := range attacks {
@@ -239,6 +239,9 @@ func (s *siege) suffer(ctx context.Context, t *testing.T, a attack) (ratio float
 	_, _, err := memory(s.gateway.Pid())
 	rig.Check(t, err)
 
+	began := time.Now()
+	used, err := rig.UsageOf(s.gateway.Pid())
+	rig.Check(t, err)
 	child, err := rig.StartChild("")
 	rig.Check(t, err)
 	var told Told
@@ -260,12 +263,15 @@ func (s *siege) suffer(ctx context.Context, t *testing.T, a attack) (ratio float
 	if err != nil {
 		t.Fatalf("%s: %s: the gateway is gone: %v", a.surface, a.name, err)
 	}
+	uses, err := rig.UsageOf(s.gateway.Pid())
+	rig.Check(t, err)
+	cpu := 100 * (uses.CPU - used.CPU).Seconds() / to.Sub(began).Seconds()
 	attacked := paceOf(s.watchers, from, to)
 	for i := range s.watchers {
 		ratio = max(ratio, attacked.p99[i]/s.quiet.p99[i])
 	}
-	t.Logf("%-10s %-56s %8d %12v %12v %6.2f %5d %5d  %s", a.surface, a.name, told.Done,
-		s.quiet, attacked, ratio, s.lost()-before, held>>20, told.Note)
+	t.Logf("%-10s %-56s %8d %12v %12v %6.2f %4.0f%% %5d %5d  %s", a.surface, a.name, told.Done,
+		s.quiet, attacked, ratio, cpu, s.lost()-before, held>>20, told.Note)
 	if held > maxHeld {
 		t.Errorf("%s: %s: the gateway held %d MB", a.surface, a.name, held>>20)
 	}
