@@ -199,8 +199,11 @@ func (g *Grant) check() error {
 			return fmt.Errorf("%.64q is no pattern of names", p)
 		}
 	}
-	if len(g.Subject) > maxName || len(g.Name) > maxName {
-		return fmt.Errorf("subject and name have at most %d bytes", maxName)
+	if len(g.Subject) > maxName {
+		return fmt.Errorf("a subject has at most %d bytes", maxName)
+	}
+	if shown(g.Name) != g.Name {
+		return fmt.Errorf("a name is one line of at most %d bytes without control characters", MaxShown)
 	}
 	return nil
 }
@@ -208,7 +211,7 @@ func (g *Grant) check() error {
 const (
 	maxPatterns = 64
 	maxPattern  = 128 // bytes
-	maxName     = 128 // bytes
+	maxName     = 128 // bytes of a subject
 )
 
 func matchAny(patterns []string, name string) bool {

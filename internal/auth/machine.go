@@ -25,7 +25,7 @@ func machineGrant(machines map[string]config.Machine, state *tls.ConnectionState
 		}
 		subject := "machine-" + name[:min(len(name), maxName-len("machine-"))]
 		return &Grant{
-			Subject: subject, origins: []origin{{Subject: subject}}, Name: name[:min(len(name), maxName)],
+			Subject: subject, origins: []origin{{Subject: subject}}, Name: shown(name),
 			Role: Role(m.Role), Rooms: m.Rooms, Streams: m.Streams, Expires: c.NotAfter,
 		}, nil
 	}
