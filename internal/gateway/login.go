@@ -106,7 +106,8 @@ func (g *Gateway) whoAmI(w http.ResponseWriter, r *http.Request) {
 }
 
 // share makes a link that somebody can use once, for one room: its maker
-// moderates it, and gives no more than they have.
+// moderates it, or the one stream of it, and gives no more than they have. Who may make
+// rooms shares a room that may be gone when somebody comes: then the link makes it anew.
 func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 	asked := struct {
 		Room      string
@@ -120,7 +121,7 @@ func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	grant := grantOf(r)
-	if asked.Room == "" || !grant.May(auth.Moderate, asked.Room, "") {
+	if asked.Room == "" || !grant.May(auth.Moderate, asked.Room, asked.Stream) {
 		deny(w, r, "who moderates a room may share it")
 		return
 	}
