@@ -512,6 +512,42 @@ func TestHostOfAStreamSharesThatOne(t *testing.T) {
 	}
 }
 
+// A room that was made by joining is gone minutes after the last one has left, and a link to it is
+// good for days: it would have led to nothing.
+func TestLinkOutlivesTheRoomThatWasMade(t *testing.T) {
+	h := newHouse(t, "")
+	for _, c := range []struct {
+		create bool
+		code   string // of a join
+	}{{false, "not-found"}, {true, ""}} {
+		host := h.token(t, &auth.Grant{Role: auth.Host, Rooms: []string{"*"}, Create: c.create})
+		answer, body := ask(t, "POST", h.url+"/api/shares", `{"room": "picnic"}`, "Authorization", "Bearer "+host)
+		var made struct{ Token string }
+		if err := json.Unmarshal([]byte(body), &made); err != nil || answer.StatusCode != http.StatusCreated {
+			t.Fatalf("%s %s %v", answer.Status, body, err)
+		}
+		token, err := h.auth.Redeem(made.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for room, code := range map[string]string{"picnic": c.code, "party": "forbidden"} {
+			conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.url, "http")+"/ws", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.WriteJSON(map[string]any{"type": "join", "roomId": room, "version": 1, "token": token, "create": true}); err != nil {
+				t.Fatal(err)
+			}
+			var m struct{ Type, Code string }
+			if err := conn.ReadJSON(&m); err != nil || m.Code != code {
+				t.Errorf("%s by a link of who may make rooms (%v): %+v %v", room, c.create, m, err)
+			}
+			conn.Close()
+		}
+	}
+}
+
 func TestPagesOfOthersCannotUseTheCookie(t *testing.T) {
 	h := newHouse(t, "")
 	cookie := auth.Cookie + "=" + h.auth.AdminToken()

@@ -125,7 +125,7 @@ func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 		deny(w, r, "who moderates a room may share it")
 		return
 	}
-	made := &auth.Grant{Name: asked.Name, Role: asked.Role, Rooms: []string{auth.Literal(asked.Room)}}
+	made := &auth.Grant{Name: asked.Name, Role: asked.Role, Rooms: []string{auth.Literal(asked.Room)}, Create: grant.Create}
 	if asked.Stream != "" {
 		made.Streams = []string{auth.Literal(asked.Stream)}
 	}
