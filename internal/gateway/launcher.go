@@ -28,9 +28,14 @@ func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
 	return launcher{machine: m, workers: worker.NewLauncher(log, childEnv(conf), confine), conf: conf, log: log}
 }
 
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.machine)
+// Compile implements stream.Launcher. It is errUntold where this machine couldn't be asked.
+func (l launcher) Compile(ctx context.Context, c *config.Stream) (*config.Plan, error) {
+	q := l.machine.inquire(ctx)
+	plan, err := config.Compile(c, q)
+	if q.err != nil {
+		return nil, q.err
+	}
+	return plan, err
 }
 
 // Blame implements stream.Launcher.
