@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,8 +12,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"gateway/internal/config"
+	"gateway/internal/gst"
 	"gateway/internal/media"
 	"gateway/internal/stream"
 	"gateway/internal/worker"
@@ -198,6 +201,79 @@ func TestElementOverWhichProcessesDieIsMissingInTheEnd(t *testing.T) {
 	m.forget()
 	if !m.inquire(t.Context()).Installed("x264enc") {
 		t.Error("it isn't asked again after SIGHUP")
+	}
+}
+
+// A sound server that accepts and says nothing: its source isn't asked again before the
+// process has ended that hangs over it, and then it is.
+func TestSourceThatHangsIsAskedAgainInAnotherProcess(t *testing.T) {
+	m := testMachine(t)
+	server := filepath.Join(t.TempDir(), "pulse")
+	l, err := net.Listen("unix", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m.asker.(*worker.Asker).Confine = nil // it may connect to that socket
+	source := "pulsesrc server=unix:" + server
+	if _, err := m.inquire(t.Context()).Formats(source); err == nil || !strings.Contains(err.Error(), gst.ErrStuck.Error()) {
+		t.Fatalf("it said %v", err)
+	}
+	l.Close()
+	q := m.inquire(t.Context())
+	_, err = q.Formats(source)
+	for due := time.Now().Add(30 * time.Second); errors.Is(err, worker.ErrHangs) && time.Now().Before(due); time.Sleep(10 * time.Millisecond) {
+		_, err = q.Formats(source)
+	}
+	if err == nil || errors.Is(err, worker.ErrHangs) || strings.Contains(err.Error(), gst.ErrStuck.Error()) || q.err != nil {
+		t.Errorf("when the server is gone it said %v; %v", err, q.err)
+	}
+}
+
+// A source that has been away since the gateway began: what its file says is enough for a
+// track and a card.
+func TestViewerOfASourceThatWasNeverThereSeesACard(t *testing.T) {
+	m := testMachine(t)
+	l := newLauncher(m.conf, m, m.log)
+	for _, text := range []string{
+		"source: v4l2src device=/dev/nosuchcamera\nvideo: {codec: h264}\n",
+		"launch: v4l2src device=/dev/nosuchcamera ! videoconvert ! vp8enc ! rtpvp8pay ! appsink name=video\n",
+	} {
+		conf, err := config.ParseStream("cam", "cam.yaml", []byte(text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := stream.New(conf, l, m.log)
+		defer s.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		tracks, err := s.Tracks(ctx)
+		if err != nil || len(tracks) != 1 {
+			t.Fatalf("%v, %v", tracks, err)
+		}
+		sub, err := s.Subscribe(tracks[0].Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close()
+		due := make(chan struct{}, 1)
+		sub.Notify(func() {
+			select {
+			case due <- struct{}{}:
+			default:
+			}
+		})
+		for seen := false; !seen; {
+			select {
+			case <-due:
+			case <-ctx.Done():
+				t.Fatalf("nothing is seen of %s", text)
+			}
+			for _, p := range sub.Next(make([]media.Packet, 0, 16)) {
+				seen = p.Buffer.Placeholder
+				p.Release()
+			}
+		}
 	}
 }
 
