@@ -136,12 +136,11 @@ func (v *Viewer) share(limit int) {
 			pictures++
 		}
 	}
-	v.pace.most, v.pace.rate = 0, 0
+	v.pace.planned, v.pace.most, v.pace.rate = pacedHighest, 0, 0
 	if limit == 0 || pictures < 2 {
 		v.pace.debt = 0
 		return
 	}
-	v.pace.rate = pacedHighest
 	v.pace.within(limit)
 	v.first = (v.first + 1) % len(v.tracks)
 }
