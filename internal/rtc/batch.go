@@ -171,18 +171,24 @@ func (b *batch) yield(s *sender, err error, gso bool) (again bool) {
 		return false
 	case !gso:
 		return false
-	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOPROTOOPT),
-		errors.Is(err, syscall.EINVAL) && !s.socket.gsoSet.Load():
-		// EIO: the card can't do checksums, or IPsec is on the way (net/ipv4/udp.c)
-		s.socket.refuseGSO(err)
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOPROTOOPT):
+		// EIO: the card can't do checksums, or IPsec is on the way to this viewer (net/ipv4/udp.c)
+		b.refuseGSO()
+		s.socket.refuseLink(err)
 		return true
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EMSGSIZE):
-		// a packet is larger than the MTU on the way to this viewer alone
-		b.link.noGSO = true
-		s.socket.metrics.fallbacks.WithLabelValues("viewer", "mmsg").Inc()
+		// A packet is larger than the MTU on the way to this viewer alone: a kernel that
+		// doesn't know segments is noticed at the start (sender.segments).
+		b.refuseGSO()
 		return true
 	}
 	return false
+}
+
+// refuseGSO gives up segmentation on the way to one viewer for good.
+func (b *batch) refuseGSO() {
+	b.link.noGSO = true
+	b.link.sender.socket.metrics.fallbacks.WithLabelValues("viewer", "mmsg").Inc()
 }
 
 // plan makes messages of the packets from the one with number from on, and

@@ -20,7 +20,10 @@ import (
 	"gateway/internal/contain"
 )
 
-const socketBuffer = 1 << 20 // asked of the kernel, which may give less
+const (
+	socketBuffer = 1 << 20 // asked of the kernel, which may give less
+	refusedLinks = 4       // that take no segments, until no other is tried
+)
 
 // socket is the UDP port on one local address. pion reads from it and writes its
 // own packets (STUN, DTLS, RTCP) to it; media leaves by its senders.
@@ -35,15 +38,16 @@ const socketBuffer = 1 << 20 // asked of the kernel, which may give less
 type socket struct {
 	*net.UDPConn
 	addr    netip.Addr
+	raw     syscall.RawConn
 	senders []*sender // one a shard
 	log     *slog.Logger
 	metrics *metrics
-	raw     syscall.RawConn
 
 	// What the kernel and the network card have refused isn't asked for again.
-	noGSO  atomic.Bool // UDP_SEGMENT
-	noMMsg atomic.Bool // sendmmsg
-	gsoSet atomic.Bool // a message with UDP_SEGMENT was taken
+	noGSO   atomic.Bool  // UDP_SEGMENT
+	noMMsg  atomic.Bool  // sendmmsg
+	gsoSet  atomic.Bool  // a message with UDP_SEGMENT was taken
+	refused atomic.Int32 // links that had none taken
 
 	// peers take their packets before pion sees them; set before pion reads.
 	peers        *peers
@@ -273,6 +277,14 @@ func (s *socket) Close() error {
 		o.conn.Close()
 	}
 	return s.UDPConn.Close()
+}
+
+// refuseLink notes that the network card, or the way to one peer, takes no segments.
+// It is the card's doing if several links were refused, and none ever wasn't.
+func (s *socket) refuseLink(err error) {
+	if s.refused.Add(1) >= refusedLinks && !s.gsoSet.Load() {
+		s.refuseGSO(err)
+	}
 }
 
 // refuseGSO gives up segmentation on this socket for good.
