@@ -45,6 +45,7 @@ type shard struct {
 	rtx      []byte         // one retransmission's payload
 	switched []switched     // of the viewer whose turn it is
 	out      *batch
+	leaping  []Source       // likewise: are to go on at their next keyframe
 }
 
 func newShard(index int) *shard {

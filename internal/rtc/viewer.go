@@ -65,9 +65,9 @@ type Viewer struct {
 	relays *relays // nil: the peer may be anywhere
 
 	marked   atomic.Bool // is in the shard's ready list
-	leaping  Source      // is to go on at its next keyframe, after the turn; the shard's
 	paced    bool        // is in the shard's paced list; the shard's
 	open     atomic.Bool // packets can be sent: connected, and ICE isn't restarting
+	trip     roundTrip
 	foreign  atomic.Int32
 	bySSRC   sync.Map                   // uint32 → *track
 	verdicts []verdict                  // of the congestion control feedback that is being read
@@ -345,7 +345,7 @@ func (v *Viewer) Stats() Stats {
 	v.numbering.stats(&s, media.Now())
 	s.Estimate = v.est.Estimate()
 	s.Wire = uint64(v.est.wire)
-	s.RTT = v.rtt()
+	s.RTT = v.rtt(media.Now())
 	v.sendMu.Unlock()
 	for _, t := range tracks {
 		s.Refused += t.refused.Load()
@@ -371,10 +371,5 @@ func (v *Viewer) Stats() Stats {
 	return s
 }
 
-// rtt is the round trip time that the receiver's reports tell; 0 while unknown. sendMu is held.
-func (v *Viewer) rtt() (rtt time.Duration) {
-	for _, t := range v.tracks {
-		rtt = max(rtt, time.Duration(t.rtt.Load()))
-	}
-	return rtt
-}
+// rtt is the round trip time that the receiver's reports tell; 0 while unknown.
+func (v *Viewer) rtt(now time.Duration) time.Duration { return v.trip.lately(now) }
