@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +63,6 @@ type Engine struct {
 	mu          sync.Mutex // guards what follows
 	viewers     map[*Viewer]struct{}
 	publishers  map[*Publisher]struct{}
-	nextShard   int
 	closed      bool
 	certificate *certificate
 	certified   time.Time
@@ -177,17 +177,19 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 		return nil, fmt.Errorf("engine: %w", ErrClosed)
 	}
 	certificate, err := e.currentCertificate()
-	s := e.shards[e.nextShard%len(e.shards)]
-	e.nextShard++
-	e.mu.Unlock()
 	if err != nil {
+		e.mu.Unlock()
 		return nil, fmt.Errorf("DTLS certificate: %w", err)
 	}
+	s := slices.MinFunc(e.shards, func(a, b *shard) int { return a.load - b.load })
+	s.load++
+	e.mu.Unlock()
 
 	v := newViewer(e, s, o)
 	if e.lite && !o.FullICE {
 		v.conn = newLite(v, e.sockets.peers, certificate)
 	} else if v.conn, err = e.newPeerConnection(v, certificate); err != nil {
+		e.forget(v)
 		return nil, err
 	}
 
@@ -223,6 +225,7 @@ func (e *Engine) currentCertificate() (*certificate, error) {
 func (e *Engine) forget(v *Viewer) {
 	v.shard.remove(v)
 	e.mu.Lock()
+	v.shard.load--
 	delete(e.viewers, v)
 	e.mu.Unlock()
 }

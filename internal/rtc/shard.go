@@ -26,6 +26,7 @@ const (
 // their sources' Next and writes their RTP.
 type shard struct {
 	index int
+	load  int           // viewers that were dealt to it; guarded by Engine.mu
 	wake  chan struct{} // holds one token: there is something in ready
 	asked chan struct{} // see Engine.Alive
 	stop  chan struct{}
@@ -44,8 +45,8 @@ type shard struct {
 	rest     []media.Packet // likewise what is due of the encoding before, at a switch
 	rtx      []byte         // one retransmission's payload
 	switched []switched     // of the viewer whose turn it is
-	out      *batch
 	leaping  []Source       // likewise: are to go on at their next keyframe
+	out      *batch
 }
 
 func newShard(index int) *shard {
@@ -155,7 +156,6 @@ func (s *shard) serveOne(v *Viewer) {
 	}
 }
 
-// goOn gives each paced viewer a turn.
 // wipe leaves nothing of a viewer whose turn has ended in a panic to the next one: packets
 // that were to be sent, encodings that were to be closed, what it held of its sources.
 func (s *shard) wipe(v *Viewer) {
@@ -181,6 +181,7 @@ func (s *shard) wipe(v *Viewer) {
 // newPackets has room for what a viewer may send in a turn.
 func newPackets() []media.Packet { return make([]media.Packet, 0, batchPackets) }
 
+// goOn gives each paced viewer a turn.
 func (s *shard) goOn() {
 	s.again = append(s.again[:0], s.paced...)
 	clear(s.paced)
