@@ -177,6 +177,11 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 		return nil, fmt.Errorf("engine: %w", ErrClosed)
 	}
 	certificate, err := e.currentCertificate()
+	if o.Succeeds != nil && o.Succeeds.shaken() {
+		// The peer takes an offer with another fingerprint for a DTLS association of its
+		// own (RFC 8842 §4); with the same it stays with the one that has failed.
+		certificate, err = newCertificate()
+	}
 	if err != nil {
 		e.mu.Unlock()
 		return nil, fmt.Errorf("DTLS certificate: %w", err)
@@ -210,6 +215,15 @@ func (e *Engine) currentCertificate() (*certificate, error) {
 	if e.certificate != nil && time.Since(e.certified) < certificateAge {
 		return e.certificate, nil
 	}
+	c, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	e.certificate, e.certified = c, time.Now()
+	return c, nil
+}
+
+func newCertificate() (*certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -218,8 +232,7 @@ func (e *Engine) currentCertificate() (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.certificate, e.certified = &certificate{c, fingerprintOf(c.Certificate[0])}, time.Now()
-	return e.certificate, nil
+	return &certificate{c, fingerprintOf(c.Certificate[0])}, nil
 }
 
 func (e *Engine) forget(v *Viewer) {

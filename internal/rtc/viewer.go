@@ -191,6 +191,17 @@ func (v *Viewer) setState(s State) {
 	}
 }
 
+// shaken tells whether the peer of a lite connection may have begun its DTLS handshake.
+func (v *Viewer) shaken() bool {
+	l, ok := v.conn.(*lite)
+	if !ok {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shaken
+}
+
 // ice is the gateway's side of the viewer's ICE, for a metric.
 func (v *Viewer) ice() string {
 	if _, lite := v.conn.(*lite); lite {
