@@ -122,7 +122,7 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 		if now-f.first < reportAfter || loss <= reportHigh && f.queue() <= reportQueue {
 			return
 		}
-		e.bps, e.reason = max(e.acked, startFloor), "receiver report"
+		e.bps, e.reason = max(e.acked, startFloor), receiverReport
 	}
 	e.control.limited = rate < limitedBelow*e.bps
 	if d := now - f.lastAt; d >= 0 && d < reportWait+f.rtt {
@@ -131,12 +131,12 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 	f.lastAt = now
 	switch {
 	case loss > reportHigh:
-		e.set(e.bps*(1-0.5*loss), "loss")
+		e.set(e.bps*(1-0.5*loss), lossGrew)
 	case f.queue() > reportQueue:
-		e.set(min(e.bps, max(e.acked, MinBps))*0.85, "delay grew")
+		e.set(min(e.bps, max(e.acked, MinBps))*0.85, delayGrew)
 		f.least += f.queue() / 16 // the way may have become longer
 	case loss < reportLow && !e.control.limited && (e.want == 0 || e.bps < wantMargin*e.want):
-		e.set(e.bps*growth+1000, "steady")
+		e.set(e.bps*growth+1000, steady)
 	}
 }
 

@@ -1,9 +1,11 @@
 package signal
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -91,16 +93,16 @@ func TestWhoObservesIsToldWhatAndWhy(t *testing.T) {
 	c.plays("low", "auto")
 	c.say(map[string]any{"type": "observe", "on": true})
 	first := c.hear("quality")
-	decisions := first["decisions"].([]any)
+	decisions := made(first, "rendition")
 	if len(decisions) != 1 {
-		t.Fatalf("decisions %v", decisions)
+		t.Fatalf("decisions %v", first["decisions"])
 	}
-	d := decisions[0].(map[string]any)
+	d := decisions[0]
 	if d["what"] != "rendition" || d["from"] != "high" || d["to"] != "low" || d["reason"] != "shown at 160×90" {
 		t.Errorf("decision %v", d)
 	}
 	second := c.hear("quality")
-	if again := second["decisions"].([]any); len(again) != 0 {
+	if again := made(second, "rendition"); len(again) != 0 {
 		t.Errorf("told again: %v", again)
 	}
 	for _, key := range []string{"at", "sent", "loss", "rendition"} {
@@ -121,6 +123,71 @@ func TestWhoObservesIsToldWhatAndWhy(t *testing.T) {
 	c.say(map[string]any{"type": "observe", "on": false})
 	if got := g.count(t, "gateway_adaptations_total", "rendition"); got != 1 {
 		t.Errorf("%v decisions are counted", got)
+	}
+}
+
+// made are the decisions about something that a quality message tells of.
+func made(quality map[string]any, what string) (all []map[string]any) {
+	for _, d := range quality["decisions"].([]any) {
+		if d := d.(map[string]any); d["what"] == what {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// What the network is found to carry is told with its reason, in the panel's messages,
+// in the log and in a metric: when it is known first, and when the receiver says that it
+// is far less.
+func TestChangesOfTheEstimateAreTold(t *testing.T) {
+	g := newGateway(t)
+	c, p := g.watch(t, "test")
+	p.sees(video)
+	c.say(map[string]any{"type": "observe", "on": true})
+	told := func(what string, is func(reason string) bool) map[string]any {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ; {
+			q := c.hear("quality")
+			for _, d := range made(q, "estimate") {
+				if is(d["reason"].(string)) {
+					return d
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s isn't told, but %v", what, q)
+			}
+		}
+	}
+	first := told("the first estimate", func(string) bool { return true })
+	if first["from"] != "" || first["to"] == "" || first["at"].(float64) == 0 {
+		t.Errorf("first %v", first)
+	}
+	const receiver = "receiver's estimate"
+	remb := &rtcp.ReceiverEstimatedMaximumBitrate{Bitrate: 60_000}
+	for _, r := range p.pc.GetReceivers() {
+		remb.SSRCs = append(remb.SSRCs, uint32(r.Track().SSRC()))
+	}
+	done := make(chan struct{})
+	defer func() { <-done }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // as often as browsers send one
+		defer close(done)
+		for tick := time.NewTicker(200 * time.Millisecond); ; {
+			_ = p.pc.WriteRTCP([]rtcp.Packet{remb})
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	if cut := told("the receiver's", func(reason string) bool { return reason == receiver }); cut["from"] == "" || cut["to"] != "60 kbit/s" {
+		t.Errorf("cut %v", cut)
+	}
+	if got := g.count(t, "gateway_viewer_estimate_changes_total", receiver); got != 1 {
+		t.Errorf("%v changes are counted", got)
 	}
 }
 
