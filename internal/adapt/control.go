@@ -83,7 +83,7 @@ func (c *capacity) outgrown(bps float64) bool { return bps/1000 > c.mean+c.sprea
 // queue is the queueing delay, of packets or, without transport-wide feedback, of the
 // round trip.
 func (e *Estimator) queue() time.Duration {
-	if e.arrivals.known {
+	if e.silence.began {
 		return e.arrivals.queue()
 	}
 	return e.reports.queue()
