@@ -7,6 +7,8 @@ import (
 
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/media"
 )
 
 // A thumbnail gets the low rendition, a hidden page nothing, and both find back.
@@ -126,6 +128,61 @@ func TestWhoObservesIsToldWhatAndWhy(t *testing.T) {
 	}
 }
 
+// bounds has the peer say that so many bit/s are all that comes through, as often as
+// browsers do, until the test ends.
+func (p *peer) bounds(bps float32) {
+	remb := &rtcp.ReceiverEstimatedMaximumBitrate{Bitrate: bps}
+	for _, r := range p.pc.GetReceivers() {
+		remb.SSRCs = append(remb.SSRCs, uint32(r.Track().SSRC()))
+	}
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	p.t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			_ = p.pc.WriteRTCP([]rtcp.Packet{remb})
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+}
+
+// While a viewer waits for the first keyframe of the rendition that it moves to, it is
+// sent the old one still: that one's encoder mustn't rise on the link that forced the move.
+func TestEncoderKeepsToAViewerWhoIsAboutToMove(t *testing.T) {
+	g := newGateway(t)
+	g.add(t, "slow",
+		media.Track{Name: "high", Kind: media.Video, Codec: media.VP8, Width: 1280, Height: 720, FPS: 50, Bps: 600_000, MinBps: 300_000, MaxBps: 600_000},
+		media.Track{Name: "low", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: 50, Bps: 50_000})
+	g.sources["slow"].mute = "low"
+	c, p := g.watch(t, "slow")
+	p.sees(video)
+	c.say(map[string]any{"type": "observe", "on": true})
+	p.bounds(100_000)
+	for deadline := time.Now().Add(patience); ; {
+		if d := made(c.hear("quality"), "rendition"); len(d) > 0 && d[0]["to"] == "low" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it doesn't move")
+		}
+	}
+	for range 2 { // the decision was told before it was carried out
+		q := c.hear("quality")
+		if q["rendition"] != "high" {
+			t.Fatalf("quality %v", q)
+		}
+	}
+	if got := g.streams["slow"].Target("high", 0); got != 300_000 {
+		t.Errorf("the encoder that it is sent from is to make %d bit/s on a link of 100000", got)
+	}
+}
+
 // made are the decisions about something that a quality message tells of.
 func made(quality map[string]any, what string) (all []map[string]any) {
 	for _, d := range quality["decisions"].([]any) {
@@ -163,26 +220,7 @@ func TestChangesOfTheEstimateAreTold(t *testing.T) {
 		t.Errorf("first %v", first)
 	}
 	const receiver = "receiver's estimate"
-	remb := &rtcp.ReceiverEstimatedMaximumBitrate{Bitrate: 60_000}
-	for _, r := range p.pc.GetReceivers() {
-		remb.SSRCs = append(remb.SSRCs, uint32(r.Track().SSRC()))
-	}
-	done := make(chan struct{})
-	defer func() { <-done }()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() { // as often as browsers send one
-		defer close(done)
-		for tick := time.NewTicker(200 * time.Millisecond); ; {
-			_ = p.pc.WriteRTCP([]rtcp.Packet{remb})
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			}
-		}
-	}()
+	p.bounds(60_000)
 	if cut := told("the receiver's", func(reason string) bool { return reason == receiver }); cut["from"] == "" || cut["to"] != "60 kbit/s" {
 		t.Errorf("cut %v", cut)
 	}
