@@ -64,18 +64,13 @@ func TestBrowsersConnectDirectly(t *testing.T) {
 				answerer = pages[1]
 			}
 			answerer.until(t, "heard.join() === 'hello'")
-			// by no connection of the gateway's: what one has found of itself is where the other sends to
-			const ports = `(async () => {
-				const all = [...(await peer.getStats()).values()]
-				const pair = all.find((s) => s.type === 'candidate-pair' && s.state === 'succeeded' && s.nominated)
-				const port = (id) => all.find((s) => s.id === id).port
-				return [port(pair.localCandidateId), port(pair.remoteCandidateId)]
-			})()`
-			var one, two []int
-			pages[0].eval(t, ports, &one)
-			pages[1].eval(t, ports, &two)
+			// each talks to the other's DTLS, not to one of the gateway's
+			const prints = `[peer.localDescription, peer.remoteDescription].map(({ sdp }) => /a=fingerprint:(.*)/.exec(sdp)[1].trim())`
+			var one, two []string
+			pages[0].eval(t, prints, &one)
+			pages[1].eval(t, prints, &two)
 			if len(one) != 2 || len(two) != 2 || one[0] != two[1] || one[1] != two[0] {
-				t.Errorf("one sends from and to ports %v, the other %v", one, two)
+				t.Errorf("one and whom he talks to are %q, the other %q", one, two)
 			}
 			for _, w := range pages {
 				w.eval(t, "(peer.close(), room.leave(), 0)", nil)

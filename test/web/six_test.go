@@ -67,6 +67,9 @@ func TestSixBrowsersMeet(t *testing.T) {
 	}
 	for _, w := range all {
 		w.until(t, "document.querySelectorAll('.tile.pictured').length === 6")
+		w.moving(t, 6)
+	}
+	for _, w := range all {
 		w.eval(t, changes, nil)
 	}
 	time.Sleep(*meets)
