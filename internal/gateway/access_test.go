@@ -124,6 +124,7 @@ var permissions = map[string]struct {
 	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
 	"DELETE /api/session":                          {"DELETE", "/api/session", "", everyone},
 	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red admin-of-all-streams"},
+	"POST /api/renewals":                           {"POST", "/api/renewals", `{"session": "of nobody"}`, anybody}, // what it takes is in its body
 	"GET /api/revocations":                         {"GET", "/api/revocations", "", admins},
 	"POST /api/revocations":                        {"POST", "/api/revocations", `{"subject": "nobody"}`, admins},
 	"GET /api/streams":                             {"GET", "/api/streams", "", anybody},

@@ -65,6 +65,15 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// renew has a running session go on by what the request is granted, which a page whose
+// visitor has signed in again can't send over its socket: no script can read the cookie.
+func (g *Gateway) renew(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ Session string }
+	if readJSON(w, r, &asked) {
+		g.signal.Renew(w, r, asked.Session, grantOf(r))
+	}
+}
+
 // logout has the browser forget its cookie. A token of which there is a copy
 // elsewhere goes on until its end.
 func (g *Gateway) logout(w http.ResponseWriter, r *http.Request) {

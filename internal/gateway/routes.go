@@ -69,7 +69,8 @@ func (g *Gateway) table() []row {
 		{"GET /api/session", someone, f(g.whoAmI)},
 		{"POST /api/session", anyone, f(g.login)},
 		{"DELETE /api/session", anyone, f(g.logout)},
-		{"POST /api/shares", someone, f(g.share)}, // who moderates the room that the body names
+		{"POST /api/shares", someone, f(g.share)},   // who moderates the room that the body names
+		{"POST /api/renewals", someone, f(g.renew)}, // of the same subject's session
 		{"GET /api/revocations", may(auth.Administer), f(g.listRevoked)},
 		{"POST /api/revocations", may(auth.Administer), f(g.revoke)},
 		{"GET /api/streams", someone, f(g.listStreams)}, // those that may be watched
