@@ -24,6 +24,7 @@ type negotiation struct {
 	ufrag      string      // the peer's, of that description
 	held       []string    // candidates that came too early
 	candidates int         // that came since the last remote description
+	paired     int         // that ICE was given with and since it
 }
 
 // proposal is a section of an offer.
@@ -268,7 +269,7 @@ func (v *Viewer) describe(r *remote) {
 		}
 		r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !v.relays.take(line) })
 	}
-	v.ufrag = r.ufrag
+	v.ufrag, v.paired = r.ufrag, len(r.candidates)
 }
 
 // applied follows a remote description that the connection has taken.
@@ -482,8 +483,12 @@ func (v *Viewer) AddCandidate(c *Candidate) error {
 	return nil
 }
 
-// addCandidate gives a candidate of the last remote description to the connection.
+// addCandidate gives a candidate of the last remote description to the connection,
+// unless that has many.
 func (v *Viewer) addCandidate(line string) error {
+	if v.paired++; v.paired > maxPaired {
+		return nil
+	}
 	if v.relays != nil && !v.relays.take(line) {
 		return nil // as if it had never come
 	}

@@ -18,6 +18,7 @@ const (
 	connectTimeout  = 30 * time.Second
 	gatherTimeout   = 3 * time.Second
 	maxCandidates   = 100 // of one negotiation
+	maxPaired       = 32  // of these that ICE is given: what pion does for each check grows with their number
 	maxWriteErrors  = 100 // in a row
 	maxTracksViewer = 64  // sound and picture of 32 streams
 )
