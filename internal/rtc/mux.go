@@ -282,6 +282,35 @@ type link struct {
 	noGSO  bool         // segments don't get through to this viewer; its shard's
 	sealed atomic.Int64 // when the first media or report was written; 0: not yet
 	lastHeard
+
+	// of the goroutine that reads
+	reports   int           // RTCP packets that it may read in the second
+	reportsAt time.Duration // that began then
+}
+
+// maxReports is how many RTCP packets a viewer may send in a second. Browsers send less
+// than a hundred; pion unpacks each, and one of 400 bytes that tells of 65535 packets
+// takes it 90 µs and a megabyte.
+const maxReports = 500
+
+// ReadFromAddrPort is pion's, whose one goroutine for the link calls it.
+func (l *link) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	for {
+		n, from, err := l.muxConn.ReadFromAddrPort(b)
+		if err == nil && l.viewer != nil && isRTCP(b[:n]) && !l.mayReport(media.Now()) {
+			continue
+		}
+		return n, from, err
+	}
+}
+
+// mayReport counts an RTCP packet.
+func (l *link) mayReport(now time.Duration) bool {
+	if now-l.reportsAt >= time.Second {
+		l.reports, l.reportsAt = maxReports, now
+	}
+	l.reports--
+	return l.reports >= 0
 }
 
 // Close is pion's.
@@ -315,6 +344,9 @@ func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Add
 func isRTP(b []byte) bool {
 	return len(b) >= 12 && b[0]>>6 == 2 && (b[1]&0x7f < 64 || b[1]&0x7f > 95)
 }
+
+// isRTCP tells RTCP likewise.
+func isRTCP(b []byte) bool { return len(b) >= 8 && b[0]>>6 == 2 && !isRTP(b) }
 
 // RemoveConnByUfrag is pion's: an ICE agent ended or restarts.
 func (s *sockets) RemoveConnByUfrag(ufrag string) {

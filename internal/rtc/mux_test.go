@@ -155,3 +155,23 @@ func TestPrivateAddressesAreTold(t *testing.T) {
 		}
 	}
 }
+
+func TestReportsOfAPeerAreBounded(t *testing.T) {
+	report, media := []byte{0x81, 201, 0, 1, 0, 0, 0, 1}, make([]byte, 12)
+	media[0], media[1] = 0x80, 96
+	if !isRTCP(report) || isRTCP(media) || isRTCP(report[:4]) || isRTCP(make([]byte, 20)) {
+		t.Error("RTCP isn't told from the rest")
+	}
+	l := new(link)
+	for _, second := range []time.Duration{time.Second, 2 * time.Second} {
+		taken := 0
+		for range 3 * maxReports {
+			if l.mayReport(second) {
+				taken++
+			}
+		}
+		if taken != maxReports {
+			t.Errorf("%d of %d were taken in a second, want %d", taken, 3*maxReports, maxReports)
+		}
+	}
+}
