@@ -12,8 +12,9 @@
 //		p, err := t.Read(ctx) // an RTP packet and its codec
 //	}
 //
-// A Client has a goroutine that reads its WebSocket and one for each track that
-// comes, and pion's own; Close ends them. Its methods may be called from several
+// A Client has a goroutine that reads its WebSocket, one for each track that comes, one
+// that looks after what it publishes and one for each track of that, and pion's own;
+// Close ends them. Its methods may be called from several
 // goroutines at a time.
 package client
 
@@ -126,7 +127,10 @@ type Client struct {
 	watches  map[string]*Watch
 	plan     map[string]place // what m-lines of the receiving connection carry, by mid
 	receiver *webrtc.PeerConnection
-	sender   *publisher
+	sender   *upstream
+	data     *Data
+
+	publisher publisher // has a lock of its own
 }
 
 // pending is a request that waits for its answer.
@@ -164,6 +168,7 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 		done:     make(chan struct{}),
 		requests: make(map[string]pending), watches: make(map[string]*Watch), plan: make(map[string]place),
 	}
+	c.publisher = publisher{client: c, stir: make(chan struct{}, 1)}
 	if c.socket, err = c.open(ctx); err != nil {
 		return nil, err
 	}
@@ -284,16 +289,14 @@ func (c *Client) Close() error {
 	}
 	c.end(ErrClosed)
 	c.mu.Lock()
-	receiver, sender := c.receiver, c.sender
-	c.receiver, c.sender = nil, nil
+	receiver := c.receiver
+	c.receiver = nil
 	c.mu.Unlock()
 	var err error
 	if receiver != nil {
 		err = receiver.GracefulClose()
 	}
-	if sender != nil {
-		err = errors.Join(err, sender.peer.GracefulClose())
-	}
+	err = errors.Join(err, c.hangUp(c.upstream()))
 	c.wait.Wait()
 	var left *Left
 	if errors.Is(err, webrtc.ErrConnectionClosed) { // it had ended by itself
@@ -320,13 +323,24 @@ func (c *Client) end(why error) {
 	}
 }
 
-// request sends a message and waits for the answer to it.
-func (c *Client) request(ctx context.Context, m map[string]any) (message, error) {
-	return c.ask(ctx, func() {}, m)
+// begin has f run on a goroutine for which Close waits, unless the client has ended.
+func (c *Client) begin(f func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := context.Cause(c.ctx); err != nil {
+		return err
+	}
+	c.wait.Go(f)
+	return nil
 }
 
-// ask sends messages under one requestId, calls sent, and waits for the first answer.
-func (c *Client) ask(ctx context.Context, sent func(), messages ...map[string]any) (message, error) {
+// request sends a message and waits for the answer to it.
+func (c *Client) request(ctx context.Context, m map[string]any) (message, error) {
+	return c.ask(ctx, m)
+}
+
+// ask sends messages under one requestId, and waits for the first answer.
+func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, error) {
 	waiting := pending{make(chan answer, 1), len(messages) > 1}
 	c.mu.Lock()
 	if err := context.Cause(c.ctx); err != nil {
@@ -344,7 +358,6 @@ func (c *Client) ask(ctx context.Context, sent func(), messages ...map[string]an
 			return message{}, err
 		}
 	}
-	sent()
 	select {
 	case a := <-waiting.answer:
 		return a.message, a.err
@@ -362,7 +375,7 @@ func (c *Client) drop(id string) {
 // order sends a message that is answered only where it is refused: a ping behind it,
 // with the same requestId, tells that it was taken, as the gateway keeps the order.
 func (c *Client) order(ctx context.Context, m map[string]any) error {
-	_, err := c.ask(ctx, func() {}, m, map[string]any{"type": "ping"})
+	_, err := c.ask(ctx, m, map[string]any{"type": "ping"})
 	return err
 }
 

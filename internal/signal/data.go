@@ -180,7 +180,8 @@ func frameData(from string, d *room.Data) []byte {
 	var text bytes.Buffer
 	text.Grow(len(d.Payload) + 256)
 	to := json.NewEncoder(&text)
-	to.SetEscapeHTML(false)                                                    // nobody puts it into a page as it is, and <, > and & would be six times as long
+	// nobody puts it into a page as it is, and <, > and & would be six times as long
+	to.SetEscapeHTML(false)
 	if err := to.Encode(envelope{UserID: from, Data: d.Payload}); err != nil { // checked when it came
 		return nil
 	}
