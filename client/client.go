@@ -1,6 +1,12 @@
 // Package client is a participant of a gateway's room, written in Go: it watches
-// streams, publishes its own, and exchanges messages with others, over the protocol
-// of docs/protocol.md.
+// streams, publishes its own, and exchanges messages with others, by way of the gateway or
+// over data channels, as docs/protocol.md has it.
+//
+// It leaves out what is for pages: it neither observes the quality of what it receives nor
+// reports on it, and asks for no stream or view with its join, but by Watch and View after
+// it. A track is published in one size, without simulcast. What others offer for direct
+// connections comes among Events; to answer is the caller's, by Moderate, which sends any
+// message.
 //
 //	c, err := client.Dial(ctx, "https://cam.example.org", client.Options{Token: token})
 //	...
@@ -39,13 +45,15 @@ import (
 type Options struct {
 	Token  string      // of the gateway, or of those that it trusts; "": none
 	Name   string      // shown to others in the room
+	Role   string      // less than is granted, such as "viewer"; "": all of it
 	Create bool        // make the room that is joined if it isn't there, where the token allows it
 	TLS    *tls.Config // for https: roots, a machine's certificate; nil: the system's roots
 
 	// Codecs are the MIME types that can be received, best first, such as
 	// "video/VP8"; none: whatever API takes.
 	Codecs []string
-	// API makes the peer connections; nil: pion's codecs and interceptors.
+	// API makes the peer connections; nil: pion's codecs and interceptors, and what follows
+	// a machine whose addresses change: pion by itself goes on with those that it found first.
 	API *webrtc.API
 	// DialContext makes TCP connections; nil: net.Dialer's.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
@@ -178,9 +186,14 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 }
 
 // newAPI is pion as it comes, with loopback candidates, for a gateway on the same
-// machine.
+// machine, and the addresses that the machine has when it looks for them.
 func newAPI() (*webrtc.API, error) {
+	own, err := newFresh()
+	if err != nil {
+		return nil, err
+	}
 	setting := webrtc.SettingEngine{}
+	setting.SetNet(own)
 	setting.SetIncludeLoopbackCandidate(true)
 	if err := setting.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil { // as the protocol asks of an ICE-lite gateway's client
 		return nil, err
@@ -193,6 +206,9 @@ func (c *Client) Join(ctx context.Context, room string) (*Joined, error) {
 	m := map[string]any{"type": "join", "roomId": room, "version": 1}
 	if c.options.Name != "" {
 		m["name"] = c.options.Name
+	}
+	if c.options.Role != "" {
+		m["role"] = c.options.Role
 	}
 	if c.options.Create {
 		m["create"] = true
@@ -229,8 +245,9 @@ func (c *Client) Relay(ctx context.Context, target string, data any) error {
 	return c.order(ctx, m)
 }
 
-// Moderate sends one of the messages by which hosts keep order, such as "mute" with
-// target, kind and on. It returns when it is done.
+// Moderate sends a message of a type, with its fields: one by which hosts keep order, such
+// as "mute" with target, kind and on, or any other that is answered only where it is
+// refused. It returns when it is done.
 func (c *Client) Moderate(ctx context.Context, kind string, fields map[string]any) error {
 	m := map[string]any{"type": kind}
 	for name, v := range fields {

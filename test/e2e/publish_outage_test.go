@@ -13,9 +13,10 @@ import (
 	"gateway/test/rig"
 )
 
-// TestPublishCommandGoesOn changes the address of a machine on which `gateway publish` sends,
-// as from Wi-Fi to cable, and restarts the gateway: the first time the same session goes on.
-// Before, the command wrote what it had into a dead connection for good.
+// TestPublishCommandGoesOn changes the address of a machine on which `gateway publish` sends
+// and `gateway watch` receives, as from Wi-Fi to cable, and restarts the gateway: the first
+// time the same session goes on. Before, the command wrote what it had into a dead connection
+// for good.
 func TestPublishCommandGoesOn(t *testing.T) {
 	ctx := bounded(t, 4*time.Minute)
 	server, err := rig.NewNamespace(ctx)
@@ -58,6 +59,14 @@ func TestPublishCommandGoesOn(t *testing.T) {
 	}()
 
 	user, packets := publishes(ctx, t, g, 0)
+	watch, err := rig.Start(rig.Command{Path: binary, Namespace: client, Args: []string{"watch", g.URL("/room/hall")}})
+	rig.Check(t, err)
+	rig.End(t, "gateway watch", watch.Close)
+	seen := func(from int) {
+		t.Helper()
+		rig.Check(t, rig.Until(ctx, "what gateway watch sees", func() (bool, error) { return strings.Contains(watch.Log()[from:], "fps"), nil }))
+	}
+	seen(0)
 	rig.Check(t, client.IP(ctx, "addr", "add", after+"/24", "dev", device))
 	rig.Check(t, client.IP(ctx, "addr", "flush", "to", before+"/32"))
 	rig.Check(t, client.IP(ctx, "addr", "replace", after+"/24", "dev", device)) // a secondary address goes with the primary one
@@ -67,6 +76,7 @@ func TestPublishCommandGoesOn(t *testing.T) {
 	if same != user {
 		t.Errorf("%s published, and now %s does", user, same)
 	}
+	seen(len(watch.Log()))
 
 	rig.Check(t, g.Signal(os.Kill))
 	<-g.Done()
