@@ -233,7 +233,7 @@ func TestWhatCannotArriveCountsAsLost(t *testing.T) {
 			v.numbering.stamp(nil, size)
 		}
 		tr := &track{viewer: v, kind: media.Video}
-		tr.rtt.Store(int64(40 * time.Millisecond))
+		v.trip.heard(40*time.Millisecond, v.numbering.now)
 		tr.pace.most = 500_000
 		tr.history.next = 1000
 		for i := range wanted {

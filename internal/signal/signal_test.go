@@ -161,7 +161,7 @@ type source struct {
 	ends   map[string]func(error)       // likewise
 }
 
-func (s *source) Compile(*config.Stream) (*config.Plan, error) {
+func (s *source) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	feed := config.Feed{Name: "video", Capture: "fake"}

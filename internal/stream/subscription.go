@@ -60,8 +60,19 @@ type Subscription struct {
 // moment from which the viewer wants media: it begins with a keyframe that is at
 // most half a second old, or asks for one.
 func (s *Subscription) Next(dst []media.Packet) []media.Packet {
+	dst, poke := s.read(dst)
+	if poke {
+		s.ring.poke()
+	}
+	return dst
+}
+
+// read is Next, and tells whether a keyframe is to be asked for. Even if it panics, which
+// is contained (package contain), the ring isn't left locked: its pipeline would stand.
+func (s *Subscription) read(dst []media.Packet) (_ []media.Packet, poke bool) {
 	r := s.ring
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	now := media.Now()
 	if !s.begun {
 		s.begun, s.since = true, now
@@ -90,15 +101,11 @@ func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 		dst = append(dst, r.at(s.next))
 		s.next++
 	}
-	poke := (s.begun && !s.open || s.owed) && now >= s.askAt && !r.wanted
+	poke = (s.begun && !s.open || s.owed) && now >= s.askAt && !r.wanted
 	if poke {
 		r.wanted, s.owed = true, false
 	}
-	r.mu.Unlock()
-	if poke {
-		r.poke()
-	}
-	return dst
+	return dst, poke
 }
 
 // enter opens the gate if the newest keyframe serves. The caller holds ring.mu.
