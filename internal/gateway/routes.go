@@ -90,7 +90,7 @@ func (g *Gateway) table() []row {
 // ownPages refuses what a page of another site asks for with a browser's help,
 // such as a picture that would switch a camera on (Fetch Metadata,
 // Sec-Fetch-Site). Programs, and pages that are opened by hand, don't say so. Where
-// "*" lets all pages in, they come without the browser's cookie.
+// "*" lets all pages in, they come without the browser's cookie and certificate.
 func (g *Gateway) ownPages(next http.Handler) http.Handler {
 	open := slices.Contains(g.conf.HTTP.AllowedOrigins, "*")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -99,7 +99,7 @@ func (g *Gateway) ownPages(next http.Handler) http.Handler {
 		switch {
 		case open:
 			if !own { // SameSite doesn't keep it from another port of this host
-				r.Header.Del("Cookie")
+				auth.Unclaimed(r)
 			}
 			next.ServeHTTP(w, r)
 		case own:
