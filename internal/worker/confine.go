@@ -10,7 +10,9 @@ import (
 )
 
 // Confinement is what a child may do, by Landlock and seccomp: it gets no further
-// privileges, has few of root's, starts no other programs, and reaches nothing that isn't listed. Paths
+// privileges, has few of root's, starts no other programs, and reaches nothing that isn't listed, but for
+// sockets with a path: what this user may write of them is connected to (Landlock tells them
+// apart from ABI 9 on, Linux 7.1; seccomp sees no paths). Paths
 // that aren't there are left out; folders count with all that is below.
 type Confinement struct {
 	Read    []string // files and folders
