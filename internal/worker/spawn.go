@@ -65,6 +65,9 @@ func spawn(args, env []string, confine *Confinement, line func(string)) (*proces
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{"gateway", Argument}, args...)
 	cmd.Env = append(environ(), env...)
+	if confine != nil {
+		cmd.Env = append(cmd.Env, confinedEnv+"=1")
+	}
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{theirs} // socketFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
