@@ -259,12 +259,26 @@ func (r *ring) missed(e *encoding, n int) {
 func (r *ring) describe(e *encoding, t media.Track) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps // a pipeline knows those that it began with
-	t.Name, t.Kind, t.Codec = e.track.Name, e.track.Kind, e.track.Codec
+	t = e.corrected(t)
 	e.track = t
 	if r.writer == e {
 		r.track = t
 	}
+}
+
+// describes tells whether that is something else than is known of an encoding.
+func (r *ring) describes(e *encoding, t media.Track) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.corrected(t) != e.track
+}
+
+// corrected is what a pipeline says of a track, without that of which it knows what it
+// began with. The caller holds ring.mu.
+func (e *encoding) corrected(t media.Track) media.Track {
+	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps
+	t.Name, t.Kind, t.Codec = e.track.Name, e.track.Kind, e.track.Codec
+	return t
 }
 
 // rated notes that an encoding has another bitrate, as a track says.

@@ -168,14 +168,22 @@ func (p *process) end(within time.Duration) (how string) {
 	}
 }
 
-// spent is the CPU time that an ended child used, 0 while it runs.
-func (p *process) spent() time.Duration {
+// ended tells whether the child has ended.
+func (p *process) ended() bool {
 	select {
 	case <-p.done:
-		return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+		return true
 	default:
+		return false
+	}
+}
+
+// spent is the CPU time that an ended child used, 0 while it runs.
+func (p *process) spent() time.Duration {
+	if !p.ended() {
 		return 0
 	}
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 // listen reads the child's standard error to its end.
