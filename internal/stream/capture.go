@@ -40,6 +40,8 @@ type capture struct {
 	parked    bool          // may not play: another capture has its device
 	retired   bool          // ends with its last encoding
 	retry     retry         // while it is absent
+	gaveUp    time.Duration // when it ended last for an encoder that hung, while others yielded; 0: never
+	spare     time.Duration // how long it doesn't after that
 	playing   bool          // has, or may have, its device open
 	pipeline  Pipeline      // while it plays and has started
 	began     time.Time     // when it had

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,9 @@ const (
 	refusedFor      = 10 * time.Minute // how long a source that browsers don't play isn't tried again: somebody may set it differently
 	renditionLinger = 2 * time.Second  // how long an encoder goes on after its last viewer, if the stream lingers so long
 	heldBuffers     = 1024             // of an encoding on trial
+
+	spareMin  = 30 * time.Second // after an encoder that hangs took its capture along, until one may again while others yield
+	spareMost = 10 * time.Minute // the same, after it did again and again
 )
 
 // encoding is one branch of a capture: what fills a track's ring. A changed
@@ -116,6 +120,9 @@ func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 		}
 		s.encodingFailed(e, err, backoff)
 		e.capture.falter(r, err)
+		if errors.Is(err, media.ErrStuck) && e.capture.givesUp(e, pipeline, media.Now()) {
+			r.Fail(fmt.Errorf("track %q: %w", e.ring.described().Name, err))
+		}
 		failure := e.capture.failure(e, err)
 		select {
 		case <-ctx.Done():
@@ -127,6 +134,36 @@ func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 			return
 		}
 	}
+}
+
+// givesUp tells whether the capture is to end, and its process with it, for an encoder
+// that hangs: what that holds is free then, and it can be started again, which it isn't
+// before (gst/bounded.go). Others that yield frames are spared that for 30 s after the
+// last time, then for twice as long each time. A process that the gateway shares
+// doesn't end; of a trial it is told that it has failed.
+func (c *capture) givesUp(e *encoding, pipeline Pipeline, now time.Duration) bool {
+	if _, own := pipeline.(process); !own {
+		return false
+	}
+	s := c.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	others := slices.ContainsFunc(c.encodings, func(o *encoding) bool { return o != e && o.yields(now) })
+	switch {
+	case e.needed:
+		return false
+	case others && c.gaveUp != 0 && now-c.gaveUp < c.spare:
+		return false
+	case others:
+		c.gaveUp, c.spare = now, min(max(2*c.spare, spareMin), spareMost)
+	}
+	return true
+}
+
+// process is what a pipeline is that has a process of its own.
+type process interface {
+	// Usage is the memory that the process occupies, in bytes; ok: that is known.
+	Usage() (rss uint64, ok bool)
 }
 
 // refuse passes an encoding over from now on that browsers don't play, if there is
@@ -238,5 +275,5 @@ func (e *encoding) drop() {
 	for _, b := range e.held {
 		b.Release()
 	}
-	e.held, e.frame, e.begins = e.held[:0], 0, false
+	e.held, e.size, e.frame, e.begins = e.held[:0], 0, false
 }

@@ -218,11 +218,11 @@ func (m *memory) step(now time.Duration, rss uint64, running int) error {
 
 // check is step for a pipeline, if it tells what it has.
 func (m *memory) check(pipeline Pipeline, running int) error {
-	process, is := pipeline.(interface{ Usage() (rss uint64, ok bool) })
+	own, is := pipeline.(process)
 	if !is {
 		return nil
 	}
-	rss, ok := process.Usage()
+	rss, ok := own.Usage()
 	if !ok {
 		return nil
 	}

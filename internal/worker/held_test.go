@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +19,34 @@ import (
 	"gateway/internal/media"
 	"gateway/internal/worker"
 )
+
+// A filesrc on a FIFO without a writer, beside an encoder: what hangs there is told as
+// such, again and again, and the other encoder goes on.
+func TestEncoderThatHangsIsToldAsStuck(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := newSink()
+	l := worker.NewLauncher(slog.New(slog.DiscardHandler), nil, nil) // a confined one may not open it
+	p := run(t, l, picture, config.Worker{}, s)
+	start(t, p, "1", vp8)
+	s.until(t, "packets", func() bool { return s.packets["1"] > 0 })
+	hangs := vp8
+	hangs.Launch += " name=pay filesrc location=" + fifo + " ! fakesink pay."
+	for _, want := range []string{"doesn't answer", "it is not tried again before that has ended"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		err := p.Start(ctx, "2", &hangs)
+		cancel()
+		if !errors.Is(err, media.ErrStuck) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	s.mu.Lock()
+	n := s.packets["1"]
+	s.mu.Unlock()
+	s.until(t, "more packets", func() bool { return s.packets["1"] > n+5 })
+}
 
 // A driver that doesn't let go of a process is played by this one: of a process one of
 // whose threads is traced nothing is seen to end before the tracer lets that go.
