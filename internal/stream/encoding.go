@@ -58,7 +58,8 @@ type encoding struct {
 	frame   int           // of held: where the newest frame begins
 	begins  bool          // held begins with a keyframe
 	started time.Duration // 0: isn't running
-	last    time.Duration // when something came of it last
+	first   time.Duration // when something came of it first, since it was started
+	last    time.Duration // when something came of it last; 0: nothing has, since
 }
 
 // wanted tells whether the encoding should run, and if not yet or not any more,
@@ -109,13 +110,12 @@ func (e *encoding) always() bool {
 func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 	s := e.capture.stream
 	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
-		began := time.Now()
-		err := e.once(ctx, pipeline)
+		ran, err := e.once(ctx, pipeline)
 		if ctx.Err() != nil {
 			return
 		}
 		e.settle(err)
-		if time.Since(began) > backoffReset {
+		if ran > s.lasts {
 			backoff = backoffMin
 		}
 		s.encodingFailed(e, err, backoff)
@@ -197,8 +197,8 @@ func (c *capture) readmit(f func(*encoding) bool) {
 	}
 }
 
-// once encodes until it fails or ctx is done.
-func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
+// once encodes until it fails or ctx is done. ran is for how long frames came.
+func (e *encoding) once(ctx context.Context, pipeline Pipeline) (ran time.Duration, err error) {
 	s := e.capture.stream
 	select {
 	case <-e.ended: // of the last time
@@ -206,10 +206,10 @@ func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 	}
 	branch := e.opening()
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
-	err := pipeline.Start(starting, e.id, &branch)
+	err = pipeline.Start(starting, e.id, &branch)
 	cancel()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	e.ring.started(e)
 	s.update(func() { e.running = true })
@@ -219,9 +219,9 @@ func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 	signal(e.capture.stir) // there may be wishes for a keyframe
 	err = e.follow(ctx, pipeline)
 	pipeline.Stop(e.id)
-	e.ring.stopped(e)
+	ran = e.ring.stopped(e)
 	s.update(func() { e.running = false })
-	return err
+	return ran, err
 }
 
 // end has the encoding stop and start again, for a reason. It doesn't block.

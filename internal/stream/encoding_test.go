@@ -1,11 +1,14 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +95,86 @@ func TestOthersAreSparedByAnEncoderThatHangs(t *testing.T) {
 		if got := c.givesUp(hangs, &line{}, now+step.at); got != step.want {
 			t.Errorf("%+v: %t", step, got)
 		}
+	}
+}
+
+// retries is a log that keeps what was waited before each new try.
+type retries struct {
+	mu    sync.Mutex
+	waits []string
+}
+
+func (r *retries) Write(line []byte) (int, error) {
+	if _, after, is := bytes.Cut(line, []byte("retry_in=")); is {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.waits = append(r.waits, string(bytes.Fields(after)[0]))
+	}
+	return len(line), nil
+}
+
+// content is a stream for which frames for any time are enough.
+func content(t *testing.T, b *bench) (s *Stream, waits func() []string) {
+	baseline(t)
+	log := new(retries)
+	conf := &config.Stream{Name: "desk", OnDemand: true, Watchdog: config.Watchdog{Start: time.Minute, Frames: time.Minute}}
+	s = New(conf, b, slog.New(slog.NewTextHandler(log, nil)))
+	t.Cleanup(func() { s.Close() })
+	s.mu.Lock()
+	s.lasts = 1
+	s.mu.Unlock()
+	return s, func() []string {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		return slices.Clone(log.waits)
+	}
+}
+
+// A source that never yields was started again at once, for ever: waiting for its first
+// frame took as long as what had run well.
+func TestBackoffGrowsUntilFramesCome(t *testing.T) {
+	b := newBench()
+	s, waits := content(t, b)
+	within := func(start time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.conf.Watchdog.Start = start
+	}
+	within(time.Millisecond)
+	subscribe(t, s)
+	for range 2 {
+		l, _ := begun(t, b)
+		receive(t, l.closed, "end of the pipeline without a frame")
+	}
+	within(time.Minute)
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	l.sink.Fail(errors.New("cable cut"))
+	begun(t, b)
+	if got := fmt.Sprint(waits()); got != "[250ms 500ms 0s]" {
+		t.Errorf("waited %s", got)
+	}
+}
+
+func TestEncodersBackoffGrowsUntilFramesCome(t *testing.T) {
+	b := newBench()
+	s, waits := content(t, b)
+	subscribe(t, s)
+	l, e := begun(t, b)
+	for range 2 {
+		l.sink.Ended(e.id, errors.New("no licence"))
+		e = receive(t, l.started, "encoder")
+	}
+	e.frame(true)
+	waitState(t, s, Live)
+	for began := media.Now(); media.Now() == began; { // until the clock has moved
+	}
+	e.frame(false)
+	l.sink.Ended(e.id, errors.New("no licence"))
+	receive(t, l.started, "encoder")
+	if got := fmt.Sprint(waits()); got != "[250ms 500ms 250ms]" {
+		t.Errorf("waited %s", got)
 	}
 }
 

@@ -105,7 +105,11 @@ func (r *ring) deliver(e *encoding, b *media.Buffer) {
 		return
 	}
 	r.mu.Lock()
-	e.last = media.Now()
+	now := media.Now()
+	if e.last == 0 {
+		e.first = now
+	}
+	e.last = now
 	switch {
 	case r.writer == e:
 		poke := r.put(b)
@@ -213,22 +217,25 @@ func (r *ring) take(e *encoding) {
 }
 
 // started and stopped note whether an encoding runs. One that stops leaves its
-// ring with an end: what comes next begins anew, and with a keyframe unasked.
+// ring with an end: what comes next begins anew, and with a keyframe unasked. ran is for
+// how long something came of it.
 func (r *ring) started(e *encoding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.started, e.last = media.Now(), 0
+	e.started, e.first, e.last = media.Now(), 0, 0
 }
 
-func (r *ring) stopped(e *encoding) {
+func (r *ring) stopped(e *encoding) (ran time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	ran = e.last - e.first
 	e.started = 0
 	e.drop()
 	if r.writer == e {
 		r.interrupt()
 		r.tidy()
 	}
+	return ran
 }
 
 // forsake gives back what is held of an encoding on trial.

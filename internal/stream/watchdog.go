@@ -32,12 +32,12 @@ func (s *Stream) patience() time.Duration {
 	return cmp.Or(s.conf.Watchdog.Start, startWithin)
 }
 
-// proof is how long a pipeline must have run for its next failure to be another one's:
+// proof is how long a pipeline must have yielded for its next failure to be another one's:
 // longer than it takes to find its pictures at fault.
 func (s *Stream) proof() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(backoffReset, 2*s.conf.Watchdog.Frozen, 2*s.conf.Watchdog.Black)
+	return max(s.lasts, 2*s.conf.Watchdog.Frozen, 2*s.conf.Watchdog.Black)
 }
 
 // silence is how long a running encoding may yield nothing.
