@@ -17,6 +17,7 @@ const (
 	refusedFor      = 10 * time.Minute // how long a source that browsers don't play isn't tried again: somebody may set it differently
 	renditionLinger = 2 * time.Second  // how long an encoder goes on after its last viewer, if the stream lingers so long
 	heldBuffers     = 1024             // of an encoding on trial
+	heldBytes       = 64 << 20         // likewise: more than a keyframe of any picture has
 
 	spareMin  = 30 * time.Second // after an encoder that hangs took its capture along, until one may again while others yield
 	spareMost = 10 * time.Minute // the same, after it did again and again
@@ -55,6 +56,7 @@ type encoding struct {
 	track   media.Track // what it makes
 	trial   bool        // its buffers are held, from the newest keyframe on
 	held    []*media.Buffer
+	size    int           // of held, bytes
 	frame   int           // of held: where the newest frame begins
 	begins  bool          // held begins with a keyframe
 	started time.Duration // 0: isn't running
@@ -252,7 +254,7 @@ func (e *encoding) hold(b *media.Buffer) {
 		}
 		e.frame = len(e.held)
 	}
-	if len(e.held) == heldBuffers { // nobody takes it; the next keyframe will do as well
+	if len(e.held) == heldBuffers || e.size+b.Size() > heldBytes { // nobody takes it; the next keyframe will do as well
 		e.drop()
 	}
 	if !b.Start && len(e.held) == 0 {
@@ -260,8 +262,10 @@ func (e *encoding) hold(b *media.Buffer) {
 		return
 	}
 	e.held = append(e.held, b)
+	e.size += b.Size()
 	if b.Keyframe {
 		for _, old := range e.held[:e.frame] {
+			e.size -= old.Size()
 			old.Release()
 		}
 		e.held = append(e.held[:0], e.held[e.frame:]...)
@@ -275,5 +279,5 @@ func (e *encoding) drop() {
 	for _, b := range e.held {
 		b.Release()
 	}
-	e.held, e.size, e.frame, e.begins = e.held[:0], 0, false
+	e.held, e.size, e.frame, e.begins = e.held[:0], 0, 0, false
 }

@@ -178,6 +178,29 @@ func TestEncodersBackoffGrowsUntilFramesCome(t *testing.T) {
 	}
 }
 
+// What a process sends for an encoding on trial is as large as it likes.
+func TestHeldBytesAreBounded(t *testing.T) {
+	e := &encoding{outcome: make(chan error, 1)}
+	payload := make([]byte, 5<<20)
+	for i := range 40 {
+		b := media.NewBuffer(len(payload))
+		b.Append(payload)
+		b.Start, b.End, b.Keyframe = true, true, i%20 == 0
+		e.hold(b)
+		sum := 0
+		for _, b := range e.held {
+			sum += b.Size()
+		}
+		if sum != e.size || sum > heldBytes {
+			t.Fatalf("%d bytes are held, %d counted", sum, e.size)
+		}
+	}
+	e.drop()
+	if n := media.LiveBuffers(); n != 0 || e.size != 0 {
+		t.Errorf("%d buffers weren't released, %d bytes counted", n, e.size)
+	}
+}
+
 // Everybody who watches is told of a change: a process could have had the gateway do
 // nothing else.
 func TestTrackThatIsDescribedAgainIsNoChange(t *testing.T) {

@@ -206,7 +206,7 @@ func (r *ring) take(e *encoding) {
 	}
 	held := e.held
 	r.writer, r.track, r.rare = e, e.track, e.branch.Copy
-	e.trial, e.held, e.begins = false, nil, false
+	e.trial, e.held, e.size, e.begins = false, nil, 0, false
 	r.breakOff()
 	r.wanted = false
 	for _, b := range held {
