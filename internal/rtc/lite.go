@@ -227,7 +227,7 @@ func (l *lite) describe(tracks []*track, setup string) string {
 		line("a=msid:%s %s", id.stream, id.track)
 		line("a=sendonly")
 		if i == 0 {
-			for n, a := range l.viewer.engine.sockets.advertised() {
+			for n, a := range l.viewer.engine.sockets.advertised(l.viewer.o.Elsewhere) {
 				// host, and the first is preferred (RFC 8445 §5.1.2.1)
 				line("a=candidate:%d 1 udp %d %s %d typ host", n+1, 126<<24|(65535-n)<<8|255, a.Addr(), a.Port())
 			}

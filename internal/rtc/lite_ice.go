@@ -364,7 +364,7 @@ func (l *lite) newPath(s *socket, addr netip.AddrPort) *path {
 }
 
 // advertised is the addresses of the gateway's host candidates, best first.
-func (s *sockets) advertised() []netip.AddrPort {
+func (s *sockets) advertised(elsewhere bool) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, p := range s.public {
 		if a, err := netip.ParseAddr(strings.TrimSpace(p)); err == nil {
@@ -374,7 +374,7 @@ func (s *sockets) advertised() []netip.AddrPort {
 	if len(out) > 0 {
 		return out
 	}
-	for _, a := range s.GetListenAddresses() {
+	for _, a := range s.reachable(elsewhere) {
 		out = append(out, a.(*net.UDPAddr).AddrPort())
 	}
 	return out

@@ -224,7 +224,22 @@ func (s *sockets) at(addr net.Addr) *mux {
 // viewerMux is the sockets as a peer's ICE agent sees them.
 type viewerMux struct {
 	*sockets
-	viewer *Viewer // nil: a publisher's
+	viewer    *Viewer // nil: a publisher's
+	elsewhere bool    // the peer is on another machine
+}
+
+// GetListenAddresses is pion's: where to gather host candidates.
+func (m viewerMux) GetListenAddresses() []net.Addr { return m.reachable(m.elsewhere) }
+
+// reachable are the addresses for host candidates; without those of loopback for peers
+// elsewhere, if there are others.
+func (s *sockets) reachable(elsewhere bool) []net.Addr {
+	all := s.GetListenAddresses()
+	others := slices.DeleteFunc(slices.Clone(all), func(a net.Addr) bool { return a.(*net.UDPAddr).IP.IsLoopback() })
+	if elsewhere && len(others) > 0 {
+		return others
+	}
+	return all
 }
 
 // GetConn is pion's: the connection of an ICE agent at an address.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,6 +93,36 @@ func TestViewerSurvivesTheLossOfItsAddress(t *testing.T) {
 	}
 	if n := value(t, e.metrics.unsent); n < 3*maxWriteErrors {
 		t.Errorf("%v packets are counted as unsent", n)
+	}
+}
+
+func TestPeersElsewhereAreToldOfNoLoopback(t *testing.T) {
+	loopback := netip.MustParseAddr("127.0.0.1")
+	others, err := localAddrs(false, nil)
+	if err != nil || len(others) == 0 {
+		t.Skipf("skipped: no network is up (%v)", err)
+	}
+	e := newEngine(t, Options{})
+	addresses := func(elsewhere bool) (out []netip.Addr) {
+		for _, a := range e.sockets.advertised(elsewhere) {
+			out = append(out, a.Addr())
+		}
+		return out
+	}
+	if err := e.sockets.addresses(t, append(others, loopback)...); err != nil {
+		t.Fatal(err)
+	}
+	if got := addresses(true); len(got) == 0 || slices.Contains(got, loopback) {
+		t.Errorf("a peer elsewhere is told of %v", got)
+	}
+	if got := addresses(false); !slices.Contains(got, loopback) {
+		t.Errorf("a peer on this machine is told of %v", got)
+	}
+	if err := e.sockets.addresses(t, loopback); err != nil {
+		t.Fatal(err)
+	}
+	if got := addresses(true); !slices.Contains(got, loopback) {
+		t.Errorf("where there is nothing else a peer elsewhere is told of %v", got)
 	}
 }
 

@@ -22,7 +22,7 @@ type peerConnection struct {
 
 func (e *Engine) newPeerConnection(v *Viewer, c *certificate) (*peerConnection, error) {
 	own := e.settings
-	own.SetICEUDPMux(viewerMux{e.sockets, v})
+	own.SetICEUDPMux(viewerMux{e.sockets, v, v.o.Elsewhere})
 	own.BufferFactory = v.buffer
 	// pion calls from a goroutine for each change, in any order
 	pc, err := e.connect(own, c, v.relays, v.refresh, v.o.OnCandidate)

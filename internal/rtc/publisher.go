@@ -19,8 +19,9 @@ import (
 
 // PublisherOptions are what a publisher is made of.
 type PublisherOptions struct {
-	ID     string
-	Logger *slog.Logger // nil: the engine's
+	ID        string
+	Logger    *slog.Logger // nil: the engine's
+	Elsewhere bool         // ViewerOptions.Elsewhere
 	// OnCandidate is ViewerOptions.OnCandidate: without it an answer has all candidates.
 	OnCandidate func(*Candidate)
 	// OnState is called with each new state, one call at a time; it must not
@@ -95,7 +96,7 @@ func (e *Engine) NewPublisher(o PublisherOptions) (*Publisher, error) {
 		p.relays = &relays{}
 	}
 	own := e.settings
-	own.SetICEUDPMux(viewerMux{e.sockets, nil})
+	own.SetICEUDPMux(viewerMux{e.sockets, nil, o.Elsewhere})
 	own.BufferFactory = p.buffer
 	own.SetSRTPReplayProtectionWindow(jitterWindow)
 	if p.pc, err = e.connect(own, certificate, p.relays, p.refresh, o.OnCandidate); err != nil {

@@ -26,6 +26,9 @@ const (
 type ViewerOptions struct {
 	ID     string
 	Logger *slog.Logger // nil: the engine's
+	// Elsewhere says that the peer is on another machine. It is told of no loopback
+	// address, for which a browser may ask its user (Local Network Access).
+	Elsewhere bool
 	// OnCandidate is called with each candidate that the gateway finds, nil at
 	// the end, on pion's goroutine: it must not block. Without it nothing is
 	// trickled (WHEP).

@@ -56,6 +56,9 @@ func prefixOf(remote string) netip.Prefix {
 	return p
 }
 
+// elsewhere tells whether an address is another machine's.
+func elsewhere(p netip.Prefix) bool { return p.IsValid() && !p.Addr().IsLoopback() }
+
 // enter counts a socket, if there are fewer than most; 0: any number.
 func (a *addresses) enter(p netip.Prefix, most int) bool {
 	a.mu.Lock()

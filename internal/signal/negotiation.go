@@ -25,7 +25,7 @@ type nextOffer struct {
 // ended. From then on leave closes it.
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate,
+		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, Elsewhere: x.elsewhere,
 		FullICE: x.fullICE || x.data.Load() != nil || strings.Contains(x.whep.offer, "a=ice-lite"),
 		OnState: func(s rtc.State) {
 			select {

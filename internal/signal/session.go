@@ -114,6 +114,7 @@ type session struct {
 	started   bool         // ICE has begun to connect
 	connected bool         // at least once
 	fullICE   bool         // the client doesn't connect without
+	elsewhere bool         // the client is on another machine
 	next      *nextOffer   // to be made when the last one is settled
 	trickled  int          // candidates of the client since the last offer
 	reported  bool         // the client told its time to first frame
@@ -157,7 +158,7 @@ func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c *sock
 	}
 	out := &outbox{log: c.log, socket: c}
 	x := s.newSession(ctx, overWebSocket, m.RoomID, out)
-	x.out = out
+	x.out, x.elsewhere = out, elsewhere(c.address)
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
 	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
 	if err != nil {

@@ -29,6 +29,7 @@ func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream str
 		return refuse(badMessage, "%.200q can't name a stream", stream)
 	}
 	x := s.newSession(r.Context(), overWHIP, name, nobody{})
+	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
 	x.whep = resource{
 		path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst),
 		publishes: name + "/" + stream, owner: grant.Subject,

@@ -336,10 +336,12 @@ func (c *capture) play() error {
 		c.pipeline, c.began = pipeline, time.Now()
 		c.readmit(func(e *encoding) bool { return time.Since(e.refusedAt) > refusedFor })
 	})
-	err = c.attend(run, pipeline)
+	ended := func() {}
+	err = c.attend(run, pipeline, func(err error) { ended = c.failing(err) })
 	if err := pipeline.Close(); err != nil {
 		c.stream.log.Error("pipeline close", "err", err)
 	}
+	ended()
 	run.stop()
 	c.stream.update(func() { c.pipeline = nil })
 	return err
@@ -352,10 +354,14 @@ type activity struct {
 }
 
 // attend serves a running pipeline: encoders as they are wanted, keyframe
-// requests, stalls.
-func (c *capture) attend(run *run, pipeline Pipeline) error {
+// requests, stalls. It calls failing first when the pipeline has failed, and then
+// waits for its encoders.
+func (c *capture) attend(run *run, pipeline Pipeline, failing func(error)) (err error) {
 	active := make(map[*encoding]activity)
 	defer func() {
+		if !errors.Is(err, errUnwanted) && c.ctx.Err() == nil {
+			failing(err)
+		}
 		for _, a := range active {
 			a.cancel()
 		}

@@ -41,7 +41,8 @@ type line struct {
 	starting  chan func() // if any: starts wait for what they send to be called
 	keyframes chan string
 	started   chan *encoder
-	last      func() // what it yields while it is closed
+	last      func()        // what it yields while it is closed
+	hangs     chan struct{} // if any: its end waits for that
 	closed    chan struct{}
 	once      sync.Once
 	looked    atomic.Int64 // how often its memory was asked for
@@ -183,6 +184,9 @@ func (l *line) Close() error {
 			l.last()
 		}
 		close(l.closed)
+		if l.hangs != nil {
+			<-l.hangs
+		}
 	})
 	return nil
 }
@@ -334,6 +338,32 @@ func TestViewerStaysWhenThePipelineFails(t *testing.T) {
 	expect(t, read(sub), 2, 1)
 	if i := waitState(t, s, Live); i.Restarts != 1 || i.LastError != "cable cut" {
 		t.Errorf("restarts %d, last error %q", i.Restarts, i.LastError)
+	}
+}
+
+func TestPipelineThatHangsIsToldOfBeforeItHasEnded(t *testing.T) {
+	b := newBench()
+	b.draws(drawing)
+	s := start(t, b, nil)
+	viewer := listen(t, s)
+	l, e := begun(t, b)
+	l.hangs = make(chan struct{})
+	e.frame(true)
+	viewer.next(t, 1)
+	waitState(t, s, Live)
+	l.sink.Fail(errors.New("stuck"))
+	receive(t, l.closed, "end of the failed pipeline")
+	if i := waitState(t, s, Restarting); i.Reason != "stuck" || i.Restarts != 0 {
+		t.Errorf("while it hangs: %+v", i)
+	}
+	if p := viewer.next(t, 1)[0]; !p.placeholder {
+		t.Errorf("while it hangs the viewer sees %+v", p)
+	}
+	close(l.hangs)
+	_, again := begun(t, b)
+	again.frame(true)
+	if i := waitState(t, s, Live); i.Restarts != 1 {
+		t.Errorf("afterwards: %+v", i)
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	soundWithin   = 10 * time.Second // likewise without sound, which may be sent only while there is some
 	fewFrames     = 10               // frame intervals that it has in any case
 
+	endsSoon = 500 * time.Millisecond // what has failed has ended after this time, unless it hangs
+
 	lately = 2500 * time.Millisecond // who has yielded a frame so long ago does, unless its frames are rarer
 )
 
@@ -102,6 +104,21 @@ func (c *capture) stalled(active map[*encoding]activity) error {
 		e.end(err)
 	}
 	return nil
+}
+
+// failing says why a pipeline has failed should it take long to end: one that hangs is
+// given seconds. The caller calls what it returns when the pipeline has ended.
+func (c *capture) failing(err error) (ended func()) {
+	told := make(chan struct{})
+	late := time.AfterFunc(endsSoon, func() {
+		defer close(told)
+		c.setState(Restarting, err.Error())
+	})
+	return func() {
+		if !late.Stop() {
+			<-told
+		}
+	}
 }
 
 // yields tells whether frames come of the encoding.

@@ -23,7 +23,7 @@ type house struct {
 func (b *bench) house(ctx context.Context, pipeline string) (*house, error) {
 	g, err := rig.StartGateway(ctx, rig.GatewayOptions{
 		Pipelines: map[string]string{"bench": pipeline}, CPUs: gatewayCPU, Log: b.log,
-		Config: "limits: {viewers: 10000}\nlog: {level: warn}\n",
+		Config: "limits: {viewers: 10000, joins_per_address: 0, connections_per_address: 0}\nlog: {level: warn}\n",
 	})
 	if err != nil {
 		return nil, err

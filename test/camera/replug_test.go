@@ -82,6 +82,23 @@ func TestGuestCameraIsFoundAgain(t *testing.T) {
 	}
 }
 
+// TestGuestCameraReturnsToItsProcess replugs a camera that is captured by a process of
+// its own, confined to that camera, as the gateway does unless it is told otherwise.
+// Most of the time until it is seen again is the start of two processes, which the
+// emulated machine takes seconds for.
+func TestGuestCameraReturnsToItsProcess(t *testing.T) {
+	ctx := guest(t)
+	shell(ctx, t, "v4l2-ctl -d $(ls /dev/video[0-8]) -c horizontal_movement=5")
+	text := edition{"v4l2src device=platform-vivid.0-video-index0", "h264", 320, 180, 15}.String() + "watchdog: {start: 60s}\n"
+	g := startWith(ctx, t, "webcam", text, "isolation: process\n")
+	w := begin(ctx, t, g)
+	w.wait(ctx, t, 5)
+	replug(ctx, t, g, w, true)
+	if s, err := g.Stream(ctx, "webcam"); err != nil || s.Viewers != 1 {
+		t.Errorf("the stream is %+v, %v", s, err)
+	}
+}
+
 // TestGuestBusyCameraNamesItsHolder has another program capture from the camera
 // that is asked for.
 func TestGuestBusyCameraNamesItsHolder(t *testing.T) {
