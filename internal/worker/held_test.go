@@ -133,7 +133,9 @@ func threadOf(t *testing.T, pid int, name string) (tid int) {
 // liars are what runs in a child that does nothing but tell what no pipeline has to, by
 // the launch texts that ask for them.
 var liars = map[string]func(sink worker.Sink, i int){
-	"describes":       func(s worker.Sink, i int) { s.Describe("1", media.Track{Kind: media.Video, Codec: media.VP8, Width: i}) },
+	"describes": func(s worker.Sink, i int) {
+		s.Describe("1", media.Track{Kind: media.Video, Codec: media.VP8, Width: i})
+	},
 	"ends":            func(s worker.Sink, _ int) { s.Ended("1", errors.New("again")) },
 	"drops":           func(s worker.Sink, _ int) { s.Dropped("1", 1) },
 	"drops backwards": func(s worker.Sink, _ int) { s.Dropped("1", -1) },
