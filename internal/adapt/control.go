@@ -83,7 +83,7 @@ func (c *capacity) outgrown(bps float64) bool { return bps/1000 > c.mean+c.sprea
 // queue is the queueing delay, of packets or, without transport-wide feedback, of the
 // round trip.
 func (e *Estimator) queue() time.Duration {
-	if e.arrivals.known {
+	if e.silence.began {
 		return e.arrivals.queue()
 	}
 	return e.reports.queue()
@@ -154,7 +154,7 @@ func (e *Estimator) cut(now, queue time.Duration) {
 	c.cutAt, c.cutQueue = now, queue
 	c.lowest, c.highest = maxRTT, 0
 	c.before, c.nearFor = 0, 0
-	e.set(min(e.bps, c.drainRate(queue)), "delay grew")
+	e.set(min(e.bps, c.drainRate(queue)), delayGrew)
 	e.probes.fail()
 }
 
@@ -178,14 +178,14 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 	stands := now-c.fellAt > standsAfter+e.response()/2
 	switch {
 	case queue <= emptyQueue+e.serialization()/2+c.tolerance:
-		e.drained(now, "queue is gone")
+		e.drained(now, queueGone)
 	case !answered:
 		// What was sent before the cut still tells what the link carries, and better than
 		// the first packets that waited did.
 		if queue >= c.cutQueue {
 			e.overused(queue, carried)
 			c.cutQueue = queue
-			e.set(min(e.bps, c.drainRate(queue)), "delay grew")
+			e.set(min(e.bps, c.drainRate(queue)), delayGrew)
 		}
 	case over && queue > c.cutQueue+c.cutQueue/4:
 		e.overused(queue, carried)
@@ -199,13 +199,13 @@ func (e *Estimator) drain(now, queue time.Duration, carried float64, over bool) 
 			c.tolerance = queue
 		}
 		c.link.see(c.share, 1)
-		e.drained(now, "queue is not ours")
+		e.drained(now, queueForeign)
 	case stands: // the link carries less than was thought
 		c.link.see(e.arrivals.rate(ackedWindow)/(1-e.loss.inherent), 1)
 		c.lowest, c.fellAt = queue, now
-		e.set(min(e.bps, drainMost*c.link.bps()), "queue stays")
+		e.set(min(e.bps, drainMost*c.link.bps()), queueStays)
 	default: // as it falls, more may be sent
-		e.set(max(e.bps, c.drainRate(queue)), "queue falls")
+		e.set(max(e.bps, c.drainRate(queue)), queueFalls)
 	}
 }
 
@@ -233,10 +233,10 @@ func (e *Estimator) grow(now, dt time.Duration) {
 		c.link = capacity{}
 	}
 	seconds := dt.Seconds()
-	bps, why := e.bps, "steady"
+	bps, why := e.bps, steady
 	switch {
 	case e.bps < 0.9*max(c.link.bps(), c.before):
-		bps, why = min(e.bps*math.Pow(regrowth, seconds), 0.9*max(c.link.bps(), c.before)), "back to what was carried"
+		bps, why = min(e.bps*math.Pow(regrowth, seconds), 0.9*max(c.link.bps(), c.before)), regrowing
 	case c.limited:
 		return
 	case c.link.near(e.bps):

@@ -14,6 +14,7 @@ const (
 	encoderShare = 0.94
 
 	slowViewers = 20 // percentile of the viewers that a shared encoder follows
+	mostViewers = 50 // and that of those whose lack makes the picture smaller
 
 	// A bitrate goes down at once, by steps that matter. It goes up by steps of at
 	// most riseMost, so that a rate control whose buffer is full needn't catch up, and
@@ -67,13 +68,15 @@ const (
 //
 // The bitrate: the encoder runs at the 20th percentile (nearest rank) of what its
 // viewers' networks carry, less 6 %, within min and max; with one viewer it is that
-// viewer's share. Those slower than that percentile are left to move to a lower
-// rendition, or to skip frames. It goes down at once and up by steps.
+// viewer's share, of up to five it is the slowest one's. Those slower are left to skip
+// frames. Where there is a lower rendition, those don't count that are about to move
+// to it: that carry less than Viewer would stay for, were they not there. It goes down
+// at once and up by steps.
 //
-// The picture: where the viewers have no lower rendition to go to, and the
-// percentile is below what the picture needs (min, for the one that is configured),
-// its frame rate and then its size go down, and back up with hysteresis. The same
-// steps answer an encoder that is slower than the capture.
+// The picture: where the viewers have no lower rendition to go to, and half of them
+// carry less than the picture needs (min, for the one that is configured), its frame
+// rate and then its size go down, and back up with hysteresis. The same steps answer
+// an encoder that is slower than the capture.
 //
 // An Encoder is arithmetic: it has no clock and no lock. Times are of any clock that
 // doesn't go back. The zero value is of no use: see NewEncoder.
@@ -185,15 +188,14 @@ func (e *Encoder) Limit(l EncoderLimits) {
 // Begin notes that an encoder starts that didn't run, and decides from what it starts
 // with: nobody has seen anything yet, so that no hysteresis is needed.
 func (e *Encoder) Begin(now time.Duration, carries []int) {
-	want, _ := e.want(carries)
-	e.network = stairs{level: e.fitting(want)}
+	e.network = stairs{level: e.fitting(e.want(carries, mostViewers))}
 	if e.cpu.level > 0 && now-e.load.at > quietTime {
 		e.cpu = stairs{}
 	}
 	e.bps, e.set = e.Target(carries), now
 	e.told, e.toldAt = e.bps, now
 	if e.why = ""; e.Level() > 0 || e.bps != e.limits.Start {
-		e.why = words(carries)
+		e.why = e.words(carries, slowViewers)
 	}
 	e.Renewed(now)
 }
@@ -224,8 +226,7 @@ func (e *Encoder) Target(carries []int) int {
 	if !e.adaptive() {
 		return e.limits.Start
 	}
-	want, _ := e.want(carries)
-	return min(max(want, e.bottom()), e.top())
+	return min(max(e.want(carries, slowViewers), e.bottom(carries)), e.top())
 }
 
 // Step decides anew, from what is known now. It returns what is worth telling. It is
@@ -251,28 +252,39 @@ func (e *Encoder) Step(now time.Duration, r EncoderReport) []Decision {
 // adaptive tells whether the bitrate follows networks.
 func (e *Encoder) adaptive() bool { return e.limits.Min < e.limits.Max }
 
-// want is what an encoder may yield for its viewers, in bit/s, before limits; where
-// nothing is known, the configured start.
-func (e *Encoder) want(carries []int) (bps int, known bool) {
-	carried := percentile(carries)
+// want is what an encoder may yield for a percentile of its viewers, in bit/s, before
+// limits; where nothing is known, the configured start.
+func (e *Encoder) want(carries []int, percent int) (bps int) {
+	carried := percentile(e.voices(carries), percent)
 	if carried == 0 {
-		return e.limits.Start, false
+		return e.limits.Start
 	}
-	return int(float64(carried) * encoderShare), true
+	return int(float64(carried) * encoderShare)
 }
 
-// percentile is the 20th percentile by nearest rank of what is known; 0: nothing is.
-// It sorts carries.
-func percentile(carries []int) int {
+// voices are the carries that count, sorted: those that are known and, where there is a
+// lower rendition, not of who is about to move there. It sorts carries.
+func (e *Encoder) voices(carries []int) []int {
 	slices.Sort(carries)
-	known := carries
-	for len(known) > 0 && known[0] <= 0 {
-		known = known[1:]
+	for len(carries) > 0 && carries[0] <= 0 {
+		carries = carries[1:]
 	}
-	if len(known) == 0 {
+	for !e.limits.Last && e.adaptive() && len(carries) > 1 {
+		without := int(float64(percentile(carries[1:], slowViewers)) * encoderShare)
+		if float64(carries[0]) >= fitsStill*float64(min(max(without, e.floor(e.cpu.level)), e.top())) {
+			break
+		}
+		carries = carries[1:]
+	}
+	return carries
+}
+
+// percentile is one of voices, by nearest rank; 0: there are none.
+func percentile(voices []int, percent int) int {
+	if len(voices) == 0 {
 		return 0
 	}
-	return known[(len(known)*slowViewers+99)/100-1]
+	return voices[(len(voices)*percent+99)/100-1]
 }
 
 // work is what a level costs, compared with the configured picture.
@@ -301,14 +313,16 @@ func (e *Encoder) lowest() int {
 	return len(e.limits.Shapes) - 1
 }
 
-// bottom is the least bitrate: the floor of what the picture may come to.
-func (e *Encoder) bottom() int { return e.floor(max(e.lowest(), e.cpu.level)) }
+// bottom is the least bitrate: the floor of what the picture is about to come to.
+func (e *Encoder) bottom(carries []int) int {
+	return e.floor(max(e.fitting(e.want(carries, mostViewers)), e.cpu.level))
+}
 
 // top is the most: a picture that is reduced for the CPU's sake needs less, and
 // spending it would cost time. What is reduced for a network's sake may have all, or
 // it would never be seen that the network carries more again.
 func (e *Encoder) top() int {
-	return max(int(float64(e.limits.Max)*math.Pow(e.work(e.cpu.level), areaPower)), e.bottom())
+	return max(int(float64(e.limits.Max)*math.Pow(e.work(e.cpu.level), areaPower)), e.floor(e.cpu.level))
 }
 
 // fitting is the first level that can be had for so much.
@@ -322,19 +336,19 @@ func (e *Encoder) fitting(bps int) int {
 }
 
 func (e *Encoder) stepNetwork(now time.Duration, carries []int) {
-	want, _ := e.want(carries)
+	want := e.want(carries, mostViewers)
 	n := &e.network
 	if n.lack.lasts(now, e.fitting(want) > n.level) >= lackTime {
 		need := e.floor(n.level)
 		n.fall(now, e.fitting(want), plentyTime, plentyMost)
-		e.why = fmt.Sprintf("%s; this picture needs %s", words(carries), rate(need))
+		e.why = fmt.Sprintf("%s; this picture needs %s", e.words(carries, mostViewers), rate(need))
 		return
 	}
 	better := e.fitting(int(float64(want) / plentyMargin))
 	hold := max(n.hold, plentyTime)
 	if n.plenty.lasts(now, better < n.level) >= hold {
 		n.rise(now, better)
-		e.why = fmt.Sprintf("%s, for %v now", words(carries), hold)
+		e.why = fmt.Sprintf("%s, for %v now", e.words(carries, mostViewers), hold)
 	}
 }
 
@@ -411,7 +425,7 @@ func (e *Encoder) stepBitrate(now time.Duration, carries []int) {
 		return
 	}
 	if e.bps, e.set = next, now; e.Level() == 0 {
-		e.why = words(carries)
+		e.why = e.words(carries, slowViewers)
 	}
 }
 
@@ -445,29 +459,27 @@ func (e *Encoder) tell(now time.Duration, carries []int) (Decision, bool) {
 	if high == low || float64(high) < tellRatio*float64(low) || rises {
 		return Decision{}, false
 	}
-	d := Decision{"bitrate", rate(e.told), rate(e.bps), words(carries)}
+	d := Decision{"bitrate", rate(e.told), rate(e.bps), e.words(carries, slowViewers)}
 	e.told, e.toldAt = e.bps, now
 	return d, true
 }
 
-// words says what carries come to. It sorts them.
-func words(carries []int) string {
-	carried := rate(percentile(carries))
-	known := len(carries)
-	for _, c := range carries {
-		if c <= 0 {
-			known--
-		}
-	}
-	switch {
-	case known == 0:
+// words says what a percentile of carries comes to. It sorts them.
+func (e *Encoder) words(carries []int, percent int) string {
+	voices := e.voices(carries)
+	carried := rate(percentile(voices, percent))
+	switch n := len(voices); {
+	case n == 0:
 		return "what its viewers' networks carry isn't known"
-	case known == 1:
+	case n == 1:
 		return "its viewer's network carries " + carried
-	case known*slowViewers <= 100:
-		return fmt.Sprintf("the slowest of %d viewers' networks carries %s", known, carried)
+	case n*percent <= 100:
+		return fmt.Sprintf("the slowest of %d viewers' networks carries %s", n, carried)
+	case percent == mostViewers:
+		return fmt.Sprintf("the middle one of %d viewers' networks carries %s", n, carried)
+	default:
+		return fmt.Sprintf("four fifths of %d viewers' networks carry %s or more", n, carried)
 	}
-	return fmt.Sprintf("four fifths of %d viewers' networks carry %s or more", known, carried)
 }
 
 func frameRate(fps float64) string { return fmt.Sprintf("%.3g", fps) }

@@ -84,8 +84,10 @@ func TestTargetIsTheSlowestFifthsShare(t *testing.T) {
 		"20 with 3 slow ones": {append(many(17, 2_000_000), many(3, 1_000_000)...), 1_880_000},
 		"20 with 4 slow ones": {append(many(16, 2_000_000), many(4, 1_000_000)...), 940_000},
 		"above max":           {[]int{9_000_000}, 2_500_000},
-		"no more than half":   {[]int{300_000}, 282_000}, // of a smaller picture
-		"below all pictures":  {[]int{10_000}, 37_162},   // what the smallest needs
+		"no more than half":   {[]int{300_000}, 282_000},                       // of a smaller picture
+		"below all pictures":  {[]int{10_000}, 37_162},                         // what the smallest needs
+		"one of three":        {[]int{2_000_000, 2_000_000, 100_000}, 500_000}, // two needn't put up with a smaller picture
+		"two of four":         {[]int{2_000_000, 2_000_000, 100_000, 90_000}, 84_600},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := NewEncoder(limitsOf(500_000, 2_000_000, 2_500_000)).Target(c.carries); got != c.want {
@@ -131,6 +133,36 @@ func TestRenditionWithALowerOneKeepsItsPicture(t *testing.T) {
 	d := driven(t, l, 2_500_000)
 	d.runs(10*time.Second, 100_000)
 	d.is(0, 500_000) // whom that is too much for must move
+}
+
+// Who is to move to the lower rendition has no say any more in the one above, unless
+// nobody else has.
+func TestWhoMovesDownDoesNotCount(t *testing.T) {
+	l := limitsOf(500_000, 2_000_000, 2_500_000)
+	l.Last = false
+	for name, c := range map[string]struct {
+		carries []int
+		want    int
+	}{
+		"alone":          {[]int{600_000}, 564_000},
+		"of four":        {[]int{600_000, 3_000_000, 3_000_000, 3_000_000}, 2_500_000},
+		"one of two":     {[]int{600_000, 2_000_000}, 1_880_000},
+		"a little less":  {[]int{1_900_000, 2_000_000}, 1_786_000}, // it stays
+		"two in a row":   {[]int{600_000, 1_200_000, 3_000_000}, 2_500_000},
+		"two alike":      {[]int{600_000, 610_000, 3_000_000}, 564_000}, // until the least is too much
+		"below the rest": {[]int{100_000, 200_000, 300_000}, 500_000},
+	} {
+		e := NewEncoder(l)
+		if got := e.Target(c.carries); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+	d := driven(t, l, 3_000_000, 3_000_000, 3_000_000)
+	d.runs(5*time.Second, 3_000_000, 3_000_000, 600_000)
+	d.is(0, 2_500_000)
+	if len(d.told) > 0 {
+		t.Errorf("told %q", d.told)
+	}
 }
 
 func TestFrameRateAndThenSizeGoDown(t *testing.T) {

@@ -134,9 +134,9 @@ func (e *Estimator) update(now, dt time.Duration) {
 // probe for all that is wanted. Until then nothing is known, and nobody held back.
 func (e *Estimator) begin(now time.Duration) {
 	bps, sure := e.start.result(e.want)
-	why := "first packets"
+	why := firstPackets
 	if got, ok := e.probes.result(e.arrivals.jitter); ok {
-		bps, sure, why = max(got, min(bps, got/carries)), true, "probe"
+		bps, sure, why = max(got, min(bps, got/carries)), true, probeArrived
 	}
 	if e.began == 0 {
 		e.began = now
@@ -177,7 +177,7 @@ func (e *Estimator) Step(now time.Duration) {
 		if e.silence.cuts == 1 {
 			e.control.before = e.bps
 		}
-		e.set(e.bps/2, "no feedback")
+		e.set(e.bps/2, noFeedback)
 	}
 	if e.bps > 0 && now-e.silence.last > time.Second {
 		e.control.limited = true
@@ -202,7 +202,7 @@ func (e *Estimator) Probe(now time.Duration) (Probe, bool) {
 func (e *Estimator) Estimate() Estimate {
 	bps, reason := e.bps, e.reason
 	if e.remb.bps > 0 && (bps == 0 || bps > e.remb.bps) {
-		bps, reason = e.remb.bps, "receiver's estimate"
+		bps, reason = e.remb.bps, receiverEstimate
 	}
 	return Estimate{
 		Bps:     int(bps),

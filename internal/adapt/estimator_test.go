@@ -491,3 +491,80 @@ func BenchmarkFeedback(b *testing.B) {
 		_ = f.e.Estimate()
 	}
 }
+
+// reported is a peer without transport-wide feedback, told of each second.
+type reported struct {
+	e   *Estimator
+	now time.Duration
+}
+
+// second lets one pass in which so much is sent, and tells of its loss and the round trip.
+func (r *reported) second(bps int, loss float64, rtt time.Duration) int {
+	for range 10 {
+		r.e.Sent(r.now, bps/8/10)
+		r.now += 100 * ms
+		r.e.Step(r.now)
+	}
+	r.e.ReceiverReport(r.now, loss, rtt)
+	return r.e.Estimate().Bps
+}
+
+// On the low rendition of a ladder little is sent, and nothing probes: without growth
+// all the same a viewer would stay there for good after its first bad moment.
+func TestReceiverReportsAloneLeadBackUp(t *testing.T) {
+	r := &reported{e: NewEstimator(), now: time.Minute}
+	r.e.Want(3_000_000)
+	for range 3 {
+		r.second(2_500_000, 0, 50*ms)
+	}
+	bad := 0
+	for range 8 {
+		bad = r.second(300_000, 0.3, 50*ms)
+	}
+	// calm is how many seconds pass without growth, until it is back at a megabit.
+	calm := func() (seconds int) {
+		for range 120 {
+			before := r.e.Estimate().Bps
+			switch now := r.second(300_000, 0, 50*ms); {
+			case now == before:
+				seconds++
+			case now > 1_000_000:
+				return seconds
+			}
+		}
+		t.Fatalf("after two minutes without loss the estimate is %d bit/s, after the bad ones it was %d", r.e.Estimate().Bps, bad)
+		return 0
+	}
+	if got := calm(); got < 3 || got > 6 {
+		t.Errorf("it grows again %d s after the last loss", got)
+	}
+	for r.e.Estimate().Bps > 400_000 { // it was too much
+		r.second(1_000_000, 0.3, 50*ms)
+	}
+	if got := calm(); got < 8 {
+		t.Errorf("after a climb that failed the next one begins after %d s", got)
+	}
+	for range 60 {
+		r.second(300_000, 0, 50*ms)
+	}
+	within(t, "in the end", float64(r.e.Estimate().Bps), 3_000_000, 4_200_000)
+}
+
+// A picture that can't be numbered was added: there is no feedback any more, which is
+// no silence of the network.
+func TestFeedbackThatEndsLeavesReceiverReports(t *testing.T) {
+	f := newFeeder()
+	f.send(3*sec, 2e6, 1200, empty)
+	r := &reported{e: f.e, now: f.now + f.rtt}
+	before := r.e.Estimate().Bps
+	for range 8 {
+		r.second(2_000_000, 0, 50*ms)
+	}
+	if got := r.e.Estimate().Bps; got < before {
+		t.Errorf("receiver reports without loss led from %d to %d bit/s", before, got)
+	}
+	before = r.e.Estimate().Bps
+	if got := r.second(2_000_000, 0.5, 50*ms); got > before*4/5 {
+		t.Errorf("half of all is lost, and it carries %d bit/s, %d before", got, before)
+	}
+}

@@ -12,6 +12,15 @@ const (
 	reportAfter = 2 * time.Second  // of packets without transport-wide feedback
 	reportWait  = 200 * time.Millisecond
 	reportQueue = 150 * time.Millisecond // of round trip beyond the least: ours, the draft looks at loss only
+	reportsOnly = 3                      // receiver reports since the last feedback, so long ago as an outage lasts at most: there is none any more
+
+	// While less is sent than could be, nothing tells what more would do, and there are
+	// no probes. libwebrtc grows on (SendSideBandwidthEstimation: 8 % a second, whatever
+	// is sent); here that begins after a calm, which doubles each time that it was
+	// followed by loss or a queue.
+	climbAfter  = 5 * time.Second
+	climbRarest = 80 * time.Second
+	climbProven = 30 * time.Second // after which what comes isn't the climb's
 )
 
 // silence watches for feedback that stays away.
@@ -23,6 +32,7 @@ type silence struct {
 	last    time.Duration // packet that was sent
 	cuts    int
 	cutAt   time.Duration
+	reports int // receiver reports since heardAt
 }
 
 func (s *silence) sent(now time.Duration) {
@@ -35,8 +45,15 @@ func (s *silence) sent(now time.Duration) {
 // heard tells whether feedback comes back after a silence, and after how long a one.
 func (s *silence) heard(now time.Duration) (resumed bool, after time.Duration) {
 	resumed, after = s.cuts > 0, now-s.heardAt
-	s.began, s.heardAt, s.waiting, s.cuts = true, now, false, 0
+	s.began, s.heardAt, s.waiting, s.cuts, s.reports = true, now, false, 0, 0
 	return resumed, after
+}
+
+// over notes a receiver report, and tells whether the peer gives nothing else any more:
+// what it is sent may be numbered no longer. In an outage there are no reports either.
+func (s *silence) over(now time.Duration) bool {
+	s.reports++
+	return s.reports >= reportsOnly && now-s.heardAt > outageMost
 }
 
 // lasts tells whether it is time to halve the rate.
@@ -76,6 +93,10 @@ type fallback struct {
 	rtt    time.Duration
 	least  time.Duration // round trip
 	lastAt time.Duration
+
+	calm    time.Duration // since when there was neither loss nor a queue
+	hold    time.Duration // that this must last for a climb; 0: climbAfter
+	climbed time.Duration // the last growth beyond what is sent; 0: none, or it was proven
 }
 
 func (f *fallback) sent(now time.Duration, bytes int) {
@@ -101,12 +122,33 @@ func (f *fallback) rateAt(now time.Duration) float64 {
 
 func (f *fallback) queue() time.Duration { return max(f.rtt-f.least, 0) }
 
+// fell notes a cut.
+func (f *fallback) fell(now time.Duration) {
+	switch {
+	case f.climbed == 0: // one cut more
+	case now-f.climbed > climbProven:
+		f.hold = 0
+	default:
+		f.hold = min(2*max(f.hold, climbAfter), climbRarest)
+	}
+	f.calm, f.climbed = now, 0
+}
+
 // ReceiverReport takes the loss since the last receiver report (0..1) and the round trip
 // that it shows, 0 if unknown. It counts only for a peer without transport-wide feedback,
 // of which some is waited for: Firefox sends a report before the first.
 func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Duration) {
-	if e.silence.began || !(loss >= 0 && loss <= 1) {
+	if !(loss >= 0 && loss <= 1) {
 		return
+	}
+	if e.silence.began {
+		if !e.silence.over(now) {
+			return
+		}
+		e.silence.began = false
+		if e.bps > 0 { // the silence was none of the network's
+			e.set(max(e.bps, e.control.before), receiverReport)
+		}
 	}
 	f := &e.reports
 	if rtt > 0 {
@@ -122,7 +164,7 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 		if now-f.first < reportAfter || loss <= reportHigh && f.queue() <= reportQueue {
 			return
 		}
-		e.bps, e.reason = max(e.acked, startFloor), "receiver report"
+		e.bps, e.reason = max(e.acked, startFloor), receiverReport
 	}
 	e.control.limited = rate < limitedBelow*e.bps
 	if d := now - f.lastAt; d >= 0 && d < reportWait+f.rtt {
@@ -131,12 +173,20 @@ func (e *Estimator) ReceiverReport(now time.Duration, loss float64, rtt time.Dur
 	f.lastAt = now
 	switch {
 	case loss > reportHigh:
-		e.set(e.bps*(1-0.5*loss), "loss")
+		e.set(e.bps*(1-0.5*loss), lossGrew)
+		f.fell(now)
 	case f.queue() > reportQueue:
-		e.set(min(e.bps, max(e.acked, MinBps))*0.85, "delay grew")
+		e.set(min(e.bps, max(e.acked, MinBps))*0.85, delayGrew)
+		f.fell(now)
 		f.least += f.queue() / 16 // the way may have become longer
-	case loss < reportLow && !e.control.limited && (e.want == 0 || e.bps < wantMargin*e.want):
-		e.set(e.bps*growth+1000, "steady")
+	case loss >= reportLow:
+		f.calm = now
+	case e.want > 0 && e.bps >= wantMargin*e.want:
+	case !e.control.limited:
+		e.set(e.bps*growth+1000, steady)
+	case now-f.calm >= max(f.hold, climbAfter):
+		e.set(e.bps*growth+1000, climbing)
+		f.climbed = now
 	}
 }
 

@@ -215,7 +215,7 @@ func (e *Estimator) try(now time.Duration, o observation) {
 	t := &e.trial
 	t.on, t.at, t.loss, t.run, t.seen = true, now, o.loss(), o.run(), observation{}
 	t.carried = o.carried(e.loss.inherent)
-	e.set(min(e.bps*trialCut, max(carries*t.carried, 0.1*e.bps)), "loss")
+	e.set(min(e.bps*trialCut, max(carries*t.carried, 0.1*e.bps)), lossGrew)
 	e.probes.fail()
 }
 
@@ -245,11 +245,11 @@ func (e *Estimator) judge(now time.Duration, o *observation) {
 		e.try(now, t.seen)
 	case seen > lossInherent:
 		t.on = false
-		e.set(e.bps*(1-0.5*seen), "loss") // draft-ietf-rmcat-gcc-02 section 6
+		e.set(e.bps*(1-0.5*seen), lossGrew) // draft-ietf-rmcat-gcc-02 section 6
 	default:
 		t.on = false
 		l.inherent = max(seen, (seen+t.loss)/2) // what began it was more than the mean, if it was chance
 		c.before = t.before
-		e.set(max(e.bps, 0.9*t.before), "loss is not ours")
+		e.set(max(e.bps, 0.9*t.before), lossForeign)
 	}
 }

@@ -124,7 +124,7 @@ func (e *Estimator) probed(now time.Duration, bps float64) {
 	} else {
 		p.soon(now, e.response())
 	}
-	e.set(bps, "probe")
+	e.set(bps, probeArrived)
 }
 
 // soon asks for the next one after a while, and for more soon after it.

@@ -46,6 +46,7 @@ type scene struct {
 	length   time.Duration
 	seed     uint64
 	plain    bool // plain GCC instead of the estimator
+	reports  bool // receiver reports once a second instead of feedback
 }
 
 type estimator interface {
@@ -166,8 +167,19 @@ func (s *sim) after(d time.Duration, do func()) {
 }
 
 func run(c scene) *sim {
+	s := newSim(c)
+	for s.now = 0; s.now < s.length; s.now += tick {
+		s.tick()
+	}
+	return s
+}
+
+func newSim(c scene) *sim {
 	if c.feedback == 0 {
 		c.feedback = 100 * ms
+		if c.reports {
+			c.feedback = sec
+		}
 	}
 	if c.most == 0 {
 		c.most = 2.5e6
@@ -189,9 +201,6 @@ func run(c scene) *sim {
 	s.e.Want(int(c.want))
 	for i := range c.tcp {
 		s.flows = append(s.flows, &flow{id: i, cwnd: 10, ssthresh: 1e9})
-	}
-	for s.now = 0; s.now < c.length; s.now += tick {
-		s.tick()
 	}
 	return s
 }
@@ -285,7 +294,7 @@ func (s *sim) pace() {
 	s.probeDebt = max(s.probeDebt-float64(s.probe.Bps)/8*(s.now-s.debtAt).Seconds(), 0)
 	s.debtAt = s.now
 	bytes := 0
-	if s.probeLeft == 0 {
+	if s.probeLeft == 0 && !s.reports { // who has no numbers can't be probed
 		if p, ok := s.e.Probe(s.now); ok {
 			s.probe, s.probeLeft, s.probeDebt = p, p.Bytes, 0
 		}
@@ -474,11 +483,28 @@ func (s *sim) feed() {
 		}
 		reports = append(reports, r)
 	}
+	if s.reports {
+		s.report(reports)
+		return
+	}
 	if s.rng.Float64() < s.deaf || s.outage != nil && s.outage(s.now) {
 		return
 	}
 	rtt := 2*s.delay + time.Duration(float64(s.queued*8)/s.rate(s.now)*float64(sec))
 	s.after(s.delay, func() { s.e.Feedback(s.now, reports, rtt) })
+}
+
+// report sends a receiver report of what a feedback would tell.
+func (s *sim) report(reports []media.PacketReport) {
+	lost := 0
+	for _, r := range reports {
+		if !r.Received {
+			lost++
+		}
+	}
+	loss := float64(lost) / float64(max(len(reports), 1))
+	rtt := 2*s.delay + time.Duration(float64(s.queued*8)/s.rate(s.now)*float64(sec))
+	s.after(s.delay, func() { s.e.(*Estimator).ReceiverReport(s.now, loss, rtt) })
 }
 
 // play shows complete frames in order; one that stays incomplete costs a keyframe.

@@ -350,7 +350,7 @@ func (a *Authority) Login(ctx context.Context, address, name, password string) (
 
 // userGrant is what a user of the configuration may.
 func userGrant(name string, u config.User) *Grant {
-	return &Grant{Subject: name, Name: name, Role: Role(u.Role), Rooms: u.Rooms, Streams: u.Streams, Create: Role(u.Role) == Admin}
+	return &Grant{Subject: name, Name: shown(name), Role: Role(u.Role), Rooms: u.Rooms, Streams: u.Streams, Create: Role(u.Role) == Admin}
 }
 
 // newID names a token, with 128 bits of chance at least.

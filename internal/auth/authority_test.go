@@ -453,16 +453,63 @@ func TestLinkIsUsedOnce(t *testing.T) {
 	if _, err := b.Redeem(link); !errors.Is(err, ErrExpired) {
 		t.Errorf("after its end: %v", err)
 	}
-	c.advance(24 * time.Hour)
-	next, _, err := b.Share(maker, &Grant{Role: Viewer, Rooms: []string{"lobby"}}, time.Hour, 0)
+	c.advance(time.Hour)
+	up := time.Duration(0)
+	b.state.links.up = func() time.Duration { return up }
+	marks := func(when string, want int) {
+		t.Helper()
+		next, _, err := b.Share(maker, &Grant{Role: Viewer, Rooms: []string{"lobby"}}, 30*24*time.Hour, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Redeem(next); err != nil {
+			t.Error(err)
+		}
+		if marks, err := os.ReadDir(filepath.Join(dir, linksDir)); err != nil || len(marks) != want {
+			t.Errorf("%s: %d marks of used links, %v, want %d", when, len(marks), err, want)
+		}
+	}
+	marks("an hour later", 2)
+	up += markKept - time.Second
+	marks("nearly a day later", 3)
+	up += time.Second
+	marks("a day later", 3) // one more, and one less
+}
+
+// A clock that was set forward had the marks of used links removed, and when it was right
+// again the links were as new.
+func TestClockThatGoesBackRevivesNoLink(t *testing.T) {
+	c := newClock()
+	a := authorityIn(t, t.TempDir(), c, config.Auth{})
+	up := time.Duration(0)
+	a.state.links.up = func() time.Duration { return up }
+	redeem := func(link string) (string, error) {
+		t.Helper()
+		if link == "" {
+			var err error
+			if link, _, err = a.Share(Open(), &Grant{Role: Viewer, Rooms: []string{"lobby"}}, time.Hour, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := a.Redeem(link)
+		return link, err
+	}
+	link, err := redeem("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Redeem(next); err != nil {
-		t.Error(err)
-	}
-	if marks, err := os.ReadDir(filepath.Join(dir, linksDir)); err != nil || len(marks) != 1 {
-		t.Errorf("%d marks of used links, %v: old ones aren't swept", len(marks), err)
+	for range 3 { // for less than a day each, with right hours between
+		c.advance(365 * 24 * time.Hour)
+		for range 2 {
+			if _, err := redeem(""); err != nil {
+				t.Fatal(err)
+			}
+			up += markKept / 2
+		}
+		c.advance(-365 * 24 * time.Hour)
+		if _, err := redeem(link); !errors.Is(err, ErrUsed) {
+			t.Fatalf("a second time: %v", err)
+		}
 	}
 }
 

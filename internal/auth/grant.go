@@ -84,14 +84,22 @@ func Open() *Grant {
 
 // May tells whether the grant allows an action on a stream of a room. Without a
 // stream ("") it is about the room as a whole, without a room about the gateway
-// itself, which only a grant for every room ("*") reaches. It does not look at
-// the clock: see Expired. A nil grant may nothing.
+// itself, which only a grant for every room ("*") reaches. A grant for some streams
+// neither moderates a room as a whole nor administers it: others are there for other
+// streams. It does not look at the clock: see Expired. A nil grant may nothing.
 func (g *Grant) May(action Action, room, stream string) bool {
-	if g == nil || !slices.Contains(g.actions(), action) || !matchAny(g.Rooms, room) {
+	switch {
+	case g == nil, !slices.Contains(g.actions(), action), !matchAny(g.Rooms, room):
 		return false
+	case g.allStreams():
+		return true
+	case stream == "":
+		return action != Moderate && action != Administer
 	}
-	return stream == "" || len(g.Streams) == 0 || matchAny(g.Streams, stream)
+	return matchAny(g.Streams, stream)
 }
+
+func (g *Grant) allStreams() bool { return len(g.Streams) == 0 || slices.Contains(g.Streams, "*") }
 
 // In lists what the grant allows in a room, the harmless first; never nil.
 func (g *Grant) In(room string) []Action {
@@ -118,7 +126,7 @@ func (g *Grant) As(role Role) *Grant {
 }
 
 // covers refuses a grant that somebody makes for others and that is more than
-// their own, or that they may not make: they moderate all its rooms.
+// their own, or that they may not make: they moderate its streams in all its rooms.
 func (g *Grant) covers(made *Grant) error {
 	if err := made.check(); err != nil {
 		return err
@@ -129,11 +137,11 @@ func (g *Grant) covers(made *Grant) error {
 		}
 	}
 	for _, stream := range made.Streams {
-		if len(g.Streams) > 0 && !covered(g.Streams, stream) {
+		if !g.allStreams() && !covered(g.Streams, stream) {
 			return fmt.Errorf("%w: stream %q", ErrForbidden, stream)
 		}
 	}
-	if len(g.Streams) > 0 && len(made.Streams) == 0 {
+	if !g.allStreams() && len(made.Streams) == 0 {
 		return fmt.Errorf("%w: all streams", ErrForbidden)
 	}
 	for _, a := range made.actions() {
@@ -199,8 +207,11 @@ func (g *Grant) check() error {
 			return fmt.Errorf("%.64q is no pattern of names", p)
 		}
 	}
-	if len(g.Subject) > maxName || len(g.Name) > maxName {
-		return fmt.Errorf("subject and name have at most %d bytes", maxName)
+	if len(g.Subject) > maxName {
+		return fmt.Errorf("a subject has at most %d bytes", maxName)
+	}
+	if shown(g.Name) != g.Name {
+		return fmt.Errorf("a name is one line of at most %d bytes without control characters", MaxShown)
 	}
 	return nil
 }
@@ -208,7 +219,7 @@ func (g *Grant) check() error {
 const (
 	maxPatterns = 64
 	maxPattern  = 128 // bytes
-	maxName     = 128 // bytes
+	maxName     = 128 // bytes of a subject
 )
 
 func matchAny(patterns []string, name string) bool {

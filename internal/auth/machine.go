@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"gateway/internal/config"
@@ -25,11 +26,23 @@ func machineGrant(machines map[string]config.Machine, state *tls.ConnectionState
 		}
 		subject := "machine-" + name[:min(len(name), maxName-len("machine-"))]
 		return &Grant{
-			Subject: subject, origins: []origin{{Subject: subject}}, Name: name[:min(len(name), maxName)],
+			Subject: subject, origins: []origin{{Subject: subject}}, Name: shown(name),
 			Role: Role(m.Role), Rooms: m.Rooms, Streams: m.Streams, Expires: c.NotAfter,
 		}, nil
 	}
 	return nil, fmt.Errorf("%w: none of the certificate's names is listed under auth.machines", ErrUnauthorized)
+}
+
+// Unclaimed takes from a request what a browser adds to it by itself, whatever page has
+// it made: the cookie, and the certificate of its machine. A token in a header or in a
+// message stays.
+func Unclaimed(r *http.Request) {
+	r.Header.Del("Cookie")
+	if r.TLS != nil {
+		state := *r.TLS
+		state.PeerCertificates, state.VerifiedChains = nil, nil
+		r.TLS = &state
+	}
 }
 
 func namesOf(c *x509.Certificate) []string {

@@ -85,3 +85,25 @@ func TestMachinesAreKnownByTheirCertificates(t *testing.T) {
 		t.Errorf("%+v, %v", g, err)
 	}
 }
+
+// A page's request brings the cookie and the certificate whoever wrote the page; a token it
+// brings only if the page has it.
+func TestUnclaimedRequestsBringWhatThePageHas(t *testing.T) {
+	c := newClock()
+	a := authority(t, c, config.Auth{Machines: map[string]config.Machine{"kiosk.lan": {Role: "admin", Rooms: []string{"*"}}}})
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	state := &tls.ConnectionState{HandshakeComplete: true, VerifiedChains: [][]*x509.Certificate{{{DNSNames: []string{"kiosk.lan"}, NotAfter: c.now().Add(time.Hour)}}}}
+	r.TLS = state
+	r.Header.Set("Cookie", Cookie+"="+a.AdminToken())
+	Unclaimed(r)
+	if g, err := a.FromRequest(r); err == nil {
+		t.Errorf("it is still %+v", g)
+	}
+	if !r.TLS.HandshakeComplete || state.VerifiedChains == nil {
+		t.Error("the request came by TLS, and the connection is of others too")
+	}
+	r.Header.Set("Authorization", "Bearer "+a.AdminToken())
+	if _, err := a.FromRequest(r); err != nil {
+		t.Error(err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -29,7 +30,23 @@ const (
 )
 
 // store is the state folder.
-type store struct{ dir string }
+type store struct {
+	dir   string
+	links *linkEnds
+}
+
+// linkEnds is since when each mark of a used link looks as if the link had ended, by a
+// clock that nobody sets: the one of the links may be wrong for a while.
+type linkEnds struct {
+	up func() time.Duration // since the start
+
+	mu    sync.Mutex // guards below; held for a sweep
+	since map[string]time.Duration
+}
+
+// markKept is how long a mark is kept while its link looks ended: for how long the clock
+// may have been ahead without a link's second life.
+const markKept = 24 * time.Hour
 
 func openStore(dir string) (store, error) {
 	if dir == "" {
@@ -40,7 +57,8 @@ func openStore(dir string) (store, error) {
 			return store{}, fmt.Errorf("state folder: %w; set state to a folder that this user may write", err)
 		}
 	}
-	return store{dir}, nil
+	began := time.Now()
+	return store{dir, &linkEnds{up: func() time.Duration { return time.Since(began) }, since: make(map[string]time.Duration)}}, nil
 }
 
 func (s store) path(name string) string { return filepath.Join(s.dir, name) }
@@ -89,7 +107,7 @@ func (s store) adminToken() (string, error) {
 // ReadAdminToken is the admin's token that a state folder holds, and the user id of
 // whose file it is. It makes none.
 func ReadAdminToken(dir string) (token string, owner int, err error) {
-	path := store{dir}.path(adminFile)
+	path := store{dir: dir}.path(adminFile)
 	data, err := readSecret(path)
 	if err != nil {
 		return "", 0, err
@@ -178,18 +196,33 @@ func (s store) use(id string, expires, now time.Time) error {
 	return nil
 }
 
-// sweep removes the marks of links that have ended a while ago.
+// sweep removes the marks of links that have ended a while ago, by the clock that they go
+// by and, for as long as this process runs, by that which isn't set. A clock that is set
+// forward and back again so revives no link.
 func (s store) sweep(now time.Time) {
+	l := s.links
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	entries, err := os.ReadDir(filepath.Join(s.dir, linksDir))
 	if err != nil {
 		return // use will say so
 	}
+	up, ended := l.up(), make(map[string]time.Duration)
 	for _, e := range entries {
 		end, _, _ := strings.Cut(e.Name(), "-")
-		if seconds, err := strconv.ParseInt(end, 10, 64); err == nil && now.After(time.Unix(seconds, 0).Add(time.Hour)) {
-			os.Remove(filepath.Join(s.dir, linksDir, e.Name())) // else the next sweep does
+		if seconds, err := strconv.ParseInt(end, 10, 64); err != nil || !now.After(time.Unix(seconds, 0)) {
+			continue
 		}
+		since, seen := l.since[e.Name()]
+		if !seen {
+			since = up
+		}
+		if up-since >= markKept && os.Remove(filepath.Join(s.dir, linksDir, e.Name())) == nil {
+			continue
+		}
+		ended[e.Name()] = since
 	}
+	l.since = ended
 }
 
 // syncFolder has a new file of a folder outlast a power cut.

@@ -51,7 +51,7 @@ func claimsOf(g *Grant) *claims {
 // grant is what the claims allow, checked.
 func (c *claims) grant() (*Grant, error) {
 	g := &Grant{
-		Subject: c.Subject, Name: c.Name, Role: c.Role, Can: c.Can, Rooms: c.Rooms, Streams: c.Streams, Create: c.Create, Expires: c.expires(), origins: c.origins(),
+		Subject: c.Subject, Name: shown(c.Name), Role: c.Role, Can: c.Can, Rooms: c.Rooms, Streams: c.Streams, Create: c.Create, Expires: c.expires(), origins: c.origins(),
 	}
 	if err := g.check(); err != nil {
 		return nil, fmt.Errorf("%w: the token grants nothing: %w", ErrUnauthorized, err)

@@ -113,37 +113,41 @@ var permissions = map[string]struct {
 	"/":            {"GET", "/", "", everyone},
 	"GET /healthz": {"GET", "/healthz", "", everyone},
 	"GET /readyz":  {"GET", "/readyz", "", everyone},
-	"GET /metrics": {"GET", "/metrics", "", "admin only-administer"},
+	"GET /metrics": {"GET", "/metrics", "", admins},
 	"GET /ws":      {"GET", "/ws", "", everyone}, // who is asked to join with a grant: see signal
 	"/whep/":       {"POST", "/whep/red", recvonly, ofRed},
 
-	"/whip/": {"POST", "/whip/red", recvonly, "publisher host admin publisher-of-red host-of-red admin-of-red only-publish"},
+	"/whip/": {"POST", "/whip/red", recvonly, "publisher host admin publisher-of-red host-of-red admin-of-red only-publish host-of-stream-red admin-of-stream-red admin-of-all-streams"},
 
 	"/api/":                                        {"GET", "/api/nothing", "", anybody},
 	"GET /api/session":                             {"GET", "/api/session", "", anybody},
 	"POST /api/session":                            {"POST", "/api/session", `{"token": "wrong"}`, ""}, // what it takes is in its body
 	"DELETE /api/session":                          {"DELETE", "/api/session", "", everyone},
-	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red"},
-	"GET /api/revocations":                         {"GET", "/api/revocations", "", "admin only-administer"},
-	"POST /api/revocations":                        {"POST", "/api/revocations", `{"subject": "nobody"}`, "admin only-administer"},
+	"POST /api/shares":                             {"POST", "/api/shares", `{"room": "red"}`, "host host-of-red admin admin-of-red admin-of-all-streams"},
+	"POST /api/renewals":                           {"POST", "/api/renewals", `{"session": "of nobody"}`, anybody}, // what it takes is in its body
+	"GET /api/revocations":                         {"GET", "/api/revocations", "", admins},
+	"POST /api/revocations":                        {"POST", "/api/revocations", `{"subject": "nobody"}`, admins},
 	"GET /api/streams":                             {"GET", "/api/streams", "", anybody},
 	"GET /api/streams/{name}":                      {"GET", "/api/streams/red", "", redWatchers},
 	"GET /api/streams/{name}/snapshot.jpg":         {"GET", "/api/streams/red/snapshot.jpg", "", redWatchers},
-	"GET /api/streams/{name}/viewers":              {"GET", "/api/streams/red/viewers", "", "host host-of-red admin admin-of-red only-moderate"},
+	"GET /api/streams/{name}/viewers":              {"GET", "/api/streams/red/viewers", "", hostsOfRed + " host-of-stream-red admin-of-stream-red"},
 	"GET /api/rooms":                               {"GET", "/api/rooms", "", anybody},
 	"GET /api/rooms/{room}":                        {"GET", "/api/rooms/red", "", anythingInRed},
-	"POST /api/rooms/{room}/close":                 {"POST", "/api/rooms/nowhere/close", "", "host admin only-moderate"},
-	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/hall/open", "", "admin only-administer"},
-	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/none", "", "host host-of-red admin admin-of-red only-moderate"},
-	"POST /api/reload":                             {"POST", "/api/reload", "", "admin only-administer"},
-	"GET /api/support":                             {"GET", "/api/support", "", "admin only-administer"},
+	"POST /api/rooms/{room}/close":                 {"POST", "/api/rooms/nowhere/close", "", "host admin only-moderate admin-of-all-streams"},
+	"POST /api/rooms/{room}/open":                  {"POST", "/api/rooms/hall/open", "", admins},
+	"DELETE /api/rooms/{room}/participants/{user}": {"DELETE", "/api/rooms/red/participants/none", "", hostsOfRed},
+	"POST /api/reload":                             {"POST", "/api/reload", "", admins},
+	"GET /api/support":                             {"GET", "/api/support", "", admins},
 }
 
 const (
 	everyone = "everyone"
 	anybody  = "anybody" // with a grant
+	admins   = "admin only-administer admin-of-all-streams"
+	// who is let in to some streams doesn't moderate a room, nor administer the gateway
+	hostsOfRed = "host host-of-red admin admin-of-red only-moderate admin-of-all-streams"
 	// a grant of one stream of red, named red, reaches it too
-	ofRed         = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red"
+	ofRed         = "viewer publisher host admin viewer-of-red publisher-of-red host-of-red admin-of-red only-watch viewer-of-stream-red host-of-stream-red admin-of-stream-red admin-of-all-streams"
 	redWatchers   = ofRed + " viewer-of-hall" // which offers red
 	anythingInRed = ofRed + " viewer-of-other-in-red only-publish only-relay only-control only-moderate only-administer viewer-of-stream-blue"
 	recvonly      = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\n" +
@@ -157,6 +161,9 @@ func callers() map[string]*auth.Grant {
 	all := map[string]*auth.Grant{
 		"viewer-of-stream-red":   {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"red"}},
 		"viewer-of-stream-blue":  {Role: auth.Viewer, Rooms: []string{"*"}, Streams: []string{"blue"}},
+		"host-of-stream-red":     {Role: auth.Host, Rooms: []string{"*"}, Streams: []string{"red"}},
+		"admin-of-stream-red":    {Role: auth.Admin, Rooms: []string{"*"}, Streams: []string{"red"}},
+		"admin-of-all-streams":   {Role: auth.Admin, Rooms: []string{"*"}, Streams: []string{"*"}},
 		"viewer-of-other-in-red": {Role: auth.Viewer, Rooms: []string{"red"}, Streams: []string{"other"}},
 		"viewer-of-hall":         {Role: auth.Viewer, Rooms: []string{"hall"}},
 		"of-nothing":             {Role: auth.Admin, Can: []auth.Action{}, Rooms: []string{"*"}},
@@ -485,6 +492,59 @@ func TestShareIsGoodForOne(t *testing.T) {
 	} {
 		if answer, body := ask(t, "POST", h.url+"/api/shares", c.body, "Authorization", "Bearer "+host); answer.StatusCode != c.status {
 			t.Errorf("%s: %s %s", name, answer.Status, body)
+		}
+	}
+}
+
+// Who moderates one stream invites to that one, and to nothing beside it.
+func TestHostOfAStreamSharesThatOne(t *testing.T) {
+	h := newHouse(t, "")
+	host := h.token(t, callers()["host-of-stream-red"])
+	for body, status := range map[string]int{
+		`{"room": "red", "stream": "red"}`:                   http.StatusCreated,
+		`{"room": "red"}`:                                    http.StatusForbidden,
+		`{"room": "red", "stream": "blue"}`:                  http.StatusForbidden,
+		`{"room": "red", "stream": "*"}`:                     http.StatusForbidden,
+		`{"room": "red", "stream": "red", "name": "\u202e"}`: http.StatusBadRequest,
+	} {
+		if answer, text := ask(t, "POST", h.url+"/api/shares", body, "Authorization", "Bearer "+host); answer.StatusCode != status {
+			t.Errorf("%s: %s %s", body, answer.Status, text)
+		}
+	}
+}
+
+// A room that was made by joining is gone minutes after the last one has left, and a link to it is
+// good for days: it would have led to nothing.
+func TestLinkOutlivesTheRoomThatWasMade(t *testing.T) {
+	h := newHouse(t, "")
+	for _, c := range []struct {
+		create bool
+		code   string // of a join
+	}{{false, "not-found"}, {true, ""}} {
+		host := h.token(t, &auth.Grant{Role: auth.Host, Rooms: []string{"*"}, Create: c.create})
+		answer, body := ask(t, "POST", h.url+"/api/shares", `{"room": "picnic"}`, "Authorization", "Bearer "+host)
+		var made struct{ Token string }
+		if err := json.Unmarshal([]byte(body), &made); err != nil || answer.StatusCode != http.StatusCreated {
+			t.Fatalf("%s %s %v", answer.Status, body, err)
+		}
+		token, err := h.auth.Redeem(made.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for room, code := range map[string]string{"picnic": c.code, "party": "forbidden"} {
+			conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.url, "http")+"/ws", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := conn.WriteJSON(map[string]any{"type": "join", "roomId": room, "version": 1, "token": token, "create": true}); err != nil {
+				t.Fatal(err)
+			}
+			var m struct{ Type, Code string }
+			if err := conn.ReadJSON(&m); err != nil || m.Code != code {
+				t.Errorf("%s by a link of who may make rooms (%v): %+v %v", room, c.create, m, err)
+			}
+			conn.Close()
 		}
 	}
 }

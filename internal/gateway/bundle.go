@@ -248,11 +248,7 @@ func (b *bundle) live(ctx context.Context) error {
 	answer, _, err := b.Settings.ask(ctx)
 	if err != nil {
 		b.note("running gateway", err)
-		left := []fault{}
-		if c := lastCrash(b.Settings.conf.State); c != nil {
-			left = append(left, *c)
-		}
-		return b.text("crashes.txt", crashText(left))
+		return b.text("crashes.txt", crashText(leftCrashes(b.Settings.conf.State)))
 	}
 	log, crashes := answer.Log, answer.Crashes
 	answer.Log, answer.Crashes = nil, nil

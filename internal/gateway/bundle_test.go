@@ -17,6 +17,7 @@ import (
 
 	"gateway/internal/auth"
 	"gateway/internal/contain"
+	"gateway/internal/worker"
 )
 
 // unpack reads a bundle: its files by their names.
@@ -156,6 +157,47 @@ func TestLastCrashIsToldAfterTheNextStart(t *testing.T) {
 	g.KeepCrashes() // a start after a clean end
 	if c := lastCrash(dir); c == nil {
 		t.Error("it was forgotten")
+	}
+}
+
+// What a pipeline's process said when it crashed was known to the gateway alone that had
+// started it, and no more after its end.
+func TestCrashOfAPipelineOutlastsTheGateway(t *testing.T) {
+	dir := t.TempDir()
+	settings := mustLoad(t, filepath.Join(dir, "state"))
+	l := newLauncher(settings.conf, nil, slog.New(slog.DiscardHandler))
+	at := time.Now().Round(time.Second)
+	for _, stream := range []string{"first", "red"} {
+		l.workers.Crashed(worker.Crash{
+			Time: at, Stream: stream, Feed: "video", Reason: "crashed: SIGSEGV of rtsp://u:planted-reason@192.0.2.1",
+			Words: strings.Repeat("a line before\n", maxCrash/10) + "rtsp://u:planted-words@192.0.2.1\ngoroutine 7 [syscall]:\nmain.main()\n",
+		})
+	}
+	kept, err := os.ReadDir(settings.conf.State)
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("%v, %v", kept, err)
+	}
+	info, err := kept[0].Info()
+	if err != nil || info.Mode().Perm() != 0o600 || info.Size() > 2*maxCrash {
+		t.Errorf("%v, %v, %d bytes", err, info.Mode(), info.Size())
+	}
+	text, err := os.ReadFile(filepath.Join(settings.conf.State, kept[0].Name()))
+	if err != nil || strings.Contains(string(text), "planted") {
+		t.Errorf("%v, or it has secrets", err)
+	}
+	var packed bytes.Buffer
+	b := &bundle{BundleOptions: BundleOptions{Settings: settings}, tar: tar.NewWriter(&packed), at: at}
+	if err := b.live(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, has := range []string{"crashes.txt", at.Format(time.RFC3339) + ": pipeline of red: crashed: SIGSEGV", "goroutine 7"} {
+		if !strings.Contains(packed.String(), has) {
+			t.Errorf("the bundle lacks %q", has)
+		}
+	}
+	write(t, filepath.Join(settings.conf.State, pipelineCrashFile), `{"at":`)
+	if c := lastPipelineCrash(settings.conf.State); c != nil {
+		t.Errorf("%+v", c)
 	}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -46,7 +47,11 @@ func (s Settings) Check(files []string, o CheckOptions, stdout io.Writer) error 
 	}
 	m := s.machine()
 	defer m.close()
-	report := lint.Check(files, table, m)
+	q := m.inquire(context.Background())
+	report := lint.Check(files, table, q)
+	if q.err != nil {
+		return q.err
+	}
 	if o.JSON {
 		out := json.NewEncoder(stdout)
 		out.SetIndent("", "  ")

@@ -52,15 +52,19 @@ func (s Settings) Devices(ctx context.Context, asJSON bool, id string, stdout io
 	if err != nil {
 		return err
 	}
-	d := devices{found, encoders(table, m)}
+	q := m.inquire(ctx)
+	d := devices{found, encoders(table, q)}
+	if q.err != nil {
+		return q.err
+	}
 	if id == "" {
 		ctx, cancel := context.WithTimeout(ctx, trialsTimeout)
 		defer cancel()
-		d.try(ctx, table, m)
+		d.try(ctx, table, q)
 	}
 	switch {
 	case id != "":
-		f, err := d.suggest(id, m)
+		f, err := d.suggest(id, q)
 		if err != nil {
 			return err
 		}
@@ -102,7 +106,7 @@ func encoders(table *config.Encoders, r config.Registry) []encoder {
 const trialsTimeout = 15 * time.Second
 
 // try runs the installed encoders, one after the other.
-func (d *devices) try(ctx context.Context, table *config.Encoders, r *machine) {
+func (d *devices) try(ctx context.Context, table *config.Encoders, r *inquiry) {
 	var untried []string
 	for i := range d.Encoders {
 		e := &d.Encoders[i]
@@ -136,7 +140,7 @@ func branchOf(row config.Encoder, table *config.Encoders, r config.Registry) (st
 	return plan.Feeds[0].Branches[0].Launch, nil
 }
 
-func (e *encoder) try(row config.Encoder, launch string, r *machine) {
+func (e *encoder) try(row config.Encoder, launch string, r *inquiry) {
 	width, height := trialWidth, trialHeight
 	if row.Codec.Kind() == media.Audio {
 		width, height = 0, 0

@@ -33,7 +33,11 @@ func (s Settings) Explain(ctx context.Context, name string, dot bool, stdout io.
 	}
 	m := s.machine()
 	defer m.close()
-	plan, findings := lint.Stream(c, m)
+	q := m.inquire(ctx)
+	plan, findings := lint.Stream(c, q)
+	if q.err != nil {
+		return q.err
+	}
 	if plan == nil {
 		return findings
 	}

@@ -41,6 +41,7 @@ type Gateway struct {
 	log      *slog.Logger
 	version  string
 	listener net.Listener
+	conns    *connections
 	https    *https.Server // nil: HTTP
 	server   *http.Server
 	registry *prometheus.Registry
@@ -80,6 +81,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.registry = prometheus.NewRegistry()
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.conns = g.newConnections()
 
 	if err := g.startHTTPS(); err != nil {
 		g.listener.Close()

@@ -25,12 +25,23 @@ func newLauncher(conf *config.Gateway, m *machine, log *slog.Logger) launcher {
 	if conf.Confine.Enabled {
 		confine = func(texts []string) *worker.Confinement { return worker.Needs(texts, conf.Confine.Paths) }
 	}
-	return launcher{machine: m, workers: worker.NewLauncher(log, childEnv(conf), confine), conf: conf, log: log}
+	workers := worker.NewLauncher(log, childEnv(conf), confine)
+	workers.Crashed = func(c worker.Crash) {
+		if err := keepPipelineCrash(conf.State, pipelineFault(c)); err != nil {
+			log.Warn("crash of a pipeline's process not kept", "err", err)
+		}
+	}
+	return launcher{machine: m, workers: workers, conf: conf, log: log}
 }
 
-// Compile implements stream.Launcher.
-func (l launcher) Compile(c *config.Stream) (*config.Plan, error) {
-	return config.Compile(c, l.machine)
+// Compile implements stream.Launcher. It is errUntold where this machine couldn't be asked.
+func (l launcher) Compile(ctx context.Context, c *config.Stream) (*config.Plan, error) {
+	q := l.machine.inquire(ctx)
+	plan, err := config.Compile(c, q)
+	if q.err != nil {
+		return nil, q.err
+	}
+	return plan, err
 }
 
 // Blame implements stream.Launcher.

@@ -65,6 +65,15 @@ func (g *Gateway) login(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// renew has a running session go on by what the request is granted, which a page whose
+// visitor has signed in again can't send over its socket: no script can read the cookie.
+func (g *Gateway) renew(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ Session string }
+	if readJSON(w, r, &asked) {
+		g.signal.Renew(w, r, asked.Session, grantOf(r))
+	}
+}
+
 // logout has the browser forget its cookie. A token of which there is a copy
 // elsewhere goes on until its end.
 func (g *Gateway) logout(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +115,8 @@ func (g *Gateway) whoAmI(w http.ResponseWriter, r *http.Request) {
 }
 
 // share makes a link that somebody can use once, for one room: its maker
-// moderates it, and gives no more than they have.
+// moderates it, or the one stream of it, and gives no more than they have. Who may make
+// rooms shares a room that may be gone when somebody comes: then the link makes it anew.
 func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 	asked := struct {
 		Room      string
@@ -120,11 +130,11 @@ func (g *Gateway) share(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	grant := grantOf(r)
-	if asked.Room == "" || !grant.May(auth.Moderate, asked.Room, "") {
+	if asked.Room == "" || !grant.May(auth.Moderate, asked.Room, asked.Stream) {
 		deny(w, r, "who moderates a room may share it")
 		return
 	}
-	made := &auth.Grant{Name: asked.Name, Role: asked.Role, Rooms: []string{auth.Literal(asked.Room)}}
+	made := &auth.Grant{Name: asked.Name, Role: asked.Role, Rooms: []string{auth.Literal(asked.Room)}, Create: grant.Create}
 	if asked.Stream != "" {
 		made.Streams = []string{auth.Literal(asked.Stream)}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -28,14 +29,20 @@ type machine struct {
 	log   *slog.Logger
 
 	facts sync.Map // question and argument → answer, as long as the plugins are the same
-	mu    sync.Mutex
-	seen  string // the plugins that facts are about
+
+	mu    sync.Mutex     // guards below
+	seen  string         // the plugins that facts are about
+	fatal map[string]int // by question and argument: how often in a row a process came to grief over it
 }
+
+// mostFatal is how often in a row a process may die or hang over a question about what is
+// installed before that counts as not installed.
+const mostFatal = 3
 
 // newMachine asks children of this process, whose words go to says, or this process
 // if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
-	m := &machine{conf: conf, log: log}
+	m := &machine{conf: conf, log: log, fatal: make(map[string]int)}
 	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	if conf.Isolation == config.IsolationNone {
 		m.asker = answers()
@@ -68,7 +75,9 @@ func (m *machine) renew() {
 // forget has everything asked anew, of a process that sees what is installed now.
 func (m *machine) forget() {
 	if a, ok := m.asker.(*worker.Asker); ok {
-		m.facts.Clear()
+		m.mu.Lock()
+		m.clear()
+		m.mu.Unlock()
 		a.Renew()
 	}
 }
@@ -78,9 +87,15 @@ func (m *machine) began(plugins string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.seen != plugins {
-		m.facts.Clear()
+		m.clear()
 		m.seen = plugins
 	}
+}
+
+// clear forgets what was answered. The caller holds mu.
+func (m *machine) clear() {
+	m.facts.Clear()
+	clear(m.fatal)
 }
 
 // asking asks one question. What can't be asked is logged, for callers that can't tell it.
@@ -93,17 +108,74 @@ func asking[R any](ctx context.Context, m *machine, question string, argument an
 	return answer, err
 }
 
-// fact asks what stays the same as long as the plugins do.
-func fact[R any](m *machine, question, argument string) R {
+// errUntold says that it couldn't be asked what is installed here or works. That is no
+// fault of what it was asked for, and may be otherwise a moment later.
+var errUntold = errors.New("what this machine has can't be told now")
+
+// inquiry is what is asked on behalf of one who wants to know much, and gives up with
+// ctx. config.Registry and lint.Facts have no word for what can't be told: whoever asks by them
+// looks at err when done, and what was made of the answers counts only without one. After
+// the first such question none is asked any more. It is used by one goroutine.
+type inquiry struct {
+	*machine
+	ctx context.Context
+	err error // errUntold, and why; nil: all was told
+}
+
+func (m *machine) inquire(ctx context.Context) *inquiry { return &inquiry{machine: m, ctx: ctx} }
+
+// tell asks a question, unless one before couldn't be asked.
+func tell[R any](q *inquiry, question string, argument any) (answer R, err error) {
+	if q.err != nil {
+		return answer, q.err
+	}
+	answer, err = asking[R](q.ctx, q.machine, question, argument)
+	q.note(question, err)
+	return answer, err
+}
+
+// note keeps an error that says nothing of what was asked.
+func (q *inquiry) note(question string, err error) {
+	if err != nil && (errors.Is(err, worker.ErrUnasked) || q.ctx.Err() != nil) {
+		q.fail(question, err)
+	}
+}
+
+func (q *inquiry) fail(question string, err error) {
+	if q.err == nil {
+		q.err = fmt.Errorf("%w: %s: %w", errUntold, question, err)
+	}
+}
+
+// fact asks what stays the same as long as the plugins do. What a process dies or hangs
+// over isn't told either, until it has done so again and again.
+func fact[R any](q *inquiry, question, argument string) (answer R) {
+	m := q.machine
 	key := question + " " + argument
 	if known, ok := m.facts.Load(key); ok {
 		return known.(R)
 	}
-	answer, err := asking[R](context.Background(), m, question, argument)
-	if err == nil {
+	answer, err := tell[R](q, question, argument)
+	switch {
+	case err == nil:
 		m.facts.Store(key, answer)
+	case q.err != nil:
+	case m.isFatal(key):
+		m.log.Warn("it counts as not installed: the processes that were asked came to grief over it", "question", question, "argument", argument, "err", err)
+		m.facts.Store(key, answer)
+	default:
+		q.fail(key, err)
 	}
 	return answer
+}
+
+// isFatal notes that a process came to grief over a question, and tells whether that
+// was so too often.
+func (m *machine) isFatal(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fatal[key]++
+	return m.fatal[key] >= mostFatal
 }
 
 // The questions, as they are called on the wire.
@@ -149,36 +221,52 @@ type keyframe struct {
 }
 
 // Installed implements config.Registry.
-func (m *machine) Installed(factory string) bool { return fact[bool](m, askInstalled, factory) }
+func (q *inquiry) Installed(factory string) bool { return fact[bool](q, askInstalled, factory) }
 
 // Formats implements config.Registry.
-func (m *machine) Formats(source string) ([]config.Format, error) {
-	return asking[[]config.Format](context.Background(), m, askFormats, source)
+func (q *inquiry) Formats(source string) ([]config.Format, error) {
+	return tell[[]config.Format](q, askFormats, source)
+}
+
+// Try implements config.Registry.
+func (q *inquiry) Try(row config.Encoder, launch string, width, height int, fps float64) error {
+	_, err := q.Trial(row, launch, width, height, fps)
+	return err
+}
+
+// Trial implements lint.Trial.
+func (q *inquiry) Trial(row config.Encoder, launch string, width, height int, fps float64) (float64, error) {
+	if q.err != nil {
+		return 0, q.err
+	}
+	reached, err := q.machine.Trial(row, launch, width, height, fps)
+	q.note(askEncode+" "+row.Name, err)
+	return reached, err
 }
 
 // Elements implements lint.Facts.
-func (m *machine) Elements() []string { return fact[[]string](m, askElements, "") }
+func (q *inquiry) Elements() []string { return fact[[]string](q, askElements, "") }
 
 // Element implements lint.Facts.
-func (m *machine) Element(factory string) (config.Element, bool) {
-	e := fact[described](m, askElement, factory)
+func (q *inquiry) Element(factory string) (config.Element, bool) {
+	e := fact[described](q, askElement, factory)
 	return e.Element, e.OK
 }
 
 // Accepts implements lint.Facts.
-func (m *machine) Accepts(factory, property, value string) bool {
-	ok, _ := asking[bool](context.Background(), m, askAccepts, setting{factory, property, value})
-	return ok
+func (q *inquiry) Accepts(factory, property, value string) bool {
+	ok, err := tell[bool](q, askAccepts, setting{factory, property, value})
+	return ok || err != nil // what nobody can tell isn't a fault of the file's
 }
 
 // CapsFields implements lint.Facts.
-func (m *machine) CapsFields(mediaType string) []string {
-	return fact[[]string](m, askCapsFields, mediaType)
+func (q *inquiry) CapsFields(mediaType string) []string {
+	return fact[[]string](q, askCapsFields, mediaType)
 }
 
 // Link implements lint.Facts.
-func (m *machine) Link(chain []string) *config.LinkFault {
-	fault, _ := asking[*config.LinkFault](context.Background(), m, askLink, chain)
+func (q *inquiry) Link(chain []string) *config.LinkFault {
+	fault, _ := tell[*config.LinkFault](q, askLink, chain)
 	return fault
 }
 
@@ -242,6 +330,7 @@ func answers() *worker.Answers {
 			return plugins
 		},
 		Sound: func() bool { return gst.Hanging() == 0 },
+		Hangs: func(err error) bool { return errors.Is(err, gst.ErrStuck) },
 		Questions: map[string]worker.Answerer{
 			askInstalled: worker.Answer(func(_ context.Context, f string) (bool, error) { return r.Installed(f), nil }),
 			askElements:  worker.Answer(func(context.Context, string) ([]string, error) { return r.Elements(), nil }),

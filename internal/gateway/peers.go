@@ -53,11 +53,9 @@ func (g *Gateway) trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(g.conf.HTTP.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
-// capped is a listener that takes so many connections of one address at a time. Who has
-// more of them is hung up on at once, before anything is read or encrypted.
-type capped struct {
-	net.Listener
-	most    int // of each address
+// connections are the TCP connections of each address, on all ports.
+type connections struct {
+	most    int // of each address; 0: no limit
 	trusts  func(netip.Addr) bool
 	refused prometheus.Counter
 
@@ -65,19 +63,32 @@ type capped struct {
 	known map[string]int
 }
 
-func (g *Gateway) capped(inner net.Listener) net.Listener {
-	if g.conf.Limits.ConnsPerAddress == 0 {
+func (g *Gateway) newConnections() *connections {
+	c := &connections{most: g.conf.Limits.ConnsPerAddress, trusts: g.trusts, known: make(map[string]int), refused: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "gateway_connections_refused_total", Help: "TCP connections beyond limits.connections_per_address.",
+	})}
+	if c.most > 0 {
+		g.registry.MustRegister(c.refused)
+	}
+	return c
+}
+
+// capped is a listener that takes so many connections of one address at a time. Who has
+// more of them is hung up on at once, before anything is read or encrypted.
+type capped struct {
+	net.Listener
+	*connections
+}
+
+func (c *connections) capped(inner net.Listener) net.Listener {
+	if c.most == 0 {
 		return inner
 	}
-	refused := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "gateway_connections_refused_total", Help: "TCP connections beyond limits.connections_per_address.",
-	})
-	g.registry.MustRegister(refused)
-	return &capped{Listener: inner, most: g.conf.Limits.ConnsPerAddress, trusts: g.trusts, refused: refused, known: make(map[string]int)}
+	return capped{inner, c}
 }
 
 // Accept implements net.Listener.
-func (l *capped) Accept() (net.Conn, error) {
+func (l capped) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
@@ -96,21 +107,21 @@ func (l *capped) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *capped) enter(address string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known[address] >= l.most {
+func (c *connections) enter(address string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known[address] >= c.most {
 		return false
 	}
-	l.known[address]++
+	c.known[address]++
 	return true
 }
 
-func (l *capped) leave(address string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known[address]--; l.known[address] == 0 {
-		delete(l.known, address)
+func (c *connections) leave(address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known[address]--; c.known[address] == 0 {
+		delete(c.known, address)
 	}
 }
 

@@ -95,3 +95,49 @@ func TestConnectionsOfAnAddressAreLimited(t *testing.T) {
 		}
 	}
 }
+
+// The port of the redirects was open to as many connections as there are file descriptors, and each
+// could wait there with half a request.
+func TestRedirectsCountAmongTheConnectionsOfAnAddress(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	redirect := free.Addr().String()
+	free.Close()
+	h := newHouse(t, "limits: {connections_per_address: 5}\nhttps: {self_signed: true, redirect: '"+redirect+"'}\n")
+	open := func(address, text string) net.Conn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(c, text)
+		return c
+	}
+	redirects := func(address string) bool { // one is answered, one too many isn't
+		first := make([]byte, 12)
+		io.ReadFull(open(address, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), first)
+		return string(first) == "HTTP/1.1 308"
+	}
+	var half []net.Conn
+	for range 5 {
+		half = append(half, open(redirect, "GET / HTTP/1.1\r\nHost"))
+	}
+	for _, address := range []string{redirect, h.Addr().String()} {
+		if redirects(address) {
+			t.Errorf("a sixth connection is taken, at %s", address)
+		}
+	}
+	for _, c := range half {
+		c.Close()
+	}
+	for _, address := range []string{redirect, h.Addr().String()} {
+		for deadline := time.Now().Add(20 * time.Second); !redirects(address); {
+			if time.Now().After(deadline) {
+				t.Fatal("no room after they were closed")
+			}
+		}
+	}
+}

@@ -16,6 +16,13 @@ import (
 // enter joins room red over a WebSocket.
 func (h *house) enter(t *testing.T, token string) *websocket.Conn {
 	t.Helper()
+	conn, _ := h.enterAs(t, token)
+	return conn
+}
+
+// enterAs is enter, with what the gateway says to it.
+func (h *house) enterAs(t *testing.T, token string) (conn *websocket.Conn, joined map[string]any) {
+	t.Helper()
 	conn, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.url, "http")+"/ws", http.Header{"Authorization": {"Bearer " + token}})
 	if err != nil {
 		t.Fatal(err)
@@ -24,10 +31,10 @@ func (h *house) enter(t *testing.T, token string) *websocket.Conn {
 	if err := conn.WriteJSON(map[string]any{"type": "join", "roomId": "red", "version": 1}); err != nil {
 		t.Fatal(err)
 	}
-	if m := said(t, conn, "joined"); m == nil {
+	if joined = said(t, conn, "joined"); joined == nil {
 		t.Fatal("not joined")
 	}
-	return conn
+	return conn, joined
 }
 
 // said waits for a message of a type; nil: the socket has ended.

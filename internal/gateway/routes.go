@@ -69,7 +69,8 @@ func (g *Gateway) table() []row {
 		{"GET /api/session", someone, f(g.whoAmI)},
 		{"POST /api/session", anyone, f(g.login)},
 		{"DELETE /api/session", anyone, f(g.logout)},
-		{"POST /api/shares", someone, f(g.share)}, // who moderates the room that the body names
+		{"POST /api/shares", someone, f(g.share)},   // who moderates the room that the body names
+		{"POST /api/renewals", someone, f(g.renew)}, // of the same subject's session
 		{"GET /api/revocations", may(auth.Administer), f(g.listRevoked)},
 		{"POST /api/revocations", may(auth.Administer), f(g.revoke)},
 		{"GET /api/streams", someone, f(g.listStreams)}, // those that may be watched
@@ -89,7 +90,7 @@ func (g *Gateway) table() []row {
 // ownPages refuses what a page of another site asks for with a browser's help,
 // such as a picture that would switch a camera on (Fetch Metadata,
 // Sec-Fetch-Site). Programs, and pages that are opened by hand, don't say so. Where
-// "*" lets all pages in, they come without the browser's cookie.
+// "*" lets all pages in, they come without the browser's cookie and certificate.
 func (g *Gateway) ownPages(next http.Handler) http.Handler {
 	open := slices.Contains(g.conf.HTTP.AllowedOrigins, "*")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +99,7 @@ func (g *Gateway) ownPages(next http.Handler) http.Handler {
 		switch {
 		case open:
 			if !own { // SameSite doesn't keep it from another port of this host
-				r.Header.Del("Cookie")
+				auth.Unclaimed(r)
 			}
 			next.ServeHTTP(w, r)
 		case own:

@@ -55,6 +55,7 @@ type file struct {
 	config.File
 	problems []string // what is wrong with it
 	refused  bool     // its content isn't in force
+	untold   bool     // because it couldn't be judged: it is tried again
 }
 
 // outcome is what a reload did with one file.
@@ -189,7 +190,7 @@ func (s *streams) settle(path string, again bool) (o outcome, done bool) {
 	s.mu.Lock()
 	old, had := s.files[path]
 	s.mu.Unlock()
-	if had && bytes.Equal(old.Data, f.Data) && (old.Err == nil) == (f.Err == nil) && !(again && s.pending(old)) {
+	if had && bytes.Equal(old.Data, f.Data) && (old.Err == nil) == (f.Err == nil) && !(again && s.pending(old)) && !old.untold {
 		return o, false
 	}
 	return s.update(f), true
@@ -224,8 +225,12 @@ func (s *streams) update(f config.File) outcome {
 	name := f.Name()
 	running, exists := s.Stream(name)
 	o := outcome{Name: name, OK: true, Message: "new"}
+	s.mu.Lock()
+	told := s.files[f.Path].untold
+	s.mu.Unlock()
 	conf, warnings, err := s.check(f, exists)
 	switch {
+	case err != nil && exists && told && errors.Is(err, errUntold): // as at the last try
 	case err != nil && exists:
 		running.Refuse(err)
 	case err == nil && exists:
@@ -250,7 +255,7 @@ func (s *streams) update(f config.File) outcome {
 		}
 	}
 	o.Findings = append(o.Findings, warnings...)
-	seen := file{File: f, refused: err != nil}
+	seen := file{File: f, refused: err != nil, untold: errors.Is(err, errUntold)}
 	var faults config.Errors
 	if errors.As(err, &faults) {
 		seen.problems = problemsOf(faults)
@@ -270,7 +275,11 @@ func (s *streams) check(f config.File, thoroughly bool) (*config.Stream, []strin
 		return conf, nil, err
 	}
 	var faults, warnings config.Errors
-	_, found := lint.Stream(conf, s.launcher.machine)
+	q := s.launcher.machine.inquire(s.ctx)
+	_, found := lint.Stream(conf, q)
+	if q.err != nil {
+		return nil, nil, q.err
+	}
 	for _, e := range found {
 		if e.Severity == config.Fault {
 			faults = append(faults, e)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"gateway/internal/contain"
 	"gateway/internal/gst"
 	"gateway/internal/stream"
+	"gateway/internal/worker"
 )
 
 // support is what a running gateway tells of itself for `gateway bundle`: the answer
@@ -58,18 +60,38 @@ func (g *Gateway) support(w http.ResponseWriter, _ *http.Request) {
 
 // crashes are the latest faults, the newest first.
 func (g *Gateway) crashes() []fault {
-	all := []fault{}
-	if c := lastCrash(g.conf.State); c != nil {
-		all = append(all, *c)
-	}
-	if c, ok := g.streams.launcher.workers.LastCrash(); ok {
-		all = append(all, fault{c.Time, "pipeline of " + c.Stream, c.Reason, c.Words})
+	all := leftCrashes(g.conf.State)
+	if c, ok := g.streams.launcher.workers.LastCrash(); ok { // it may not have been kept
+		this := pipelineFault(c)
+		all = append(slices.DeleteFunc(all, func(f fault) bool { return f.Where != gatewayCrash }), this)
 	}
 	if p := contain.Last(); p != nil {
 		all = append(all, fault{p.At, p.Where, p.Value, p.Stack})
 	}
-	slices.SortFunc(all, func(a, b fault) int { return b.At.Compare(a.At) })
+	newestFirst(all)
 	return all
+}
+
+// leftCrashes are the latest faults that the state folder knows, the newest first: the
+// gateway's own, and a pipeline's.
+func leftCrashes(dir string) []fault {
+	all := []fault{}
+	for _, c := range []*fault{lastCrash(dir), lastPipelineCrash(dir)} {
+		if c != nil {
+			all = append(all, *c)
+		}
+	}
+	newestFirst(all)
+	return all
+}
+
+func newestFirst(all []fault) {
+	slices.SortFunc(all, func(a, b fault) int { return b.At.Compare(a.At) })
+}
+
+// pipelineFault is the crash of a pipeline's process.
+func pipelineFault(c worker.Crash) fault {
+	return fault{c.Time, "pipeline of " + c.Stream, c.Reason, c.Words}
 }
 
 // Files of the state folder that hold how the process ended by a fault: what Go's
@@ -78,6 +100,12 @@ const (
 	crashFile     = "crash.txt"
 	lastCrashFile = "last-crash.txt"
 	maxCrash      = 256 << 10 // bytes of it that are told
+
+	// pipelineCrashFile holds how a pipeline's process ended by a fault the last time: a
+	// fault as JSON.
+	pipelineCrashFile = "last-pipeline-crash.json"
+
+	gatewayCrash = "gateway" // where a fault was that ended the gateway
 )
 
 // KeepCrashes has Go's runtime write a fault that ends this process into the state
@@ -130,5 +158,47 @@ func lastCrash(dir string) *fault {
 		return nil
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
-	return &fault{info.ModTime(), "gateway", first, string(text)}
+	return &fault{info.ModTime(), gatewayCrash, first, string(text)}
+}
+
+// keepPipelineCrash keeps a fault for the time after this run, without its secrets and
+// for this user only: whole, or the one before. Without a folder it is forgotten.
+func keepPipelineCrash(dir string, c fault) error {
+	if dir == "" {
+		return nil
+	}
+	c.What, c.Stack = config.Redact(c.What), config.Redact(c.Stack[max(0, len(c.Stack)-maxCrash):])
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".pipeline-crash-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, pipelineCrashFile))
+}
+
+// lastPipelineCrash is what was kept; nil: nothing, or not in one piece.
+func lastPipelineCrash(dir string) *fault {
+	if dir == "" {
+		return nil
+	}
+	text, err := readSome(filepath.Join(dir, pipelineCrashFile))
+	if err != nil {
+		return nil
+	}
+	c := new(fault)
+	if json.Unmarshal(text, c) != nil || c.Where == "" {
+		return nil
+	}
+	return c
 }

@@ -21,7 +21,7 @@ func (g *Gateway) startHTTPS() (err error) {
 	}
 	g.https, err = https.New(https.Options{
 		Config: g.conf.HTTPS, State: g.conf.State, Port: g.listener.Addr().(*net.TCPAddr).Port, Names: names,
-		Logger: g.log, Registerer: g.registry,
+		Logger: g.log, Registerer: g.registry, Guard: g.guarded,
 	})
 	return err
 }
@@ -33,9 +33,14 @@ func (g *Gateway) stopHTTPS() error {
 	return g.https.Close()
 }
 
+// guarded is a listener with the limits that hold for all ports together.
+func (g *Gateway) guarded(l net.Listener) net.Listener {
+	return patient{g.conns.capped(l), g.log, new(time.Time)}
+}
+
 // accepted is where the connections come from.
 func (g *Gateway) accepted() net.Listener {
-	l := patient{g.capped(g.listener), g.log, new(time.Time)}
+	l := g.guarded(g.listener)
 	if g.https == nil {
 		return l
 	}

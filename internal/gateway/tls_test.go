@@ -1,15 +1,23 @@
 package gateway
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -113,5 +121,75 @@ func TestACertificateThatIsMissingIsSaid(t *testing.T) {
 	}
 	if _, err := New(Options{Settings: settings, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "/nowhere/cert.pem") {
 		t.Error(err)
+	}
+}
+
+// machineOf is the certificate of a machine, which is its own CA, and that as PEM.
+func machineOf(t *testing.T, name string) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// A browser shows its machine's certificate whatever page asks. Where every page was let in,
+// any page that was open on a kiosk could act as the kiosk.
+func TestOpenOriginsDoNotLendTheCertificate(t *testing.T) {
+	dir, pipelines := t.TempDir(), t.TempDir()
+	kiosk, ca := machineOf(t, "kiosk.lan")
+	write(t, filepath.Join(dir, "ca.pem"), ca)
+	write(t, filepath.Join(pipelines, "red.yaml"), small)
+	write(t, filepath.Join(dir, "gateway.yaml"), "state: "+dir+"/state\nauth: {machines: {kiosk.lan: {role: admin, rooms: ['*']}}}\n"+
+		"http: {allowed_origins: ['*', 'https://portal.example']}\nhttps: {self_signed: true, client_ca: "+dir+"/ca.pem}\n")
+	h := startHouse(t, dir, pipelines)
+	url := "https://" + h.Addr().String()
+	shows := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{kiosk}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: shows}}
+	t.Cleanup(client.CloseIdleConnections)
+	dialer := websocket.Dialer{TLSClientConfig: shows}
+	for _, c := range []struct {
+		origin, code string
+		reload, whip int
+	}{
+		{"", "", http.StatusOK, http.StatusBadRequest}, // no browser
+		{url, "", http.StatusOK, http.StatusBadRequest},
+		{"https://portal.example", "", http.StatusUnauthorized, http.StatusBadRequest}, // the API is for the gateway's own pages
+		{"https://evil.example", "unauthorized", http.StatusUnauthorized, http.StatusUnauthorized},
+		{"https://127.0.0.1:1", "unauthorized", http.StatusUnauthorized, http.StatusUnauthorized},
+		{"null", "unauthorized", http.StatusUnauthorized, http.StatusUnauthorized},
+	} {
+		var header []string
+		if c.origin != "" {
+			header = []string{"Origin", c.origin}
+		}
+		if answer, body := do(t, client, "POST", url+"/api/reload", "", header...); answer.StatusCode != c.reload {
+			t.Errorf("the API to %q: %s %s", c.origin, answer.Status, body)
+		}
+		if answer, body := do(t, client, "POST", url+"/whip/red", "v=0", append(header, "Content-Type", "application/sdp")...); answer.StatusCode != c.whip {
+			t.Errorf("WHIP to %q: %s %s", c.origin, answer.Status, body)
+		}
+		upgrade := http.Header{}
+		if c.origin != "" {
+			upgrade.Set("Origin", c.origin)
+		}
+		conn, _, err := dialer.DialContext(t.Context(), "wss"+strings.TrimPrefix(url, "https")+"/ws", upgrade)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		var m struct{ Type, Code string }
+		if err := errors.Join(conn.WriteJSON(map[string]any{"type": "join", "roomId": "red", "version": 1, "role": "viewer"}), conn.ReadJSON(&m)); err != nil || m.Code != c.code {
+			t.Errorf("a socket of %q: %+v %v", c.origin, m, err)
+		}
 	}
 }

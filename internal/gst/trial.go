@@ -69,7 +69,8 @@ func (r *Trials) Try(row config.Encoder, launch string, width, height int, fps f
 //
 // It blocks for 3 s, those before it, and what a slow encoder takes to stop. One
 // run serves all that ask for the same but for the bitrate: success counts for as
-// long as the process lives, failure for ten minutes.
+// long as the process lives, failure for ten minutes; an error that is Temporary
+// isn't remembered.
 func (r *Trials) Trial(row config.Encoder, launch string, width, height int, fps float64) (float64, error) {
 	if err := r.Blamed(row.Name); err != nil {
 		return 0, err
@@ -115,7 +116,7 @@ func (r *Trials) find(key string) (t *trial, mine bool) {
 	if t := r.runs[key]; t != nil {
 		select {
 		case <-t.done:
-			if t.err == nil || time.Since(t.at) < trialForget {
+			if t.err == nil || time.Since(t.at) < trialForget && !passing(t.err) {
 				return t, false
 			}
 		default:
@@ -128,6 +129,12 @@ func (r *Trials) find(key string) (t *trial, mine bool) {
 	t = &trial{done: make(chan struct{})}
 	r.runs[key] = t
 	return t, true
+}
+
+// passing tells whether an error says nothing of the encoder: it couldn't be tried.
+func passing(err error) bool {
+	var e interface{ Temporary() bool }
+	return errors.As(err, &e) && e.Temporary()
 }
 
 // bitrates finds what a trial's outcome doesn't depend on.

@@ -38,6 +38,9 @@ type Options struct {
 
 	Registerer prometheus.Registerer // nil: no metrics
 
+	// Guard limits who connects to the port of the redirects, as elsewhere; nil: nobody is.
+	Guard func(net.Listener) net.Listener
+
 	every time.Duration    // how often the certificates are looked after; 0: checkTime
 	now   func() time.Time // nil: time.Now
 }
@@ -118,7 +121,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.configure()
 	if c.Redirect != "" {
-		if err := s.listenPlain(c.Redirect); err != nil {
+		if err := s.listenPlain(c.Redirect, o.Guard); err != nil {
 			cancel()
 			return nil, err
 		}

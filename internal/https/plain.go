@@ -77,10 +77,13 @@ func upgrade(r *http.Request, host string) (status int, to string) {
 
 // listenPlain serves the redirects on an address of their own, with the answers to
 // ACME's http-01 (RFC 8555 §8.3).
-func (s *Server) listenPlain(address string) error {
+func (s *Server) listenPlain(address string, guard func(net.Listener) net.Listener) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("https.redirect: listen %s: %w", address, err)
+	}
+	if guard != nil {
+		l = guard(l)
 	}
 	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status, to := upgrade(r, withPort(r.Host, s.port))

@@ -255,13 +255,20 @@ func TestMovedIsWhatHeAskedToBe(t *testing.T) {
 // Who moderates by a grant of some streams would otherwise give what he hasn't on the others.
 func TestRolesReachNoFurtherThanTheirGiver(t *testing.T) {
 	r, _ := newRooms(t)
-	host := enter(t, r, "lobby", "host", &auth.Grant{Role: auth.Host, Rooms: []string{"lobby"}, Streams: []string{"door"}})
-	all := enter(t, r, "lobby", "all", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}})
-	enter(t, r, "lobby", "door", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}, Streams: []string{"door"}})
-	expect(t, "control of all streams", host.SetRole("all", auth.Host), ErrForbidden)
-	expect(t, "no more than before", host.SetRole("all", auth.Viewer), nil)
-	expect(t, "control of his own", host.SetRole("door", auth.Host), nil)
-	if all.Grant().May(auth.Control, "lobby", "yard") {
-		t.Errorf("he got %+v", all.Grant())
+	host := enter(t, r, "lobby", "host", granted(auth.Host))
+	some := enter(t, r, "lobby", "some", &auth.Grant{Role: auth.Host, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	door := enter(t, r, "lobby", "door", &auth.Grant{Role: auth.Viewer, Rooms: []string{"lobby"}, Streams: []string{"door"}})
+	for what, err := range map[string]error{
+		"a role": some.SetRole("door", auth.Viewer), "muting": some.Mute("host", media.Audio, true), "removing": some.Remove("door"),
+		"locking": some.Lock(true), "closing": some.CloseRoom(), "moving": some.Move("door", "hall"),
+	} {
+		expect(t, what+" by who hosts some streams", err, ErrForbidden)
 	}
+	expect(t, "muting himself", some.Mute("some", media.Audio, true), nil)
+	expect(t, "a host of some streams", host.SetRole("door", auth.Host), ErrForbidden)
+	expect(t, "a publisher of some streams", host.SetRole("door", auth.Publisher), nil)
+	if g := door.Grant(); !g.May(auth.Publish, "lobby", "door") || g.May(auth.Watch, "lobby", "yard") {
+		t.Errorf("he got %+v", g)
+	}
+	expect(t, "the last who moderates the room gives that up", host.SetRole("host", auth.Viewer), ErrForbidden)
 }

@@ -84,7 +84,7 @@ func (r *Rooms) Join(id string, j Joining) (*Participant, error) {
 		rooms: r, id: j.ID, own: j.Grant, sink: j.Sink, deaf: j.Deaf, name: cmp.Or(j.Name, j.Grant.Name),
 		grant: lesser(j.Grant, j.Role, id), asked: j.Role, mutes: make(map[media.Kind]mute),
 	}
-	if err := one.admits(p.id, p.grant); err != nil {
+	if err := one.admits(p.id, p.own); err != nil { // a host comes in by what is granted, whatever he wants to be there
 		return nil, err
 	}
 	p.attach(one)
@@ -117,7 +117,7 @@ func limited(g *auth.Grant, role auth.Role, among []auth.Action) *auth.Grant {
 // above tells whether role a is more than role b.
 func above(a, b auth.Role) bool { return slices.Index(auth.Roles, a) > slices.Index(auth.Roles, b) }
 
-// admits tells whether the room takes somebody with a grant.
+// admits tells whether the room takes somebody to whom all this is granted.
 func (one *room) admits(user string, grant *auth.Grant) error {
 	switch {
 	case one.state == Closed:

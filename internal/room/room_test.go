@@ -499,7 +499,15 @@ func TestFullAndLockedRoomsRefuse(t *testing.T) {
 	bob.hears("locked true")
 	_, err := try(t, r, "lobby", "cid", granted(auth.Publisher))
 	expect(t, "joining a locked room", err, ErrLocked)
-	enter(t, r, "lobby", "dan", granted(auth.Host))
+	// a page that only watches joins as a viewer, whoever has it open
+	dan, err := r.Join("lobby", Joining{ID: "dan", Grant: granted(auth.Host), Role: auth.Viewer})
+	if err != nil || dan.Grant().May(auth.Moderate, "lobby", "") {
+		t.Fatalf("a host who only watches: %+v, %v", dan, err)
+	}
+	some := granted(auth.Host)
+	some.Streams = []string{"door"}
+	_, err = try(t, r, "lobby", "eve", some)
+	expect(t, "joining a locked room as the host of one stream", err, ErrLocked)
 	expect(t, "unlocking", ann.Lock(false), nil)
 	enter(t, r, "lobby", "eve", granted(auth.Viewer))
 	_, err = try(t, r, "lobby", "fay", granted(auth.Admin))

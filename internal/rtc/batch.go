@@ -1,7 +1,6 @@
 package rtc
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -36,8 +35,7 @@ type batch struct {
 	arena []byte
 	ends  []int // ends[i] is where packet i ends in arena
 
-	name  [unix.SizeofSockaddrInet6]byte // to, as the kernel reads it
-	named uint32                         // bytes of it
+	name  sockaddr // of to
 	msgs  []message
 	iovs  []unix.Iovec
 	cmsgs []segmentSize
@@ -80,7 +78,7 @@ func newBatch() *batch {
 		c.hdr.Level, c.hdr.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
 		c.hdr.SetLen(unix.CmsgLen(2))
 		h := &b.msgs[i].hdr
-		h.Iov, h.Name = &b.iovs[i], &b.name[0]
+		h.Iov, h.Name = &b.iovs[i], &b.name.bytes[0]
 		h.SetIovlen(1)
 	}
 	return b
@@ -120,7 +118,7 @@ func (b *batch) flush() {
 	}
 	s := b.link.sender
 	m := s.socket.metrics
-	b.address()
+	b.name.set(b.to)
 	if s.stuck != 0 && media.Now() < s.stuck {
 		b.unsent += len(b.ends)
 		b.clear()
@@ -173,18 +171,24 @@ func (b *batch) yield(s *sender, err error, gso bool) (again bool) {
 		return false
 	case !gso:
 		return false
-	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOPROTOOPT),
-		errors.Is(err, syscall.EINVAL) && !s.socket.gsoSet.Load():
-		// EIO: the card can't do checksums, or IPsec is on the way (net/ipv4/udp.c)
-		s.socket.refuseGSO(err)
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOPROTOOPT):
+		// EIO: the card can't do checksums, or IPsec is on the way to this viewer (net/ipv4/udp.c)
+		b.refuseGSO()
+		s.socket.refuseLink(err)
 		return true
 	case errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.EMSGSIZE):
-		// a packet is larger than the MTU on the way to this viewer alone
-		b.link.noGSO = true
-		s.socket.metrics.fallbacks.WithLabelValues("viewer", "mmsg").Inc()
+		// A packet is larger than the MTU on the way to this viewer alone: a kernel that
+		// doesn't know segments is noticed at the start (sender.segments).
+		b.refuseGSO()
 		return true
 	}
 	return false
+}
+
+// refuseGSO gives up segmentation on the way to one viewer for good.
+func (b *batch) refuseGSO() {
+	b.link.noGSO = true
+	b.link.sender.socket.metrics.fallbacks.WithLabelValues("viewer", "mmsg").Inc()
 }
 
 // plan makes messages of the packets from the one with number from on, and
@@ -208,7 +212,7 @@ func (b *batch) plan(from int, gso bool) int {
 		iov, h := &b.iovs[n], &b.msgs[n].hdr
 		iov.Base = &b.arena[begin]
 		iov.SetLen(b.ends[j-1] - begin)
-		h.Namelen = b.named
+		h.Namelen = b.name.n
 		h.Control = nil
 		h.SetControllen(0)
 		if j-i > 1 {
@@ -289,24 +293,4 @@ func system(fd uintptr, msgs []message, one bool) (int, syscall.Errno) {
 		return 0, errno
 	}
 	return int(n), 0
-}
-
-// address writes the destination as the kernel reads it (struct sockaddr_in,
-// sockaddr_in6), by the family of the socket.
-func (b *batch) address() {
-	n := 16
-	to := b.to.Addr()
-	clear(b.name[:])
-	binary.BigEndian.PutUint16(b.name[2:], b.to.Port())
-	if b.link.sender.socket.addr.Is4() {
-		binary.NativeEndian.PutUint16(b.name[:], unix.AF_INET)
-		ip := to.As4()
-		copy(b.name[4:], ip[:])
-	} else {
-		n = unix.SizeofSockaddrInet6
-		binary.NativeEndian.PutUint16(b.name[:], unix.AF_INET6)
-		ip := to.As16()
-		copy(b.name[8:], ip[:])
-	}
-	b.named = uint32(n)
 }

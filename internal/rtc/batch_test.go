@@ -142,44 +142,41 @@ func TestWhatTheKernelRefusesIsGivenUp(t *testing.T) {
 		}
 		return len(m)
 	}
+	segments := func(errno syscall.Errno) func([]message, bool) syscall.Errno {
+		return func(m []message, _ bool) syscall.Errno {
+			if hasGSO(m) == 0 {
+				return errno
+			}
+			return 0
+		}
+	}
+	single := func(_ []message, one bool) syscall.Errno {
+		if !one {
+			return syscall.ENOSYS
+		}
+		return 0
+	}
 	for name, c := range map[string]struct {
-		refuse         func(m []message, one bool) syscall.Errno // of the first message
-		sentBefore     bool
-		socket, viewer bool // where GSO is given up
-		one            bool // sendmmsg is given up
+		refuse     func(m []message, one bool) syscall.Errno // of the first message
+		sentBefore bool
+		links      int  // that are tried, one after another
+		viewers    int  // for which GSO is given up
+		socket     bool // GSO is given up
+		one        bool // sendmmsg is given up
 	}{
-		"card without checksums": {refuse: func(m []message, _ bool) syscall.Errno {
-			if hasGSO(m) == 0 {
-				return syscall.EIO
-			}
-			return 0
-		}, sentBefore: true, socket: true},
-		"old kernel": {refuse: func(m []message, _ bool) syscall.Errno {
-			if hasGSO(m) == 0 {
-				return syscall.EINVAL
-			}
-			return 0
-		}, socket: true},
-		"small MTU on the way": {refuse: func(m []message, _ bool) syscall.Errno {
-			if hasGSO(m) == 0 {
-				return syscall.EINVAL
-			}
-			return 0
-		}, sentBefore: true, viewer: true},
-		"no sendmmsg": {refuse: func(_ []message, one bool) syscall.Errno {
-			if !one {
-				return syscall.ENOSYS
-			}
-			return 0
-		}, one: true},
+		"card without checksums":        {refuse: segments(syscall.EIO), links: 6, viewers: refusedLinks, socket: true},
+		"IPsec to the first viewers":    {refuse: segments(syscall.EIO), links: refusedLinks - 1, viewers: refusedLinks - 1},
+		"IPsec to some":                 {refuse: segments(syscall.EIO), sentBefore: true, links: 6, viewers: 6},
+		"small MTU on the way":          {refuse: segments(syscall.EINVAL), sentBefore: true, links: 1, viewers: 1},
+		"small MTU to the first viewer": {refuse: segments(syscall.EINVAL), links: 1, viewers: 1},
+		"small MTU to many":             {refuse: segments(syscall.EINVAL), links: 6, viewers: 6},
+		"no sendmmsg":                   {refuse: single, links: 1, one: true},
 		"neither": {refuse: func(m []message, one bool) syscall.Errno {
-			if !one {
-				return syscall.ENOSYS
-			} else if hasGSO(m) == 0 {
-				return syscall.EIO
+			if errno := single(m, one); errno != 0 {
+				return errno
 			}
-			return 0
-		}, socket: true, one: true},
+			return segments(syscall.EIO)(m, one)
+		}, links: 5, viewers: refusedLinks, socket: true, one: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWire(t, "127.0.0.1")
@@ -197,18 +194,23 @@ func TestWhatTheKernelRefusesIsGivenUp(t *testing.T) {
 				}
 				return system(fd, m[:n], one)
 			}
-			for range 3 {
-				w.put(sizes...)
-				w.flush()
-				w.expect(t)
+			viewers := 0
+			for range c.links {
+				for range 3 {
+					w.put(sizes...)
+					w.flush()
+					w.expect(t)
+				}
+				viewers += boolInt(w.out.noGSO)
+				w.out = &link{sender: w.out.sender}
 			}
 			s := w.out.sender.socket
-			if s.noGSO.Load() != c.socket || w.out.noGSO != c.viewer || s.noMMsg.Load() != c.one || w.unsent != 0 {
-				t.Errorf("given up for the socket: %v, the viewer: %v, sendmmsg: %v; %d unsent", s.noGSO.Load(), w.out.noGSO, s.noMMsg.Load(), w.unsent)
+			if s.noGSO.Load() != c.socket || viewers != c.viewers || s.noMMsg.Load() != c.one || w.unsent != 0 {
+				t.Errorf("given up for the socket: %v, %d viewers, sendmmsg: %v; %d unsent", s.noGSO.Load(), viewers, s.noMMsg.Load(), w.unsent)
 			}
 			n := value(t, w.m.fallbacks.WithLabelValues("socket", "mmsg")) + value(t, w.m.fallbacks.WithLabelValues("socket", "single")) +
 				value(t, w.m.fallbacks.WithLabelValues("viewer", "mmsg"))
-			if want := float64(boolInt(c.socket) + boolInt(c.viewer) + boolInt(c.one)); n != want {
+			if want := float64(boolInt(c.socket) + c.viewers + boolInt(c.one)); n != want {
 				t.Errorf("%v fallbacks are counted, want %v", n, want)
 			}
 		})
@@ -279,8 +281,8 @@ func TestSegmentsThatTheRouteRefusesGoAlone(t *testing.T) {
 		w.flush()
 		w.expect(t)
 	}
-	if !w.out.sender.socket.noGSO.Load() || w.unsent != 0 {
-		t.Errorf("GSO given up: %v; %d unsent", w.out.sender.socket.noGSO.Load(), w.unsent)
+	if !w.out.noGSO || w.unsent != 0 {
+		t.Errorf("GSO given up: %v; %d unsent", w.out.noGSO, w.unsent)
 	}
 }
 

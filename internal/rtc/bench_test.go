@@ -10,7 +10,6 @@ import (
 	"github.com/pion/srtp/v3"
 
 	"gateway/internal/config"
-	"gateway/internal/media"
 )
 
 // BenchmarkSend is what a packet costs a viewer up to the system call: header with
@@ -122,7 +121,7 @@ func BenchmarkTurn(b *testing.B) {
 	src := newSource()
 	s := newSession(b, newEngine(b, Options{}), peerOptions{}, videoTrack, src)
 	s.connect(b)
-	idle := &shard{out: newBatch(), wake: make(chan struct{}, 1), batch: make([]media.Packet, 0, batchPackets)}
+	idle := &shard{out: newBatch(), wake: make(chan struct{}, 1), batch: newPackets()}
 	idle.add(s.Viewer)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -74,7 +74,7 @@ func (v *Viewer) onCongestionFeedback(b []byte) {
 		if ok = v.readCongestionFeedback(b); ok && len(v.verdicts) > 0 {
 			slices.SortFunc(v.verdicts, func(a, b verdict) int { return cmp.Compare(a.number, b.number) })
 			if v.numbering.hearVerdicts(v.verdicts, now); len(v.numbering.reports) > 0 {
-				e.Feedback(now, v.numbering.reports, v.rtt())
+				e.Feedback(now, v.numbering.reports, v.rtt(now))
 			}
 		}
 	})

@@ -46,7 +46,9 @@ func TestPanicEndsItsViewerAndNoOther(t *testing.T) {
 			stays.peer.next(t)
 
 			e.mu.Lock()
-			e.nextShard = 0 // one goroutine sends to both
+			for _, s := range e.shards {
+				s.load = boolInt(s != stays.shard) // one goroutine sends to both
+			}
 			e.mu.Unlock()
 			ends := newSession(t, e, peerOptions{}, videoTrack, src)
 			test.inject(t, ends)

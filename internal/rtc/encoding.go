@@ -145,10 +145,11 @@ func (t *track) take(s *shard, room int, write func([]media.Packet)) (full bool)
 	batch := s.batch[:0:min(room, cap(s.batch))]
 	if n := t.next; n != nil && n.ready() {
 		if batch = n.src.Next(batch); len(batch) > 0 {
+			s.batch = s.batch[:len(batch)]
 			if t.cur != nil && t.cut {
-				s.rest = t.cur.src.Next(s.rest[:0])
+				s.rest = t.cur.src.Next(s.rest)
 				write(s.rest[:t.remainder(s.rest)])
-				release(s.rest)
+				s.rest = release(s.rest)
 			}
 			s.switched = append(s.switched, switched{t.slot, n.spec, t.cur})
 			t.advance(batch[0].Buffer.Capture)
@@ -156,9 +157,10 @@ func (t *track) take(s *shard, room int, write func([]media.Packet)) (full bool)
 	}
 	if len(batch) == 0 && t.cur != nil {
 		batch = t.cur.src.Next(batch)
+		s.batch = s.batch[:len(batch)]
 	}
 	write(batch)
-	release(batch)
+	s.batch = release(s.batch)
 	return len(batch) == cap(batch)
 }
 
@@ -176,10 +178,12 @@ func (t *track) remainder(packets []media.Packet) int {
 	return 0
 }
 
-func release(packets []media.Packet) {
+// release gives packets back and returns the room that they had.
+func release(packets []media.Packet) []media.Packet {
 	for _, p := range packets {
 		p.Release()
 	}
+	return packets[:0]
 }
 
 // advance puts the next encoding in the place of the current one; its first frame

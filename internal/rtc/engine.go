@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,7 +63,6 @@ type Engine struct {
 	mu          sync.Mutex // guards what follows
 	viewers     map[*Viewer]struct{}
 	publishers  map[*Publisher]struct{}
-	nextShard   int
 	closed      bool
 	certificate *certificate
 	certified   time.Time
@@ -177,17 +177,24 @@ func (e *Engine) NewViewer(o ViewerOptions) (*Viewer, error) {
 		return nil, fmt.Errorf("engine: %w", ErrClosed)
 	}
 	certificate, err := e.currentCertificate()
-	s := e.shards[e.nextShard%len(e.shards)]
-	e.nextShard++
-	e.mu.Unlock()
+	if o.Succeeds != nil && o.Succeeds.shaken() {
+		// The peer takes an offer with another fingerprint for a DTLS association of its
+		// own (RFC 8842 §4); with the same it stays with the one that has failed.
+		certificate, err = newCertificate()
+	}
 	if err != nil {
+		e.mu.Unlock()
 		return nil, fmt.Errorf("DTLS certificate: %w", err)
 	}
+	s := slices.MinFunc(e.shards, func(a, b *shard) int { return a.load - b.load })
+	s.load++
+	e.mu.Unlock()
 
 	v := newViewer(e, s, o)
 	if e.lite && !o.FullICE {
 		v.conn = newLite(v, e.sockets.peers, certificate)
 	} else if v.conn, err = e.newPeerConnection(v, certificate); err != nil {
+		e.forget(v)
 		return nil, err
 	}
 
@@ -208,6 +215,15 @@ func (e *Engine) currentCertificate() (*certificate, error) {
 	if e.certificate != nil && time.Since(e.certified) < certificateAge {
 		return e.certificate, nil
 	}
+	c, err := newCertificate()
+	if err != nil {
+		return nil, err
+	}
+	e.certificate, e.certified = c, time.Now()
+	return c, nil
+}
+
+func newCertificate() (*certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -216,13 +232,13 @@ func (e *Engine) currentCertificate() (*certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.certificate, e.certified = &certificate{c, fingerprintOf(c.Certificate[0])}, time.Now()
-	return e.certificate, nil
+	return &certificate{c, fingerprintOf(c.Certificate[0])}, nil
 }
 
 func (e *Engine) forget(v *Viewer) {
 	v.shard.remove(v)
 	e.mu.Lock()
+	v.shard.load--
 	delete(e.viewers, v)
 	e.mu.Unlock()
 }

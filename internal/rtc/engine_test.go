@@ -187,3 +187,31 @@ func TestPeerThatNamesManyStreamsIsEnded(t *testing.T) {
 		}
 	}
 }
+
+// Viewers who have left make room: it is not by turns that a shard is chosen.
+func TestViewersAreDealtToTheShardWithTheFewest(t *testing.T) {
+	e := newEngine(t, Options{})
+	if len(e.shards) < 2 {
+		t.Skip("one processor: one shard")
+	}
+	var viewers []*Viewer
+	for range 2 * len(e.shards) {
+		viewers = append(viewers, newWHEP(t, e))
+	}
+	first := viewers[0].shard
+	left := 0
+	for _, v := range viewers {
+		if v.shard == first {
+			left++
+			v.Close()
+		}
+	}
+	if left != 2 {
+		t.Errorf("%d of %d viewers were on one of %d shards", left, len(viewers), len(e.shards))
+	}
+	for range left {
+		if v := newWHEP(t, e); v.shard != first {
+			t.Errorf("a viewer is on shard %d, while shard %d has none", v.shard.index, first.index)
+		}
+	}
+}

@@ -31,8 +31,9 @@ type estimation struct {
 		bytes int           // of repaired, that are in it
 		bps   float64
 	}
-	waited time.Duration // the longest that a frame waited here to be sent, since the last reckoning
-	behind float64       // share of the estimate that what waits is to have
+	reported reported
+	waited   time.Duration // the longest that a frame waited here to be sent, since the last reckoning
+	behind   float64       // share of the estimate that what waits is to have
 
 	wire  int // bytes of RTP that were sent, headers included
 	noted int // of these, those that the estimator knows of
@@ -42,6 +43,28 @@ type estimation struct {
 		from   int           // wire at that time
 		padded uint          // packets sent again for probes so far
 	}
+}
+
+// reported is what receiver reports have told of the pictures since the estimator was
+// told last. A receiver of several tells of each by itself, and the estimator, which
+// takes one report in a while, is to hear of all of them.
+type reported struct{ lost, sent float64 } // packets
+
+// add takes the share that was lost of some packets of one picture.
+func (r *reported) add(loss float64, packets uint64) {
+	n := float64(max(packets, 1))
+	r.lost += loss * n
+	r.sent += n
+}
+
+// take returns the share that was lost of all, if anything was told.
+func (r *reported) take() (loss float64, ok bool) {
+	if r.sent == 0 {
+		return 0, false
+	}
+	loss = r.lost / r.sent
+	*r = reported{}
+	return loss, true
 }
 
 // tell returns the estimate if it is worth telling.

@@ -81,6 +81,54 @@ func TestProbesFindWhatTheNetworkCarries(t *testing.T) {
 	}
 }
 
+// A peer that takes no RTX was judged by its sound: fifty small packets a second began
+// the estimate, and the picture was paced by that for good.
+func TestPeerWithoutRTXIsNotJudgedByItsSound(t *testing.T) {
+	for _, offers := range []bool{false, true} {
+		t.Run(fmt.Sprintf("it offers %t", offers), func(t *testing.T) {
+			p := peerOptions{media: func(m *webrtc.MediaEngine) error {
+				return errors.Join(
+					m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: 102, RTPCodecCapability: webrtc.RTPCodecCapability{
+						MimeType: webrtc.MimeTypeH264, ClockRate: 90000, SDPFmtpLine: h264Fmtp,
+						RTCPFeedback: []webrtc.RTCPFeedback{{Type: "nack"}, {Type: "nack", Parameter: "pli"}},
+					}}, webrtc.RTPCodecTypeVideo),
+					m.RegisterCodec(webrtc.RTPCodecParameters{PayloadType: 111, RTPCodecCapability: webrtc.RTPCodecCapability{
+						MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2,
+					}}, webrtc.RTPCodecTypeAudio))
+			}}
+			video, audio := newSource(), newSource()
+			s := newSession(t, newEngine(t, Options{}), p, videoTrack, video, audioTrack, audio)
+			if offers {
+				receiveOnly(t, s.peer, webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio)
+				answer, err := s.Answer(context.Background(), whepOffer(t, s.peer))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(answer, transportFeedback) || strings.Contains(answer, transportURI) {
+					t.Errorf("the answer has transport-wide feedback:\n%s", answer)
+				}
+				s.peer.accept(t, answer)
+			} else {
+				s.connect(t)
+			}
+			s.Want(5_000_000)
+			video.run(t, 30, 10)
+			audio.run(t, 50, 1)
+			deadline := time.After(30 * time.Second)
+			for range 200 { // of sound: four seconds
+				select {
+				case <-s.peer.audio:
+				case <-deadline:
+					t.Fatalf("no sound; %+v", s.Stats())
+				}
+			}
+			if st := s.Stats(); st.Feedbacks != 0 || st.Estimate.Bps != 0 {
+				t.Errorf("on a good network %d feedbacks, and an estimate of %d bit/s", st.Feedbacks, st.Estimate.Bps)
+			}
+		})
+	}
+}
+
 // Peers that tell by RFC 8888 what arrived are estimated all the same.
 func TestCongestionControlFeedbackOfAPeer(t *testing.T) {
 	for _, lite := range []bool{false, true} {
@@ -185,7 +233,7 @@ func TestWhatCannotArriveCountsAsLost(t *testing.T) {
 			v.numbering.stamp(nil, size)
 		}
 		tr := &track{viewer: v, kind: media.Video}
-		tr.rtt.Store(int64(40 * time.Millisecond))
+		v.trip.heard(40*time.Millisecond, v.numbering.now)
 		tr.pace.most = 500_000
 		tr.history.next = 1000
 		for i := range wanted {

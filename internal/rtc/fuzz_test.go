@@ -8,6 +8,8 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/webrtc/v4"
+
+	"gateway/internal/media"
 )
 
 // checkForPion: what pion is shown of a hostile description must be sound.
@@ -105,8 +107,8 @@ func FuzzRTCP(f *testing.F) {
 		if len(tr.wanted) > maxNacked {
 			t.Errorf("%d sequence numbers wait", len(tr.wanted))
 		}
-		if rtt := tr.rtt.Load(); rtt < 0 || rtt > int64(maxRTT) {
-			t.Errorf("round trip of %d", rtt)
+		if rtt := v.rtt(media.Now()); rtt < 0 || rtt > maxRTT {
+			t.Errorf("round trip of %v", rtt)
 		}
 	})
 }

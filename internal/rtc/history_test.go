@@ -133,3 +133,34 @@ func TestSamePacketAgainIsTheSameBytes(t *testing.T) {
 		t.Errorf("after the change: %+v", h)
 	}
 }
+
+// After 65,536 packets, some minutes, sequence numbers come again.
+func TestTriesOfAPacketAreNotThoseOfOneLongAgo(t *testing.T) {
+	src, w := newSource(), &recorder{}
+	src.push(true, 2)
+	tr := playing(newWHEP(t, newEngine(t, Options{})), videoTrack, src, format{pt: 102, rtx: 103}, w)
+	var scratch []byte
+	now := media.Now()
+	ask := func(seq uint16) (answered int) {
+		for range 2 * rtxTries {
+			now += time.Second
+			tr.tokens = rtxBurst
+			ok, err := tr.resend(seq, now, &scratch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answered += boolInt(ok)
+		}
+		return answered
+	}
+	for i, p := range src.packets {
+		seq := uint16(tr.history.next)
+		if err := tr.write(p); err != nil {
+			t.Fatal(err)
+		}
+		if n := ask(seq); n != rtxTries {
+			t.Errorf("packet %d was sent again %d times, want %d", i, n, rtxTries)
+		}
+		tr.history.next += 1<<16 - 1
+	}
+}

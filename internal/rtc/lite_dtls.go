@@ -59,12 +59,15 @@ func (l *lite) begin() {
 	go func() {
 		defer contain.Panic(l.viewer.log, "viewer", l.broke)
 		defer l.running.Done()
-		if err := l.handshake(fingerprint, client); err != nil {
+		switch err := l.handshake(fingerprint, client); {
+		case err == nil:
+			l.enter(StateConnected)
+		case errors.Is(err, errStranger): // with full ICE it would be one, too
 			l.viewer.log.Debug("DTLS handshake failed", "error", err)
 			l.enter(StateFailed)
-			return
+		default:
+			l.viewer.end(fmt.Errorf("%w: DTLS handshake: %v", ErrNeedsFullICE, err))
 		}
-		l.enter(StateConnected)
 	}()
 }
 
@@ -79,7 +82,9 @@ func (l *lite) handshake(fingerprint string, client bool) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.HandshakeContext(p.ctx); err != nil {
+	ctx, cancel := context.WithTimeout(p.ctx, l.peers.shaking)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	flight := p.mute() // also the alert of Close
@@ -147,6 +152,8 @@ func (l *lite) dtlsOptions() []dtls.Option {
 	}
 }
 
+var errStranger = errors.New("peer's certificate is not the one of its description")
+
 // checkCertificate compares the peer's certificate with its description (RFC 8122 §5).
 func checkCertificate(certs [][]byte, fingerprint string) error {
 	if len(certs) == 0 {
@@ -158,7 +165,7 @@ func checkCertificate(certs [][]byte, fingerprint string) error {
 		return err
 	}
 	if got := digest(hash, certs[0]); got == nil || subtle.ConstantTimeCompare(got, want) != 1 {
-		return errors.New("peer's certificate is not the one of its description")
+		return errStranger
 	}
 	return nil
 }

@@ -25,13 +25,15 @@ const (
 	keptChecks  = 64 // that are known again
 
 	agePeriod      = 500 * time.Millisecond
-	unreachedAfter = 3 * time.Second // of a description, for the first check; Firefox gives up after 5 s
+	unreachedAfter = 3 * time.Second  // of a description, for the first check; Firefox gives up after 5 s
+	shakenWithin   = 10 * time.Second // of the first check: pion repeats a flight after 0.25, 0.75, 1.75, 3.75 and 7.75 s
 )
 
 // peers finds the lite viewer that a packet comes from: by the ufrag that a check
 // names, and by the address that has made a check.
 type peers struct {
 	disconnected, failed time.Duration // after so long a silence
+	shaking              time.Duration // that a DTLS handshake may take
 
 	stop, done chan struct{}
 	once       sync.Once
@@ -51,7 +53,7 @@ type source struct {
 // newPeers starts the goroutine that looks for peers that have gone, one for all.
 func newPeers() *peers {
 	p := &peers{
-		disconnected: iceDisconnected, failed: iceDisconnected + iceFailed,
+		disconnected: iceDisconnected, failed: iceDisconnected + iceFailed, shaking: shakenWithin,
 		stop: make(chan struct{}), done: make(chan struct{}),
 		byUfrag: map[string]*lite{}, byAddr: map[source]*lite{},
 	}

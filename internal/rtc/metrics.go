@@ -32,6 +32,7 @@ type metrics struct {
 	otherPackets  prometheus.Counter
 	fallbacks     *prometheus.CounterVec
 	stuck         prometheus.Counter
+	dropped       prometheus.Counter
 
 	publishers      *prometheus.GaugeVec
 	publishersEnded *prometheus.CounterVec
@@ -94,6 +95,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		gsoPackets:    sent.WithLabelValues("gso"),
 		otherPackets:  sent.WithLabelValues("alone"),
 		fallbacks:     fallbacks,
+		dropped:       counter("control_dropped_total", "Datagrams other than media (STUN, DTLS, RTCP) that were dropped, for the network card had no room."),
 		stuck:         counter("send_stuck_total", "Times that a network card took nothing for 20 ms; what was due was dropped."),
 		feedbacks:     counter("transport_feedbacks_received_total", "Transport-wide congestion control feedback messages received."),
 		badFeedbacks:  counter("transport_feedbacks_refused_total", "Of these, those that were malformed or told of packets that were never sent."),

@@ -225,6 +225,7 @@ func (v *Viewer) checkAnswer(r *remote) (accepted [][]format, misfits []*track, 
 		accepted[i], some = formats, true
 		seen = seen || t.kind == media.Video
 	}
+	together(accepted)
 	switch {
 	case !v.described && err != nil && !seen:
 		return nil, nil, err
@@ -310,6 +311,13 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 	if err != nil {
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
+	var offers [][]format
+	for _, s := range sections {
+		if t := v.byMid(s.mid); !t.inactive {
+			offers = append(offers, t.offer)
+		}
+	}
+	together(offers)
 	restart := v.answers && r.ufrag != v.ufrag
 	if restart && !v.conn.restartable() {
 		return "", v.failed(fmt.Errorf("offer: %w: ICE hasn't begun yet and can't be restarted", ErrBadState))

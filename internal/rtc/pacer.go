@@ -25,11 +25,12 @@ const (
 
 // pacer is a track's budget. Its methods are called with Viewer.sendMu held.
 type pacer struct {
-	debt int           // bytes that were sent and are not paid for yet
-	rate int           // bit/s at which they are paid
-	most int           // bit/s that the viewer's network carries; 0: unknown
-	at   time.Duration // when debt was reckoned
-	left int           // packets of the last buffer that are still to be sent
+	debt    int           // bytes that were sent and are not paid for yet
+	planned int           // bit/s at which the last buffer is to be sent
+	most    int           // bit/s that the viewer's network carries; 0: unknown
+	rate    int           // bit/s at which debt is paid: what is planned, as far as the network carries it
+	at      time.Duration // when debt was reckoned
+	left    int           // packets of the last buffer that are still to be sent
 
 	interval time.Duration // between frames, smoothed; 0 while unknown
 	capture  time.Duration // of the last frame
@@ -59,10 +60,12 @@ func (p *pacer) burst() int {
 }
 
 // within keeps the rate within what the viewer's network carries, in bit/s; 0: unknown.
+// It may be called at any time: the rate goes up again with it, in the middle of a frame.
 func (p *pacer) within(estimate int) {
-	if p.most = estimate; estimate > 0 {
+	p.most, p.rate = estimate, p.planned
+	if estimate > 0 {
 		p.most = max(estimate, estimateMin)
-		p.rate = min(p.rate, p.most)
+		p.rate = min(p.planned, p.most)
 	}
 }
 
@@ -93,8 +96,8 @@ func (p *pacer) plan(b *media.Buffer, bitrate, estimate int) {
 	if p.at-b.Arrived > interval {
 		whole = whole * 3 / 4
 	}
-	p.rate = max(int(paceFactor*float64(max(bitrate, bps(p.mean, interval)))), bps(p.frame, whole))
-	p.rate = min(p.rate, pacedHighest)
+	p.planned = max(int(paceFactor*float64(max(bitrate, bps(p.mean, interval)))), bps(p.frame, whole))
+	p.planned = min(p.planned, pacedHighest)
 	p.within(estimate)
 }
 

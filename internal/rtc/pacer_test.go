@@ -155,6 +155,41 @@ func TestLateTicksMakeNoBursts(t *testing.T) {
 	}
 }
 
+// After an outage little is known to be carried; as soon as more is, in the middle of a
+// large frame, the rest of it goes at that.
+func TestRateComesBackInTheMiddleOfAFrame(t *testing.T) {
+	var p pacer
+	b := media.NewBuffer(100 * 1200)
+	b.Capture = media.Now()
+	b.Arrived = b.Capture
+	for range 100 {
+		b.Append(make([]byte, 1200))
+	}
+	now, sent := b.Capture, 0
+	turns := func(n, estimate int) (packets int) {
+		for range n {
+			now += paceTick
+			p.within(estimate)
+			for n := min(p.room(now), b.Len()-sent); n > 0; n, packets, sent = n-1, packets+1, sent+1 {
+				if sent == 0 {
+					p.plan(b, 2_500_000, estimate)
+				}
+				p.spend(media.Packet{Buffer: b, I: sent}, 1200)
+			}
+		}
+		return packets
+	}
+	if n := turns(100, estimateMin); n == 0 || n > 5 {
+		t.Fatalf("%d packets go in 200 ms at %d bit/s", n, estimateMin)
+	}
+	if n := turns(100, 2_000_000); n < 30 { // 41 are what it carries
+		t.Errorf("%d packets go in 200 ms at 2 Mbit/s", n)
+	}
+	if turns(100, 0); sent != b.Len() {
+		t.Errorf("%d of %d packets have gone, while nothing is known of a limit", sent, b.Len())
+	}
+}
+
 func TestPacerTakesAnyClock(t *testing.T) {
 	var p pacer
 	b := media.NewBuffer(1000)

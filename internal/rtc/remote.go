@@ -237,13 +237,33 @@ func (s *section) extension(id uint8, uri string) {
 // transport is the identifier under which packets of a format of the peer's may
 // carry transport-wide sequence numbers, 0 if they must not. The peer has to take
 // both the extension and the feedback. And a video packet that is sent again
-// without RTX has to be the same bytes, which excludes a number of its own; audio
-// is never sent again.
+// without RTX has to be the same bytes, or an AES-GCM nonce would serve twice (RFC
+// 7714 §8.1), which excludes a number of its own; audio is never sent again.
 func (s *section) transport(p *peerFormat, rtx uint8) uint8 {
 	if !slices.Contains(p.feedback, transportFeedback) || s.kind() == media.Video && rtx == 0 {
 		return 0
 	}
 	return s.transportID
+}
+
+// together leaves formats of all m-lines their feedback only if that of every picture
+// among them has some: an estimate of the transport that rests on its sound alone,
+// or on one picture of two, would be one of a stream of a few packets a second, and
+// what receiver reports say of the rest would be passed over.
+func together(mLines [][]format) {
+	for _, formats := range mLines {
+		for _, f := range formats {
+			if f.codec.Kind() != media.Video || f.transportID != 0 || f.ccfb {
+				continue
+			}
+			for _, all := range mLines {
+				for i := range all {
+					all[i].transportID, all[i].ccfb = 0, false
+				}
+			}
+			return
+		}
+	}
 }
 
 // ccfb tells whether packets of a format of the peer's are reported by RFC 8888, and

@@ -17,13 +17,29 @@ import (
 const (
 	reportInterval = time.Second
 	maxRTT         = 10 * time.Second // longer ones are a peer's nonsense
+	rttLasts       = 10 * time.Second // libwebrtc reports on sound every 5 s, give or take a half
 	maxForeign     = 16               // unknown SSRCs that a viewer may name before it is ended
 )
 
+// roundTrip is the round trip time that reports have told last. All tracks of a viewer
+// go the same way, so it is that of the latest report on any.
+type roundTrip struct{ took, at atomic.Int64 } // time.Duration
+
+func (r *roundTrip) heard(took, now time.Duration) {
+	r.took.Store(int64(took))
+	r.at.Store(int64(now))
+}
+
+// lately is what was heard in the last rttLasts; 0: nothing.
+func (r *roundTrip) lately(now time.Duration) time.Duration {
+	if now-time.Duration(r.at.Load()) > rttLasts {
+		return 0
+	}
+	return time.Duration(r.took.Load())
+}
+
 // feedback is what a track's receiver told.
 type feedback struct {
-	rtt atomic.Int64 // time.Duration; 0 while unknown
-
 	mu     sync.Mutex // guards what follows
 	wanted []uint16   // sequence numbers of NACKs that the shard has not answered yet
 	nacks  uint64
@@ -192,21 +208,36 @@ func (t *track) onReports(reports []rtcp.ReceptionReport) {
 		if r.SSRC != t.ssrc {
 			continue
 		}
+		loss := float64(r.FractionLost) / 256
 		t.mu.Lock()
-		t.loss = float64(r.FractionLost) / 256
+		t.loss = loss
 		t.jitter = r.Jitter
 		t.mu.Unlock()
-		now := uint32(t.viewer.ntp(media.Now()) >> 16)
-		units := int32(now - r.LastSenderReport - r.Delay) // of 1/65536 s
-		if rtt := time.Duration(units) * time.Second >> 16; r.LastSenderReport != 0 && rtt > 0 && rtt <= maxRTT {
-			t.rtt.Store(int64(rtt))
+		if !t.judge(loss) {
+			continue
 		}
-		if t.kind == media.Video {
-			t.viewer.learn(func(now time.Duration, e *adapt.Estimator) {
-				e.ReceiverReport(now, float64(r.FractionLost)/256, t.viewer.rtt())
-			})
+		now := media.Now()
+		units := int32(uint32(t.viewer.ntp(now)>>16) - r.LastSenderReport - r.Delay) // of 1/65536 s
+		if rtt := time.Duration(units) * time.Second >> 16; r.LastSenderReport != 0 && rtt > 0 && rtt <= maxRTT {
+			t.viewer.trip.heard(rtt, now)
 		}
 	}
+}
+
+// judge notes the loss that a report tells of the track, for the estimator if it is a
+// picture's. It tells whether the track sends anything at all.
+func (t *track) judge(loss float64) bool {
+	v := t.viewer
+	v.sendMu.Lock()
+	defer v.sendMu.Unlock()
+	if t.cur == nil {
+		return false
+	}
+	if t.kind == media.Video {
+		v.est.reported.add(loss, t.packets-t.judged)
+		t.judged = t.packets
+	}
+	return true
 }
 
 // ntp is a moment of the capture clock as a 64-bit NTP timestamp. All tracks
@@ -226,6 +257,9 @@ const ntpUnix = 2208988800 * time.Second
 func (v *Viewer) tend(now time.Duration) {
 	if v.open.Load() {
 		v.learn(func(now time.Duration, e *adapt.Estimator) {
+			if loss, ok := v.est.reported.take(); ok {
+				e.ReceiverReport(now, loss, v.rtt(now))
+			}
 			e.Step(now)
 			v.est.reckon(now)
 		})

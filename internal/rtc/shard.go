@@ -26,6 +26,7 @@ const (
 // their sources' Next and writes their RTP.
 type shard struct {
 	index int
+	load  int           // viewers that were dealt to it; guarded by Engine.mu
 	wake  chan struct{} // holds one token: there is something in ready
 	asked chan struct{} // see Engine.Alive
 	stop  chan struct{}
@@ -40,10 +41,11 @@ type shard struct {
 	paced    []*Viewer      // those whose pacer lets them go on later: Viewer.paced
 	again    []*Viewer      // those of them whose turn it is
 	tick     *time.Timer    // runs while there are any
-	batch    []media.Packet // what is due of a track
-	rest     []media.Packet // what is due of the encoding before, at a switch
+	batch    []media.Packet // what is due of a track, while it is held
+	rest     []media.Packet // likewise what is due of the encoding before, at a switch
 	rtx      []byte         // one retransmission's payload
 	switched []switched     // of the viewer whose turn it is
+	leaping  []Source       // likewise: are to go on at their next keyframe
 	out      *batch
 }
 
@@ -56,8 +58,8 @@ func newShard(index int) *shard {
 		asked: make(chan struct{}),
 		stop:  make(chan struct{}),
 		done:  make(chan struct{}),
-		batch: make([]media.Packet, 0, batchPackets),
-		rest:  make([]media.Packet, 0, batchPackets),
+		batch: newPackets(),
+		rest:  newPackets(),
 		rtx:   make([]byte, 0, 2048),
 	}
 	go s.run()
@@ -137,7 +139,10 @@ func (s *shard) serve() {
 }
 
 func (s *shard) serveOne(v *Viewer) {
-	defer contain.Panic(v.log, "viewer", v.broke)
+	defer contain.Panic(v.log, "viewer", func(err error) {
+		v.broke(err)
+		s.wipe(v)
+	})
 	switch v.send(s) {
 	case dueNow:
 		s.mark(v)
@@ -150,6 +155,31 @@ func (s *shard) serveOne(v *Viewer) {
 		}
 	}
 }
+
+// wipe leaves nothing of a viewer whose turn has ended in a panic to the next one: packets
+// that were to be sent, encodings that were to be closed, what it held of its sources.
+func (s *shard) wipe(v *Viewer) {
+	s.out = newBatch() // in whatever state the old one is
+	held, switched := [][]media.Packet{s.batch, s.rest}, s.switched
+	s.batch, s.rest, s.switched, s.leaping = newPackets(), newPackets(), nil, nil
+	for _, packets := range held {
+		func() {
+			defer contain.Panic(v.log, "viewer", nil)
+			release(packets)
+		}()
+	}
+	for _, c := range switched {
+		func() {
+			defer contain.Panic(v.log, "viewer", nil)
+			if c.old != nil {
+				c.old.close()
+			}
+		}()
+	}
+}
+
+// newPackets has room for what a viewer may send in a turn.
+func newPackets() []media.Packet { return make([]media.Packet, 0, batchPackets) }
 
 // goOn gives each paced viewer a turn.
 func (s *shard) goOn() {

@@ -2,11 +2,13 @@ package rtc
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,26 +20,34 @@ import (
 	"gateway/internal/contain"
 )
 
-const socketBuffer = 1 << 20 // asked of the kernel, which may give less
+const (
+	socketBuffer = 1 << 20 // asked of the kernel, which may give less
+	refusedLinks = 4       // that take no segments, until no other is tried
+)
 
 // socket is the UDP port on one local address. pion reads from it and writes its
 // own packets (STUN, DTLS, RTCP) to it; media leaves by its senders.
 //
-// It has no write deadline. pion sets one to end the writes of a candidate that
+// A write doesn't wait: what the network card has no room for is dropped and counted.
+// Those who write are the shards (sender reports) and the goroutine that reads the
+// socket (answers to checks), each of which serves many viewers.
+//
+// So it has no write deadline. pion sets one to end the writes of a candidate that
 // closes, but all viewers share the socket: packets of others were lost by it
-// (0.1 % while viewers came and went, 2026-11). A write to a UDP socket waits for
-// the network card at most.
+// (0.1 % while viewers came and went, 2026-11).
 type socket struct {
 	*net.UDPConn
 	addr    netip.Addr
+	raw     syscall.RawConn
 	senders []*sender // one a shard
 	log     *slog.Logger
 	metrics *metrics
 
 	// What the kernel and the network card have refused isn't asked for again.
-	noGSO  atomic.Bool // UDP_SEGMENT
-	noMMsg atomic.Bool // sendmmsg
-	gsoSet atomic.Bool // a message with UDP_SEGMENT was taken
+	noGSO   atomic.Bool  // UDP_SEGMENT
+	noMMsg  atomic.Bool  // sendmmsg
+	gsoSet  atomic.Bool  // a message with UDP_SEGMENT was taken
+	refused atomic.Int32 // links that had none taken
 
 	// peers take their packets before pion sees them; set before pion reads.
 	peers        *peers
@@ -57,11 +67,11 @@ func listen(addr netip.Addr, port, shards int, log *slog.Logger, m *metrics) (*s
 	_ = conn.SetReadBuffer(socketBuffer) // best effort
 	_ = conn.SetWriteBuffer(socketBuffer)
 	s := &socket{UDPConn: conn, addr: addr, log: log, metrics: m}
-	if s.in.raw, err = conn.SyscallConn(); err != nil {
+	if s.raw, err = conn.SyscallConn(); err != nil {
 		conn.Close()
 		return nil, err
 	}
-	s.in.read = s.in.readOnce
+	s.in.raw, s.in.read = s.raw, s.in.readOnce
 	for range shards {
 		out, err := newSender(s)
 		if err != nil {
@@ -169,12 +179,96 @@ func (r *reception) from(zone string) netip.AddrPort {
 	return netip.AddrPortFrom(addr, port)
 }
 
-// WriteToAddrPort is pion's: it doesn't allocate.
+// WriteToAddrPort is pion's: it neither waits nor allocates. What there is no room for
+// is lost, as on a network that loses packets.
 func (s *socket) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	return s.WriteToUDPAddrPort(b, to)
+	to = unmapped(to)
+	if to.Addr().Is4() != s.addr.Is4() {
+		return 0, net.InvalidAddrError(to.String())
+	}
+	t := transmissions.Get().(*transmission)
+	err := t.send(s.raw, b, to)
+	transmissions.Put(t)
+	if errors.Is(err, syscall.EAGAIN) {
+		s.metrics.dropped.Inc()
+		err = nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// WriteTo is pion's.
+func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
+	u, ok := to.(*net.UDPAddr)
+	if !ok {
+		return 0, net.InvalidAddrError(to.String())
+	}
+	return s.WriteToAddrPort(b, u.AddrPort())
+}
+
+// transmission sends one datagram by a call that doesn't wait, like reception.
+type transmission struct {
+	write func(fd uintptr) // once, made once
+	b     []byte
+	name  sockaddr
+	errno syscall.Errno
+}
+
+var transmissions = sync.Pool{New: func() any {
+	t := new(transmission)
+	t.write = t.once
+	return t
+}}
+
+// send sends a datagram from a descriptor, EAGAIN: there is no room. It takes no lock
+// that a writer who waits holds.
+func (t *transmission) send(raw syscall.RawConn, b []byte, to netip.AddrPort) error {
+	t.b = b
+	t.name.set(to)
+	err := raw.Control(t.write)
+	t.b = nil
+	if err == nil && t.errno != 0 {
+		err = os.NewSyscallError("sendto", t.errno)
+	}
+	return err
+}
+
+// once is what send does with the descriptor.
+func (t *transmission) once(fd uintptr) {
+	for {
+		_, _, t.errno = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&t.name.bytes)), uintptr(t.name.n))
+		if t.errno != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// sockaddr is an address as the kernel reads it (struct sockaddr_in, sockaddr_in6).
+type sockaddr struct {
+	bytes [unix.SizeofSockaddrInet6]byte
+	n     uint32 // of bytes that it takes
+}
+
+func (a *sockaddr) set(to netip.AddrPort) {
+	clear(a.bytes[:])
+	binary.BigEndian.PutUint16(a.bytes[2:], to.Port())
+	if to.Addr().Is4() {
+		binary.NativeEndian.PutUint16(a.bytes[:], unix.AF_INET)
+		ip := to.Addr().As4()
+		copy(a.bytes[4:], ip[:])
+		a.n = unix.SizeofSockaddrInet4
+		return
+	}
+	binary.NativeEndian.PutUint16(a.bytes[:], unix.AF_INET6)
+	ip := to.Addr().As16()
+	copy(a.bytes[8:], ip[:])
+	a.n = unix.SizeofSockaddrInet6
 }
 
 // Close closes the port. Senders that are at work end with net.ErrClosed.
@@ -183,6 +277,14 @@ func (s *socket) Close() error {
 		o.conn.Close()
 	}
 	return s.UDPConn.Close()
+}
+
+// refuseLink notes that the network card, or the way to one peer, takes no segments.
+// It is the card's doing if several links were refused, and none ever wasn't.
+func (s *socket) refuseLink(err error) {
+	if s.refused.Add(1) >= refusedLinks && !s.gsoSet.Load() {
+		s.refuseGSO(err)
+	}
 }
 
 // refuseGSO gives up segmentation on this socket for good.

@@ -137,7 +137,7 @@ func TestFrameIsEndedOrLeftOutAtASwitch(t *testing.T) {
 			if fmt.Sprint(got) != want {
 				t.Errorf("sent %v, want %s", got, want)
 			}
-			if held := len(shard.rest); held > 0 && shard.rest[0].Buffer.Len() == 0 {
+			if shard.rest[:1][0].Buffer.Len() == 0 {
 				t.Error("a buffer was released too often")
 			}
 		})

@@ -86,6 +86,8 @@ type track struct {
 	tokens  int // bytes that may be sent again
 	recent  *[rtxRecent]resent
 	nacked  []uint16            // the shard's copy of feedback.nacked
+	judged  uint64              // of packets, when a report told of them last
+	leaping Source              // is to go on at its next keyframe, after the turn; nil: none
 	repair  uint64              // packets before this number, unwrapped, aren't sent again
 	counted map[uint32]*counted // by SSRC, for peers that send congestion control feedback
 	frames  *frames             // nil unless the viewer is observed
@@ -98,9 +100,9 @@ type track struct {
 type msid struct{ stream, track string }
 
 type resent struct {
-	seq uint16
-	n   uint8 // times that it was sent again
-	at  time.Duration
+	number uint32 // low bits of the sequence number, unwrapped: 16 come again within minutes
+	n      uint8  // times that it was sent again
+	at     time.Duration
 }
 
 func newTrack(v *Viewer, slot string, kind media.Kind, streamID string) *track {
@@ -204,8 +206,11 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	if t.recent == nil {
 		t.recent = new([rtxRecent]resent)
 	}
-	slot := &t.recent[seq%rtxRecent]
-	if slot.seq == seq && slot.at != 0 && now-slot.at < t.pause()+t.viewer.est.Estimate().Queue {
+	slot, number := &t.recent[seq%rtxRecent], uint32(t.history.unwrap(seq))
+	if slot.number != number {
+		*slot = resent{number: number}
+	}
+	if slot.n > 0 && now-slot.at < t.pause(now)+t.viewer.est.Estimate().Queue {
 		return false, nil
 	}
 	p, ok := run.enc.src.Find(index)
@@ -214,16 +219,13 @@ func (t *track) resend(seq uint16, now time.Duration, scratch *[]byte) (bool, er
 	}
 	defer p.Release()
 	payload := p.Payload()
-	n := uint8(0)
-	if slot.seq == seq && slot.at != 0 {
-		n = slot.n
-	}
-	if n == rtxTries || len(payload) > t.tokens || n > 0 && t.tokens < rtxReserve {
+	if slot.n == rtxTries || len(payload) > t.tokens || slot.n > 0 && t.tokens < rtxReserve {
 		return false, nil
 	}
 	t.tokens -= len(payload)
 	t.pace.debt += len(payload)
-	*slot = resent{seq: seq, n: n + 1, at: now}
+	slot.n++
+	slot.at = now
 	t.again++
 	t.viewer.est.repaired += run.enc.heading(p).size + len(payload)
 
@@ -265,8 +267,8 @@ func (t *track) date(e *encoding, p media.Packet) {
 	}
 }
 
-func (t *track) pause() time.Duration {
-	if rtt := time.Duration(t.rtt.Load()); rtt > 0 {
+func (t *track) pause(now time.Duration) time.Duration {
+	if rtt := t.viewer.rtt(now); rtt > 0 {
 		return max(rtt, minRTXPause)
 	}
 	return defaultRTT
@@ -280,7 +282,7 @@ func (t *track) answerNACKs(scratch *[]byte, now time.Duration, room int) (sent 
 		t.wanted = t.wanted[:0]
 		t.repair = t.history.next
 		if t.cur != nil {
-			t.viewer.leaping = t.cur.src
+			t.leaping = t.cur.src
 		}
 	}
 	n := min(len(t.wanted), room)
@@ -331,7 +333,7 @@ func (t *track) doomed() time.Duration {
 	if queue < paceWait {
 		return 0
 	}
-	return max(t.takes(t.viewer.numbering.outstanding())-queue-t.pause(), 0)
+	return max(t.takes(t.viewer.numbering.outstanding())-queue-t.pause(t.viewer.numbering.now), 0)
 }
 
 // takes is how long some bytes take on the viewer's link, of which something is known.

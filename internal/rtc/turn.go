@@ -26,10 +26,11 @@ func (v *Viewer) send(s *shard) due {
 		}
 	}
 	s.switched = s.switched[:0]
-	if src := v.leaping; src != nil {
-		v.leaping = nil
+	for i, src := range s.leaping {
+		s.leaping[i] = nil
 		src.Skip()
 	}
+	s.leaping = s.leaping[:0]
 	return next
 }
 
@@ -63,6 +64,10 @@ func (v *Viewer) turn(s *shard) (next due) {
 		n, left, err := t.answerNACKs(&s.rtx, now, room)
 		if n > 0 || err != nil {
 			v.wrote(err)
+		}
+		if t.leaping != nil {
+			s.leaping = append(s.leaping, t.leaping)
+			t.leaping = nil
 		}
 		again += n
 		v.pace.debt += v.est.repaired - repaired
@@ -136,12 +141,11 @@ func (v *Viewer) share(limit int) {
 			pictures++
 		}
 	}
-	v.pace.most, v.pace.rate = 0, 0
+	v.pace.planned, v.pace.most, v.pace.rate = pacedHighest, 0, 0
 	if limit == 0 || pictures < 2 {
 		v.pace.debt = 0
 		return
 	}
-	v.pace.rate = pacedHighest
 	v.pace.within(limit)
 	v.first = (v.first + 1) % len(v.tracks)
 }

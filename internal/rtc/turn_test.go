@@ -73,3 +73,32 @@ func TestPicturesShareThePaceOfTheirTransport(t *testing.T) {
 		t.Errorf("half way they were at %d bytes", half)
 	}
 }
+
+// Of several pictures that are past repair in one turn, each goes on at a new keyframe.
+func TestEachHopelessPictureGoesOnAtAKeyframe(t *testing.T) {
+	v, s := newWHEP(t, newEngine(t, Options{})), newIdleShard(t)
+	var sources []*fakeSource
+	var tracks []*track
+	for i := range 3 {
+		src := newMarked(byte(i))
+		tr := playing(v, videoTrack, src, format{pt: 102, rtx: 103}, &counter{})
+		tr.history.next = 1000
+		for seq := range uint16(20) {
+			tr.wanted = append(tr.wanted, 900+seq)
+		}
+		sources, tracks = append(sources, src), append(tracks, tr)
+	}
+	v.sendMu.Lock()
+	v.tracks = tracks
+	v.est.want = 10_000_000
+	v.est.REMB(media.Now(), 200_000)
+	v.sendMu.Unlock()
+	v.open.Store(true)
+	v.send(s)
+	v.open.Store(false)
+	for i, src := range sources {
+		if n := src.keyframes.Load(); n != 1 {
+			t.Errorf("picture %d: %d keyframes are asked for", i, n)
+		}
+	}
+}

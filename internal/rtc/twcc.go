@@ -229,7 +229,7 @@ func (v *Viewer) onTransportFeedback(b []byte) {
 	if ok {
 		v.learn(func(now time.Duration, e *adapt.Estimator) {
 			if ok = v.numbering.take(&f, now); ok && len(v.numbering.reports) > 0 {
-				e.Feedback(now, v.numbering.reports, v.rtt())
+				e.Feedback(now, v.numbering.reports, v.rtt(now))
 			}
 		})
 	}

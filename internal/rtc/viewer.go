@@ -68,9 +68,9 @@ type Viewer struct {
 	relays *relays // nil: the peer may be anywhere
 
 	marked   atomic.Bool // is in the shard's ready list
-	leaping  Source      // is to go on at its next keyframe, after the turn; the shard's
 	paced    bool        // is in the shard's paced list; the shard's
 	open     atomic.Bool // packets can be sent: connected, and ICE isn't restarting
+	trip     roundTrip
 	foreign  atomic.Int32
 	bySSRC   sync.Map                   // uint32 → *track
 	verdicts []verdict                  // of the congestion control feedback that is being read
@@ -192,6 +192,17 @@ func (v *Viewer) setState(s State) {
 	if v.o.OnState != nil {
 		v.o.OnState(s)
 	}
+}
+
+// shaken tells whether the peer of a lite connection may have begun its DTLS handshake.
+func (v *Viewer) shaken() bool {
+	l, ok := v.conn.(*lite)
+	if !ok {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shaken
 }
 
 // ice is the gateway's side of the viewer's ICE, for a metric.
@@ -348,7 +359,7 @@ func (v *Viewer) Stats() Stats {
 	v.numbering.stats(&s, media.Now())
 	s.Estimate = v.est.Estimate()
 	s.Wire = uint64(v.est.wire)
-	s.RTT = v.rtt()
+	s.RTT = v.rtt(media.Now())
 	v.sendMu.Unlock()
 	for _, t := range tracks {
 		s.Refused += t.refused.Load()
@@ -374,10 +385,5 @@ func (v *Viewer) Stats() Stats {
 	return s
 }
 
-// rtt is the round trip time that the receiver's reports tell; 0 while unknown. sendMu is held.
-func (v *Viewer) rtt() (rtt time.Duration) {
-	for _, t := range v.tracks {
-		rtt = max(rtt, time.Duration(t.rtt.Load()))
-	}
-	return rtt
-}
+// rtt is the round trip time that the receiver's reports tell; 0 while unknown.
+func (v *Viewer) rtt(now time.Duration) time.Duration { return v.trip.lately(now) }

@@ -31,6 +31,7 @@ type transport struct {
 	newest   atomic.Pointer[adapt.Estimate]
 	stir     chan struct{} // newest has changed
 	estimate adapt.Estimate
+	changes  adapt.Changes
 	observed *time.Ticker // while the client observes
 	sent     uint64       // rtc.Stats.Wire at the last quality message
 	sentAt   time.Time
@@ -67,7 +68,7 @@ type view struct {
 // decision is one that was made for a viewer, or for the encoder that it shares.
 type decision struct {
 	At     int64  `json:"at"`   // Unix milliseconds
-	What   string `json:"what"` // rendition, pause, resume; of the encoder: bitrate, framerate, size
+	What   string `json:"what"` // estimate, rendition, pause, resume; of the encoder: bitrate, framerate, size
 	From   string `json:"from"`
 	To     string `json:"to"`
 	Reason string `json:"reason"`
@@ -120,8 +121,21 @@ func (x *session) learned(ctx context.Context) error {
 			m.estimate.WithLabelValues(w.stream.Name()).Observe(float64(e.Bps))
 			m.queue.WithLabelValues(w.stream.Name()).Observe(e.Queue.Seconds())
 		}
+		if c, ok := x.network.changes.Step(media.Now(), *e); ok {
+			x.estimated(c)
+		}
 	}
 	return x.adjust(ctx)
+}
+
+// estimated notes a change of the estimate for all that the viewer watches: the
+// network is theirs together.
+func (x *session) estimated(c adapt.Change) {
+	x.server.metrics.changes.WithLabelValues(c.Cause).Inc()
+	x.log.Debug("viewer adapts", "what", c.What, "from", c.From, "to", c.To, "reason", c.Reason)
+	for _, w := range x.watches {
+		w.remember(decision{time.Now().UnixMilli(), c.What, c.From, c.To, c.Reason})
+	}
 }
 
 // observe begins or ends to tell the client of its quality, and to note when its
@@ -368,10 +382,15 @@ func (w *watch) encoderDecided(info stream.Info) {
 	}
 }
 
+// remember keeps a decision. Where there are too many the oldest goes, of estimates, of
+// which there may be one a second, before all others.
 func (w *watch) remember(d decision) {
 	if len(w.decisions) == maxDecisions {
-		w.decisions = slices.Delete(w.decisions, 0, 1)
-		w.passedOn = max(w.passedOn-1, 0)
+		oldest := max(slices.IndexFunc(w.decisions, func(d decision) bool { return d.What == "estimate" }), 0)
+		w.decisions = slices.Delete(w.decisions, oldest, oldest+1)
+		if oldest < w.passedOn {
+			w.passedOn--
+		}
 	}
 	w.decisions = append(w.decisions, d)
 	if w.session.network.observed != nil {

@@ -7,8 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"unicode"
 
+	"gateway/internal/auth"
 	"gateway/internal/media"
 	"gateway/internal/rtc"
 )
@@ -73,9 +73,7 @@ func displayName(dst *string, v json.RawMessage) error {
 	if err := text(dst, v, maxName); err != nil {
 		return err
 	}
-	if strings.ContainsFunc(*dst, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
-	}) {
+	if strings.ContainsFunc(*dst, auth.Hides) {
 		return errors.New("it holds a control character")
 	}
 	*dst = strings.TrimSpace(*dst)

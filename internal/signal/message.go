@@ -17,11 +17,11 @@ import (
 
 const (
 	protocolVersion = 1
-	maxMessage      = 64 << 10 // bytes of one message, or of one HTTP body
-	maxCandidates   = 100      // from a client, for one negotiation
-	maxPixels       = 16384    // of a video element's width or height
-	maxData         = 16 << 10 // bytes of what participants tell each other
-	maxName         = 64       // bytes of a participant's name
+	maxMessage      = 64 << 10      // bytes of one message, or of one HTTP body
+	maxCandidates   = 100           // from a client, for one negotiation
+	maxPixels       = 16384         // of a video element's width or height
+	maxData         = 16 << 10      // bytes of what participants tell each other
+	maxName         = auth.MaxShown // bytes of a participant's name
 )
 
 // request is a client's message, checked: only the fields that its type has

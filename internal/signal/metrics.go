@@ -24,6 +24,7 @@ type metrics struct {
 	connect     *prometheus.HistogramVec // kind
 	firstFrame  prometheus.Histogram
 	decisions   *prometheus.CounterVec   // what
+	changes     *prometheus.CounterVec   // reason
 	estimate    *prometheus.HistogramVec // stream
 	queue       *prometheus.HistogramVec // stream
 	latency     *latencies
@@ -72,6 +73,9 @@ func newMetrics(r prometheus.Registerer, streams Streams) *metrics {
 		decisions: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_adaptations_total", Help: "Decisions on what a viewer is given: rendition, pause, resume.",
 		}, []string{"what"}),
+		changes: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_viewer_estimate_changes_total", Help: "Changes of what viewers' networks are thought to carry that are worth telling, by what showed it.",
+		}, []string{"reason"}),
 		estimate: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "gateway_viewer_estimate_bps", Help: "What viewers' networks carry, in bit/s: at each change, and once a second.",
 			Buckets: []float64{100e3, 200e3, 300e3, 500e3, 750e3, 1e6, 1.5e6, 2e6, 3e6, 5e6, 10e6, 20e6},

@@ -17,6 +17,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
+	"gateway/internal/auth"
 	"gateway/internal/config"
 	"gateway/internal/rtc"
 	"gateway/internal/stream"
@@ -395,7 +396,8 @@ func TestWHIPRefuses(t *testing.T) {
 		{"no SDP", "POST", "/whip/obs", "hello", sdpBody(), http.StatusBadRequest},
 		{"who only receives", "POST", "/whip/obs", newPeer(t).offer(video), sdpBody(), http.StatusBadRequest},
 		{"a pipeline's name", "POST", "/whip/test", publishing(t), sdpBody(), http.StatusConflict},
-		{"a bad name", "POST", "/whip/obs/..%2F..", publishing(t), sdpBody(), http.StatusNotFound},
+		{"a bad name", "POST", "/whip/obs/..%2F..", publishing(t), sdpBody(), http.StatusMethodNotAllowed}, // three parts are a Location
+		{"another bad name", "POST", "/whip/obs/a%20b", publishing(t), sdpBody(), http.StatusBadRequest},
 		{"a foreign page", "POST", "/whip/obs", "", map[string]string{"Origin": "https://evil.example"}, http.StatusForbidden},
 		{"no session", "DELETE", "/whip/obs/unknown", "", nil, http.StatusNotFound},
 	} {
@@ -411,6 +413,26 @@ func TestWHIPRefuses(t *testing.T) {
 		t.Errorf("preflight: %d %v", resp.status, resp.header)
 	}
 	until(t, "all is released", func() bool { return g.count(t, "gateway_sessions") == 0 })
+}
+
+// Who may not publish was let into the room, and made it, before he was refused: each of a
+// viewer's requests told everybody that somebody came and went.
+func TestWHIPDisturbsNobodyWithWhatIsRefused(t *testing.T) {
+	g := newRoomGateway(t, tokens{"maker": {Role: auth.Viewer, Rooms: []string{"*"}, Create: true}})
+	host, _ := g.as(t, "host", "house")
+	for _, path := range []string{"/whip/house", "/whip/house/cam", "/whip/new"} {
+		resp := g.do(t, "POST", path, map[string]string{"Content-Type": "application/sdp", "Authorization": "Bearer maker"}, publishing(t))
+		if resp.status != http.StatusForbidden || resp.problem(t).Code != forbidden {
+			t.Errorf("%s: %d %s", path, resp.status, resp.body)
+		}
+	}
+	_, j := g.as(t, "publisher", "house")
+	if f := host.hear("participant-joined")["participant"].(map[string]any); f["userId"] != j["userId"] {
+		t.Errorf("the host heard of %v", f)
+	}
+	if _, _, err := g.rooms.Room("new", auth.Open()); err == nil {
+		t.Error("the room was made")
+	}
 }
 
 // publishing is an offer that sends a picture.

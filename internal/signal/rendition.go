@@ -92,9 +92,6 @@ func (w *watch) send(t media.Track) (offer bool, err error) {
 		}
 		l = nil
 	}
-	if l != nil && l.sub != nil {
-		l.sub.Carry(0) // its encoder needn't mind this viewer any more
-	}
 	sub, err := w.stream.Subscribe(t.Name)
 	if errors.Is(err, stream.ErrClosed) {
 		return false, streamClosed

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -118,9 +119,7 @@ func (x *session) describePlace(s room.Snapshot) placeState {
 	for _, o := range s.Offers {
 		p.Streams = append(p.Streams, stateOf(o, o.Info()))
 	}
-	if at := x.granted.Load().Expires; !at.IsZero() {
-		p.Expires = at.UnixMilli()
-	}
+	p.Expires = endOf(x.granted.Load())
 	return p
 }
 
@@ -313,10 +312,53 @@ func (x *session) deed(m request) error {
 // renew takes another token, of the same who.
 func (x *session) renew(ctx context.Context, m request) error {
 	g, err := x.server.auth.Authenticate(ctx, m.Token)
-	switch {
-	case err != nil:
+	if err != nil {
 		return mildly(err)
-	case g.Subject != x.granted.Load().Subject:
+	}
+	return x.regrant(g, m.RequestID)
+}
+
+// Renew answers an HTTP request to have the session of a secret go on by what the
+// request was granted, if that is the same subject's: a page can't send the token that
+// its browser keeps for it as a cookie. The client hears `token` too.
+func (s *Server) Renew(w http.ResponseWriter, r *http.Request, secret string, g *auth.Grant) {
+	x := s.session(secret)
+	if x == nil {
+		s.writeProblem(w, r, refuse(notFound, "there is no such session"))
+		return
+	}
+	_, err := call(r.Context(), x, func(context.Context) (none, error) { return none{}, x.regrant(g, "") })
+	switch {
+	case errors.Is(err, errGone):
+		err = refuse(notFound, "the session has ended")
+	case errors.Is(err, auth.ErrRevoked):
+		x.end(refusalOf(err))
+	}
+	if err != nil {
+		s.writeProblem(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(w).Encode(renewed{endOf(g)})
+}
+
+// renewed is when a session ends that was renewed over HTTP.
+type renewed struct {
+	Expires int64 `json:"expires,omitempty"` // Unix milliseconds
+}
+
+// endOf is the end of a grant in Unix milliseconds; 0: it has none.
+func endOf(g *auth.Grant) int64 {
+	if g.Expires.IsZero() {
+		return 0
+	}
+	return g.Expires.UnixMilli()
+}
+
+// regrant has the session go on by another grant of its subject.
+func (x *session) regrant(g *auth.Grant, requestID string) error {
+	if g.Subject != x.granted.Load().Subject {
 		return mildly(refuse(forbidden, "the token is another's"))
 	}
 	if err := x.place.Regrant(g); err != nil {
@@ -327,11 +369,7 @@ func (x *session) renew(ctx context.Context, m request) error {
 		return auth.ErrRevoked
 	}
 	x.watchExpiry()
-	answer := &tokenMessage{header: x.header("token", m.RequestID)}
-	if !g.Expires.IsZero() {
-		answer.Expires = g.Expires.UnixMilli()
-	}
-	x.client.send(answer)
+	x.client.send(&tokenMessage{x.header("token", requestID), endOf(g)})
 	return nil
 }
 

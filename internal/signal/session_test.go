@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/dtls/v3"
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/config"
@@ -291,4 +292,23 @@ func TestClientThatDoesNotReachTheGatewayIsOfferedFullICE(t *testing.T) {
 	}
 	p.negotiate(c, second)
 	p.sees(webrtc.RTPCodecTypeVideo)
+}
+
+// So is one whose DTLS handshake fails: with another certificate, by which it knows that
+// DTLS begins anew.
+func TestClientWhoseHandshakeFailsIsOfferedFullICE(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.ICE.Lite = true })
+	c, p := g.dial(t), newPeer(t, func(s *webrtc.SettingEngine) { s.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_256_GCM) })
+	c.join("test")
+	first := c.hear("offer")
+	p.negotiate(c, first)
+	second := c.hear("offer")
+	sdp := second["sdp"].(string)
+	if strings.Contains(sdp, "a=ice-lite\r\n") || second["session"] != first["session"] {
+		t.Fatalf("the second offer is %v", second)
+	}
+	fingerprint := regexp.MustCompile(`a=fingerprint:.*`)
+	if fingerprint.FindString(sdp) == fingerprint.FindString(first["sdp"].(string)) {
+		t.Error("both offers have the same certificate")
+	}
 }

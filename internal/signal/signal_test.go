@@ -156,11 +156,12 @@ type source struct {
 	mu     sync.Mutex
 	tracks []media.Track
 	absent bool
+	mute   string                       // track of which nothing is encoded
 	said   map[string]func(fmtp string) // by track: what the running branches' sinks are told
 	ends   map[string]func(error)       // likewise
 }
 
-func (s *source) Compile(*config.Stream) (*config.Plan, error) {
+func (s *source) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	feed := config.Feed{Name: "video", Capture: "fake"}
@@ -173,7 +174,10 @@ func (s *source) Compile(*config.Stream) (*config.Plan, error) {
 		feed := config.Feed{Name: kind.String(), Capture: "fake"}
 		for _, t := range s.tracks {
 			if t.Kind == kind {
-				feed.Branches = append(feed.Branches, config.Branch{Track: t, Launch: string(t.Codec) + "enc"})
+				feed.Branches = append(feed.Branches, config.Branch{
+					Track: t, Launch: string(t.Codec) + "enc name=encoder", Element: "encoder",
+					Bitrate: config.BitrateProperty{Property: "bitrate", Unit: 1, Live: true},
+				})
 			}
 		}
 		if len(feed.Branches) > 0 {
@@ -226,6 +230,7 @@ type pipeline struct {
 func (p *pipeline) Start(_ context.Context, id string, b *config.Branch) error {
 	track := b.Track
 	p.source.mu.Lock()
+	mute := p.source.mute
 	if p.source.said == nil {
 		p.source.said, p.source.ends = map[string]func(string){}, map[string]func(error){}
 	}
@@ -249,7 +254,11 @@ func (p *pipeline) Start(_ context.Context, id string, b *config.Branch) error {
 				}
 				b.Append(append(head, make([]byte, max(min(left, 1100)-2, 1))...))
 			}
-			p.sink.Deliver(id, b)
+			if track.Name == mute {
+				b.Release()
+			} else {
+				p.sink.Deliver(id, b)
+			}
 			select {
 			case <-stop:
 				return

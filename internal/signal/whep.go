@@ -10,6 +10,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -42,14 +43,13 @@ type resource struct {
 type door struct {
 	prefix string // of the path
 	kind   string
-	usage  string
 	begin  func(w http.ResponseWriter, r *http.Request, room, stream string, grant *auth.Grant, offer string) error
 }
 
 // WHEP serves /whep/ROOM, /whep/ROOM/STREAM and the Locations of sessions, as draft-ietf-wish-whep-03
 // has it. Where that follows WHIP, so does this (RFC 9725).
 func (s *Server) WHEP() http.Handler {
-	return s.overHTTP(door{"/whep/", overWHEP, "a viewer comes by POST", s.watch})
+	return s.overHTTP(door{"/whep/", overWHEP, s.watch})
 }
 
 func (s *Server) overHTTP(d door) http.Handler {
@@ -74,34 +74,35 @@ func (s *Server) serveDoor(w http.ResponseWriter, r *http.Request, d door) error
 		h.Set("Access-Control-Expose-Headers", "Location, Link, ETag, Accept-Patch, Retry-After, X-Trace-ID")
 	}
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, d.prefix), "/")
-	switch {
-	case len(parts) == 1:
-		return s.serveEndpoint(w, r, d, parts[0], "")
-	case len(parts) == 2 && r.Method == http.MethodOptions: // a stream's, or a session's
-		w.Header().Set("Accept-Post", sdpType)
-		w.Header().Set("Accept-Patch", fragmentType)
-		preflight(w, "DELETE, OPTIONS, PATCH, POST")
-		return nil
-	case len(parts) == 2 && r.Method == http.MethodPost:
-		return s.serveEndpoint(w, r, d, parts[0], parts[1])
-	case len(parts) <= 3:
-		return s.serveResource(w, r, d, parts[len(parts)-1])
+	methods := behind[len(parts)]
+	if methods == nil {
+		return refuse(notFound, "there is nothing at %.200s", r.URL.Path)
 	}
-	return refuse(notFound, "there is nothing at %.200s", r.URL.Path)
+	if serve := methods[r.Method]; serve != nil {
+		return serve(s, w, r, d, parts)
+	}
+	allow := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
+	if r.Method == http.MethodOptions {
+		preflight(w, allow+", OPTIONS")
+		return nil
+	}
+	h.Set("Allow", allow+", OPTIONS")
+	return refuse(methodNotAllowed, "here it takes %s", allow)
 }
 
-// serveEndpoint answers for ROOM and ROOM/STREAM behind a door.
-func (s *Server) serveEndpoint(w http.ResponseWriter, r *http.Request, d door, name, stream string) error {
-	const allow = "OPTIONS, POST"
-	switch r.Method {
-	case http.MethodOptions:
-		w.Header().Set("Accept-Post", sdpType)
-		preflight(w, allow)
-		return nil
-	case http.MethodPost:
-	default:
-		w.Header().Set("Allow", allow)
-		return refuse(methodNotAllowed, "%s", d.usage)
+// behind is all that is behind a door: what each method does (beside OPTIONS, which asks for that), by
+// the number of the path's parts. Two are ROOM/STREAM or a Location, ROOM/SESSION.
+var behind = map[int]map[string]func(s *Server, w http.ResponseWriter, r *http.Request, d door, parts []string) error{
+	1: {http.MethodPost: (*Server).enter},
+	2: {http.MethodPost: (*Server).enter, http.MethodPatch: (*Server).patch, http.MethodDelete: (*Server).quit},
+	3: {http.MethodPatch: (*Server).patch, http.MethodDelete: (*Server).quit},
+}
+
+// enter takes an offer for ROOM, or for ROOM/STREAM.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, d door, parts []string) error {
+	name, stream := parts[0], ""
+	if len(parts) > 1 {
+		stream = parts[1]
 	}
 	if err := s.mayBegin(prefixOf(r.RemoteAddr)); err != nil {
 		return err
@@ -140,7 +141,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream stri
 	rendition := cmp.Or(r.URL.Query().Get("rendition"), auto)
 	x := s.newSession(r.Context(), overWHEP, name, nobody{})
 	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
-	x.whep = resource{path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
+	x.whep = resource{path: path.Join("/whep", name, stream, x.id), offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
 	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Viewer}, request{Stream: stream}); err != nil {
 		return err
@@ -233,36 +234,36 @@ func (s *Server) awaitTracks(ctx context.Context, st room.Stream) error {
 	return nil
 }
 
-// serveResource answers for the Location of a session.
-func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, d door, id string) error {
-	const allow = "DELETE, OPTIONS, PATCH"
-	if r.Method == http.MethodOptions {
-		w.Header().Set("Accept-Patch", fragmentType)
-		preflight(w, allow)
-		return nil
-	}
-	x := s.session(id)
+// located is the session of a Location: who knows that owns the session.
+func (s *Server) located(r *http.Request, d door, parts []string) (*session, error) {
+	x := s.session(parts[len(parts)-1])
 	if x == nil || x.kind != d.kind || x.whep.path != r.URL.EscapedPath() {
-		return refuse(notFound, "no such session")
+		return nil, refuse(notFound, "no such session")
 	}
-	switch r.Method {
-	case http.MethodDelete:
-		x.end(leaves)
-		select {
-		case <-x.done:
-		case <-r.Context().Done():
-		}
-		w.WriteHeader(http.StatusOK)
-		return nil
-	case http.MethodPatch:
-		return s.patch(w, r, x)
+	return x, nil
+}
+
+// quit ends a session and waits for its end.
+func (s *Server) quit(w http.ResponseWriter, r *http.Request, d door, parts []string) error {
+	x, err := s.located(r, d, parts)
+	if err != nil {
+		return err
 	}
-	w.Header().Set("Allow", allow)
-	return refuse(methodNotAllowed, "a session takes PATCH and DELETE")
+	x.end(leaves)
+	select {
+	case <-x.done:
+	case <-r.Context().Done():
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 // patch takes a client's candidates, or restarts ICE (RFC 9725 §4.3).
-func (s *Server) patch(w http.ResponseWriter, r *http.Request, x *session) error {
+func (s *Server) patch(w http.ResponseWriter, r *http.Request, d door, parts []string) error {
+	x, err := s.located(r, d, parts)
+	if err != nil {
+		return err
+	}
 	if !isType(r, fragmentType) {
 		w.Header().Set("Accept-Patch", fragmentType)
 		return refuse(unsupportedType, "a fragment is of type %s", fragmentType)
@@ -380,6 +381,12 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (string, error
 func preflight(w http.ResponseWriter, methods string) {
 	h := w.Header()
 	h.Set("Allow", methods)
+	if strings.Contains(methods, http.MethodPost) {
+		h.Set("Accept-Post", sdpType)
+	}
+	if strings.Contains(methods, http.MethodPatch) {
+		h.Set("Accept-Patch", fragmentType)
+	}
 	if h.Get("Access-Control-Allow-Origin") != "" {
 		h.Set("Access-Control-Allow-Methods", methods)
 		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-Match, Traceparent, X-Trace-ID")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"path"
 	"strings"
 
 	"golang.org/x/time/rate"
@@ -16,22 +17,25 @@ import (
 // WHIP serves /whip/ROOM, where a stream of the room's own name is published, /whip/ROOM/STREAM
 // and the Locations of sessions, as RFC 9725 has it.
 func (s *Server) WHIP() http.Handler {
-	return s.overHTTP(door{"/whip/", overWHIP, "a publisher comes by POST", s.ingest})
+	return s.overHTTP(door{"/whip/", overWHIP, s.ingest})
 }
 
 // ingest begins a session for a publisher's offer and answers it.
 func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream string, grant *auth.Grant, offer string) error {
+	at := path.Join("/whip", name, stream)
 	stream = cmp.Or(stream, name)
 	switch {
 	case !strings.HasPrefix(offer, "v=0"):
 		return refuse(badSDP, "the offer is not SDP")
 	case !room.ValidName(stream):
 		return refuse(badMessage, "%.200q can't name a stream", stream)
+	case !grant.May(auth.Publish, name, stream): // before anybody hears that he has come, or a room is made for him
+		return refuse(forbidden, "publishing %q takes publish in %.200q", stream, name)
 	}
 	x := s.newSession(r.Context(), overWHIP, name, nobody{})
 	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
 	x.whep = resource{
-		path: r.URL.EscapedPath() + "/" + x.id, offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst),
+		path: path.Join(at, x.id), offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst),
 		publishes: name + "/" + stream, owner: grant.Subject,
 	}
 	etag := x.whep.etag

@@ -71,7 +71,7 @@ func (s *Stream) noteReload(changed string, err error) {
 
 // apply is Apply on the keeper's goroutine.
 func (s *Stream) apply(conf *config.Stream) error {
-	plan, err := s.launcher.Compile(conf)
+	plan, err := s.launcher.Compile(s.ctx, conf)
 	var parked []*capture
 	if err == nil {
 		if plan, parked, err = s.makeWay(conf, plan); err == nil {
@@ -115,7 +115,7 @@ func (s *Stream) makeWay(conf *config.Stream, plan *config.Plan) (*config.Plan, 
 	s.mu.Unlock()
 	s.park(holders)
 	if again {
-		p, err := s.launcher.Compile(conf)
+		p, err := s.launcher.Compile(s.ctx, conf)
 		if err != nil {
 			return nil, holders, err
 		}

@@ -28,8 +28,9 @@ type bench struct {
 	launched chan *line
 	blamed   []string
 
-	drawn        [][][]byte           // what placeholders are; nil: none can be made
-	placeholders []config.Placeholder // those that were asked for
+	drawn        [][][]byte                    // what placeholders are; nil: none can be made
+	placeholders []config.Placeholder          // those that were asked for
+	slow         map[media.Codec]chan struct{} // placeholders in it aren't made before that is closed
 }
 
 // line is one launched pipeline.
@@ -87,7 +88,7 @@ func absent(err error) config.Plan {
 	return config.Plan{Feeds: []config.Feed{{Name: "video", Absent: err}}}
 }
 
-func (b *bench) Compile(*config.Stream) (*config.Plan, error) {
+func (b *bench) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := config.Plan{Feeds: slices.Clone(b.plan.Feeds)}
@@ -121,6 +122,11 @@ func (b *bench) Placeholder(_ context.Context, p *config.Placeholder) ([][][]byt
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.placeholders = append(b.placeholders, *p)
+	if made := b.slow[p.Codec]; made != nil {
+		b.mu.Unlock()
+		<-made
+		b.mu.Lock()
+	}
 	if b.drawn == nil {
 		return nil, errors.New("no encoder")
 	}

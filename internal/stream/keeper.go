@@ -97,7 +97,10 @@ func (s *Stream) look(f *failure) {
 	if busy {
 		return
 	}
-	plan, err := s.launcher.Compile(conf)
+	plan, err := s.launcher.Compile(s.ctx, conf)
+	if s.ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		s.setTrouble(Restarting, err.Error())
 		return
@@ -157,7 +160,7 @@ func (s *Stream) goBack(plan *config.Plan, f *failure) bool {
 	}
 	s.previous, s.untried = nil, nil
 	s.mu.Unlock()
-	old, err := s.launcher.Compile(previous)
+	old, err := s.launcher.Compile(s.ctx, previous)
 	if err != nil {
 		return false
 	}

@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -16,6 +17,8 @@ const (
 	placeholderSoon    = keyframeSpacing        // the same when somebody waits for a keyframe
 	placeholderLook    = 250 * time.Millisecond // how often is looked who needs one, while somebody watches
 	placeholderTimeout = 5 * time.Second        // to make one
+	placeholderRetry   = time.Second            // before one is tried again that couldn't be made; doubles each time
+	placeholderRest    = time.Minute            // at most
 )
 
 // placeholder is what the readers of a ring are shown while its source is away. It
@@ -23,29 +26,63 @@ const (
 type placeholder struct {
 	words     string        // that it was made with
 	last      [][]byte      // the keyframe before the source went; nil: there was none
-	keyframes [][][]byte    // nil: it couldn't be made
+	keyframes [][][]byte    // nil: it hasn't been made yet
 	turn      int           // of keyframes
 	shown     time.Duration // 0: not yet
+	again     time.Duration // when it may be tried to make another; 0: at once
+	wait      time.Duration // before again, the last time; 0: none has failed
+}
+
+// stage is where placeholders are shown. They are made one at a time, on a goroutine of
+// its own, while those that there are go on being shown.
+type stage struct {
+	showing map[*ring]*placeholder
+	made    chan made
+	making  bool // something will come by made
+}
+
+// made is what came of making one.
+type made struct {
+	placeholder *placeholder
+	words       string
+	keyframes   [][][]byte
+	err         error
 }
 
 // stand shows placeholders to those who watch, as long as ctx lasts. Nobody watches
 // most streams most of the time: it then rests.
 func (s *Stream) stand() {
 	defer close(s.stood)
-	showing := make(map[*ring]*placeholder)
+	on := stage{showing: make(map[*ring]*placeholder), made: make(chan made)}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-s.ctx.Done():
+			if on.making { // it ends with ctx
+				<-on.made
+			}
 			return
+		case m := <-on.made:
+			on.making = false
+			m.placeholder.take(m, media.Now())
 		case <-s.watched:
 		case <-timer.C:
 		}
-		if s.showPlaceholders(showing) {
+		if s.showPlaceholders(&on) {
 			timer.Reset(placeholderLook)
 		}
 	}
+}
+
+// take takes what was made.
+func (p *placeholder) take(m made, now time.Duration) {
+	if m.err != nil {
+		p.wait = min(max(2*p.wait, placeholderRetry), placeholderRest)
+		p.again = now + p.wait
+		return
+	}
+	*p = placeholder{words: m.words, last: p.last, keyframes: m.keyframes}
 }
 
 // gone is a ring whose source is away.
@@ -56,24 +93,27 @@ type gone struct {
 	words string
 }
 
-// showPlaceholders makes and shows what is due, and tells whether anybody watches.
-func (s *Stream) showPlaceholders(showing map[*ring]*placeholder) (watched bool) {
-	all, watched := s.gone(media.Now())
-	changed := len(showing)
-	for r := range showing {
+// showPlaceholders shows what is due, begins to make what there isn't, and tells whether
+// anybody watches.
+func (s *Stream) showPlaceholders(on *stage) (watched bool) {
+	now := media.Now()
+	all, watched := s.gone(now)
+	changed := len(on.showing)
+	for r := range on.showing {
 		if !r.stands() && !containsRing(all, r) {
-			delete(showing, r)
+			delete(on.showing, r)
 		}
 	}
-	ended := len(showing) < changed
+	ended := len(on.showing) < changed
 	for _, g := range all {
-		p := showing[g.ring]
+		p := on.showing[g.ring]
 		if p == nil {
 			p = &placeholder{last: g.ring.lastKeyframe()}
-			showing[g.ring] = p
+			on.showing[g.ring] = p
 		}
-		if p.words != g.words {
-			s.makePlaceholder(p, g)
+		if p.words != g.words && now >= p.again && !on.making {
+			on.making = true
+			go func() { on.made <- s.makePlaceholder(p, g) }()
 		}
 		if p.show(g.ring, media.Now()) {
 			s.update(func() {})
@@ -125,22 +165,22 @@ func (e *encoding) away() (since time.Duration, words string) {
 	return 0, ""
 }
 
-// makePlaceholder makes one with words. What can't be made isn't tried again before
-// the words change or the source has come back.
-func (s *Stream) makePlaceholder(p *placeholder, g gone) {
-	p.words = g.words
+// makePlaceholder makes one. What can't be made is tried again while the source is away:
+// the process that is asked begins anew when a device goes, and may take its time.
+func (s *Stream) makePlaceholder(p *placeholder, g gone) made {
 	want := g.conf.Encoders().Placeholder(g.track)
 	want.Last, want.Title, want.Text = p.last, g.conf.Title, g.words
 	ctx, cancel := context.WithTimeout(s.ctx, placeholderTimeout)
 	defer cancel()
 	keyframes, err := s.launcher.Placeholder(ctx, &want)
-	if err != nil {
-		if s.ctx.Err() == nil {
-			s.log.Warn("placeholder", "track", g.track.Name, "codec", g.track.Codec, "err", config.Redact(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	if err != nil && s.ctx.Err() == nil {
+		level := slog.LevelWarn
+		if p.wait > 0 { // told
+			level = slog.LevelDebug
 		}
-		return
+		s.log.Log(s.ctx, level, "placeholder", "track", g.track.Name, "codec", g.track.Codec, "err", config.Redact(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
-	p.keyframes, p.turn, p.shown = keyframes, 0, 0
+	return made{p, g.words, keyframes, err}
 }
 
 // show puts the placeholder into its ring if it is due there, and tells if that is the

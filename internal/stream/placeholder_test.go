@@ -28,6 +28,16 @@ func (b *bench) asked() []config.Placeholder {
 	return slices.Clone(b.placeholders)
 }
 
+// awaitAsked waits until that many were asked for.
+func (b *bench) awaitAsked(t *testing.T, n int) {
+	t.Helper()
+	for due := time.Now().Add(deadline); len(b.asked()) < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(due) {
+			t.Fatalf("%d of %d placeholders were asked for", len(b.asked()), n)
+		}
+	}
+}
+
 // audience reads a subscription whenever something is due.
 type audience struct {
 	*Subscription
@@ -36,7 +46,17 @@ type audience struct {
 
 func listen(t *testing.T, s *Stream) *audience {
 	t.Helper()
-	a := &audience{subscribe(t, s), make(chan struct{}, 1)}
+	return listenTo(t, s, "video")
+}
+
+func listenTo(t *testing.T, s *Stream, track string) *audience {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	if _, err := s.Tracks(ctx); err != nil {
+		t.Fatal(err)
+	}
+	a := &audience{subscribeTo(t, s, track), make(chan struct{}, 1)}
 	a.Notify(func() { signal(a.due) })
 	return a
 }
@@ -152,13 +172,7 @@ func TestPlaceholderOfOneRendition(t *testing.T) {
 	b.set(one("x", vp8("high"), vp8("low")), nil)
 	b.draws(drawing)
 	s := start(t, b, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	if _, err := s.Tracks(ctx); err != nil {
-		t.Fatal(err)
-	}
-	high := &audience{subscribeTo(t, s, "high"), make(chan struct{}, 1)}
-	high.Notify(func() { signal(high.due) })
+	high := listenTo(t, s, "high")
 	l, e := begun(t, b)
 	e.frame(true)
 	high.next(t, 1)
@@ -185,23 +199,65 @@ func TestPlaceholderOfOneRendition(t *testing.T) {
 	waitInfo(t, s, "no placeholder", func(i Info) bool { return !i.Placeholder })
 }
 
-// What can't be made isn't tried again and again.
-func TestPlaceholderThatCannotBeMade(t *testing.T) {
+// The process that makes them begins anew when a device goes: one that came too late was
+// never tried again, and viewers saw nothing until the device was back.
+func TestPlaceholderThatCouldNotBeMadeIsTriedAgain(t *testing.T) {
 	b := newBench()
+	plan := one("x", vp8("video"))
+	plan.Feeds[0].Absent = fmt.Errorf("no screen: %w", media.ErrAbsent)
+	b.set(plan, nil)
 	s := start(t, b, nil)
 	a := listen(t, s)
-	l, e := begun(t, b)
-	e.frame(true)
-	a.next(t, 1)
-	waitState(t, s, Live)
-	b.set(b.plan, errors.New("busy"))
-	l.sink.Fail(errors.New("gone"))
-	waitInfo(t, s, "some tries", func(i Info) bool { return i.Restarts >= 4 })
-	if n := len(b.asked()); n != 1 {
-		t.Errorf("tried %d times", n)
-	}
+	b.awaitAsked(t, 1)
 	if s.Info().Placeholder {
 		t.Error("it says that there is one")
+	}
+	b.draws(drawing)
+	if p := a.next(t, 1)[0]; !p.placeholder {
+		t.Errorf("seen %+v", p)
+	}
+	if n := len(b.asked()); n < 2 {
+		t.Errorf("tried %d times", n)
+	}
+}
+
+// What can't be made at all is tried ever more seldom.
+func TestPlaceholderThatCannotBeMade(t *testing.T) {
+	p, now, tries := new(placeholder), time.Duration(0), 0
+	for now < 10*time.Minute {
+		p.take(made{err: errors.New("no encoder")}, now)
+		if p.again-now < placeholderRetry || p.again-now > placeholderRest {
+			t.Fatalf("after %v it is tried again in %v", now, p.again-now)
+		}
+		now, tries = p.again, tries+1
+	}
+	if tries > 16 {
+		t.Errorf("%d tries in ten minutes", tries)
+	}
+	p.take(made{keyframes: drawing, words: "w"}, now)
+	if p.again != 0 || p.wait != 0 || p.words != "w" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// One rendition's picture takes long to make: the other's is shown all the same.
+func TestPlaceholderIsShownWhileAnotherIsMade(t *testing.T) {
+	b := newBench()
+	plan := one("x", vp8("high"), branch("low", media.H264, "x264enc name=encoder"))
+	plan.Feeds[0].Absent = fmt.Errorf("no screen: %w", media.ErrAbsent)
+	b.set(plan, nil)
+	b.draws(drawing)
+	slow := make(chan struct{})
+	b.slow = map[media.Codec]chan struct{}{media.H264: slow}
+	s := start(t, b, nil)
+	high := listenTo(t, s, "high")
+	high.next(t, 2)
+	low := listenTo(t, s, "low")
+	b.awaitAsked(t, 2)
+	high.next(t, 4)
+	close(slow)
+	if p := low.next(t, 1)[0]; !p.placeholder {
+		t.Errorf("seen %+v", p)
 	}
 }
 

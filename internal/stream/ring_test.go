@@ -316,6 +316,31 @@ func TestSkipGoesOnAtANewKeyframe(t *testing.T) {
 	expect(t, read(other), 7, 3) // it begins there
 }
 
+// A panic is contained at the viewer that it happened to; the pipeline must not wait
+// for it ever after.
+func TestRingIsNotLeftLockedByAPanic(t *testing.T) {
+	f := newFeed()
+	f.frame(3, true)
+	s := f.subscribe()
+	slot := &f.slots[1]
+	was := *slot
+	slot.buf = nil
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("a packet that isn't there was read")
+			}
+		}()
+		read(s)
+	}()
+	*slot = was
+	if !f.mu.TryLock() {
+		t.Fatal("the ring is locked")
+	}
+	f.mu.Unlock()
+	expect(t, read(f.subscribe()), 0, 3)
+}
+
 func TestFindServesWhatIsInTheRing(t *testing.T) {
 	baseline(t)
 	f := newFeed()

@@ -34,9 +34,10 @@ var ErrClosed = errors.New("stream is closed")
 // Launcher makes pipelines out of a stream's configuration.
 type Launcher interface {
 	// Compile finds out what to launch on this machine now. It may ask devices,
-	// try encoders and block for seconds. A source that isn't there is its feed's
-	// Absent; an error is a fault of the file or of the machine.
-	Compile(*config.Stream) (*config.Plan, error)
+	// try encoders and block for seconds, but asks nothing more when ctx is done. A
+	// source that isn't there is its feed's Absent; an error is a fault of the file or
+	// of the machine.
+	Compile(context.Context, *config.Stream) (*config.Plan, error)
 
 	// Launch starts a feed's capture, and returns when it plays; it blocks no
 	// longer than ctx allows. The sink may be called before Launch returns, and is

@@ -15,10 +15,22 @@ import (
 // the stream would otherwise see it later and later.
 const maxLag = time.Second
 
+// A jump that doesn't last jumpLasts has failed: the keyframe was too much for the
+// viewer's network. Encoders follow what networks carry, so the next one may do, but
+// keyframes are made for all: after the second in a row that failed the viewer asks
+// for another one after jumpWait only, then after twice as long each time. One that
+// others have asked for, or that is due by itself, serves it meanwhile.
+const (
+	jumpLasts   = 5 * time.Second
+	jumpWait    = time.Second
+	jumpDoubles = 4 // times at most
+)
+
 // Subscription is one viewer's place in a track: a cursor into the ring of
 // recent packets, behind a gate that opens at a keyframe. One that falls behind
 // by more than a second, or meets a loss within the pipeline, jumps to the next
-// keyframe; what it skipped is counted.
+// keyframe, which it is given to its end however long that takes; what it skipped is
+// counted.
 //
 // Next is for one goroutine; the other methods may be called from any.
 type Subscription struct {
@@ -35,6 +47,12 @@ type Subscription struct {
 	oldest  uint64        // keyframes before this packet don't open the gate
 	since   time.Duration // waiting for a keyframe since
 	dropped uint64        // packets skipped
+	opened  time.Duration // when the gate opened last; 0: never
+	first   bool          // next is of the keyframe at which that was
+	entry   uint64        // where that begins
+	failed  int           // jumps in a row
+	askAt   time.Duration // no keyframe is asked for before
+	owed    bool          // it wanted one meanwhile
 }
 
 // Next appends the packets that are due to dst, up to its capacity, each with a
@@ -42,8 +60,19 @@ type Subscription struct {
 // moment from which the viewer wants media: it begins with a keyframe that is at
 // most half a second old, or asks for one.
 func (s *Subscription) Next(dst []media.Packet) []media.Packet {
+	dst, poke := s.read(dst)
+	if poke {
+		s.ring.poke()
+	}
+	return dst
+}
+
+// read is Next, and tells whether a keyframe is to be asked for. Even if it panics, which
+// is contained (package contain), the ring isn't left locked: its pipeline would stand.
+func (s *Subscription) read(dst []media.Packet) (_ []media.Packet, poke bool) {
 	r := s.ring
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	now := media.Now()
 	if !s.begun {
 		s.begun, s.since = true, now
@@ -53,6 +82,7 @@ func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 			break
 		}
 		if s.next < r.tail { // fell behind
+			s.fail(now)
 			s.shut(r.tail)
 			continue
 		}
@@ -60,6 +90,7 @@ func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 			break
 		}
 		if s.lags(now) {
+			s.fail(now)
 			s.shut(s.next + 1)
 			continue
 		}
@@ -70,15 +101,11 @@ func (s *Subscription) Next(dst []media.Packet) []media.Packet {
 		dst = append(dst, r.at(s.next))
 		s.next++
 	}
-	poke := s.begun && !s.open && !r.wanted
+	poke = (s.begun && !s.open || s.owed) && now >= s.askAt && !r.wanted
 	if poke {
-		r.wanted = true
+		r.wanted, s.owed = true, false
 	}
-	r.mu.Unlock()
-	if poke {
-		r.poke()
-	}
-	return dst
+	return dst, poke
 }
 
 // enter opens the gate if the newest keyframe serves. The caller holds ring.mu.
@@ -95,15 +122,30 @@ func (s *Subscription) enter() bool {
 		r.count.Dropped += r.key - s.next
 	}
 	s.open, s.next = true, r.key
+	s.opened, s.first, s.entry, s.owed = media.Now(), true, r.key, false
 	return true
 }
 
 // lags tells whether the next packet, which is there, is too old to be worth
 // sending. Where keyframes are rare, or one of any age serves, what is old must be
-// caught up with. The caller holds ring.mu.
+// caught up with; and of the keyframe that opened the gate the rest is, or a viewer
+// whose network takes longer than that for one would never see any. The caller holds
+// ring.mu.
 func (s *Subscription) lags(now time.Duration) bool {
-	arrived := s.ring.slots[s.next%ringPackets].buf.Arrived
-	return arrived != 0 && now-arrived > maxLag && !s.ring.rare && s.since != 0
+	next := &s.ring.slots[s.next%ringPackets]
+	s.first = s.first && (s.next == s.entry || !next.start)
+	arrived := next.buf.Arrived
+	return arrived != 0 && now-arrived > maxLag && !s.first && !s.ring.rare && s.since != 0
+}
+
+// fail notes that the viewer must jump to another keyframe because it is too slow. The
+// caller holds ring.mu.
+func (s *Subscription) fail(now time.Duration) {
+	if s.opened == 0 || now-s.opened > jumpLasts {
+		s.failed = 0
+	} else if s.failed++; s.failed > 1 {
+		s.askAt = now + jumpWait<<min(s.failed-2, jumpDoubles)
+	}
 }
 
 // shut closes the gate: only a keyframe at or after packet oldest opens it. The
@@ -135,8 +177,21 @@ func (s *Subscription) wake() {
 
 // RequestKeyframe asks for a keyframe, for a viewer that lost its picture. All
 // who ask while one is due are served by that one; at most two a second are
-// asked of an encoder. It doesn't block.
-func (s *Subscription) RequestKeyframe() { s.ring.want() }
+// asked of an encoder, and few for a viewer whose network is too slow for them. It
+// doesn't block.
+func (s *Subscription) RequestKeyframe() {
+	if s.mayAsk() {
+		s.ring.want()
+	}
+}
+
+// mayAsk tells whether a keyframe may be asked for now. If not it will be, in time.
+func (s *Subscription) mayAsk() bool {
+	s.ring.mu.Lock()
+	defer s.ring.mu.Unlock()
+	s.owed = media.Now() < s.askAt
+	return !s.owed
+}
 
 // Skip leaves out all packets until a keyframe that hasn't begun yet, and asks for it:
 // for a viewer who has lost so much that what follows is of no use. It doesn't block.
@@ -147,10 +202,13 @@ func (s *Subscription) Skip() {
 		s.dropped += r.head - s.next
 		r.count.Dropped += r.head - s.next
 		s.next = r.head
+		s.fail(media.Now())
 		s.shut(r.head)
 	}
 	r.mu.Unlock()
-	r.want()
+	if s.mayAsk() {
+		r.want()
+	}
 }
 
 // Track describes what the subscription reads.

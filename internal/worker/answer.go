@@ -33,6 +33,8 @@ type Answers struct {
 	Begin func() string
 	// Sound tells whether nothing hangs in the process; nil: nothing ever does.
 	Sound func() bool
+	// Hangs tells whether an error says that what was asked about hangs; nil: none does.
+	Hangs func(error) bool
 }
 
 // Ask answers in this process, where questions can't be contained: see [Asker.Ask].
@@ -121,6 +123,7 @@ func (a *Answers) answer(ctx context.Context, m *enquiry) said {
 	}
 	if out.err != nil {
 		out.Error = out.err.Error()
+		out.Hangs = a.Hangs != nil && a.Hangs(out.err)
 		if out.Error == "" {
 			out.Error = "unknown fault"
 		}

@@ -2,10 +2,12 @@ package worker
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -19,11 +21,26 @@ const (
 	beginLimit  = time.Minute      // for a child to begin: plugins that are new are looked at first
 	idleTime    = 10 * time.Second // that a child waits for another question
 	endTime     = 2 * time.Second  // that a child has to end by itself
-	mostAsked   = 8                // processes at a time, those included that don't die
+	mostAsked   = 8                // processes at a time
+	mostWedged  = 16               // processes that can't be killed beside those: more of them count as those do
 )
 
-// ErrClosed says that an Asker was closed.
-var ErrClosed = errors.New("no more questions: the gateway stops")
+// Errors of an [Asker].
+var (
+	// ErrClosed says that an Asker was closed.
+	ErrClosed = errors.New("no more questions: the gateway stops")
+	// ErrUnasked says that there was no process to ask, which tells nothing of what was
+	// to be asked: a later try may be answered. It is Temporary.
+	ErrUnasked error = unasked{}
+	// ErrHangs says that the same was asked before, and that the process which hangs over
+	// it hasn't ended yet.
+	ErrHangs = errors.New("a driver or a plugin hangs over it")
+)
+
+type unasked struct{}
+
+func (unasked) Error() string   { return "GStreamer can't be asked now" }
+func (unasked) Temporary() bool { return true }
 
 // AskOptions are what an [Asker] is made with.
 type AskOptions struct {
@@ -40,19 +57,38 @@ type AskOptions struct {
 //
 // A question is one that may be asked twice. When the process dies, each question
 // that it hadn't answered is asked once more, of a process that is given no other:
-// only the one that crashes that too fails. Its methods may be called from any
-// goroutine.
+// only the one that crashes that too fails. A question over which a process hangs isn't
+// asked again before that process has ended, which it never does where a driver holds it
+// (state D of ps): such a process takes no other's place. Its methods may be called from
+// any goroutine.
 type Asker struct {
 	AskOptions
-	limit, idle time.Duration // askLimit, idleTime; tests have less of them
+	limit, idle, grace time.Duration  // askLimit, idleTime, endTime; tests have less of them
+	kill               func(*process) // as it says; what tests kill is held by a driver
 
-	slots chan struct{} // holds one for each process
-	start sync.Mutex    // held to start the one that all share
+	slots chan struct{} // holds one for each process that isn't wedged
+	start chan struct{} // holds one while the process is started that all share
+	over  chan struct{} // closed by Close
 
-	mu     sync.Mutex // guards below
+	mu     sync.Mutex // guards below; an asked's is locked before it
 	shared *asked     // takes questions; nil: none
 	all    map[*asked]struct{}
+	hung   map[subject]hang // what isn't asked now
+	wedged int              // of all, those that can't be killed and hold no slot
 	closed bool
+}
+
+// subject is a question with its argument, as a hash.
+type subject [sha256.Size]byte
+
+func subjectOf(question string, argument []byte) subject {
+	return sha256.Sum256(append([]byte(question+"\x00"), argument...))
+}
+
+// hang is a process over which a question hangs.
+type hang struct {
+	process *asked
+	since   time.Time
 }
 
 // NewAsker returns an asker that has started nothing yet. The caller closes it.
@@ -65,14 +101,19 @@ func NewAsker(o AskOptions) *Asker {
 			}
 		}
 	}
-	return &Asker{AskOptions: o, limit: askLimit, idle: idleTime, slots: make(chan struct{}, mostAsked), all: make(map[*asked]struct{})}
+	return &Asker{
+		AskOptions: o, limit: askLimit, idle: idleTime, grace: endTime, kill: (*process).kill,
+		slots: make(chan struct{}, mostAsked), start: make(chan struct{}, 1), over: make(chan struct{}),
+		all: make(map[*asked]struct{}), hung: make(map[subject]hang),
+	}
 }
 
 // Ask has a question answered, with an argument and into an answer that are carried
 // as JSON. It blocks for 15 s at most, a minute more where the process begins, and
 // for as long again after a crash; when ctx is done first, the answer is forgotten.
 // What the answerer says is wrong is the error, in its words; that the process
-// died, or was killed because it gave no answer in time, is a *DeathError.
+// died, or was killed because it gave no answer in time, is a *DeathError. ErrUnasked
+// and ErrHangs say that it wasn't asked.
 func (a *Asker) Ask(ctx context.Context, question string, argument, answer any) error {
 	alone := func(ctx context.Context, question string, body []byte) (json.RawMessage, error) {
 		return a.askAlone(ctx, a.Confine, question, body)
@@ -96,6 +137,9 @@ func (a *Asker) ask(ctx context.Context, first, again way, question string, argu
 	body, err := json.Marshal(argument)
 	if err != nil {
 		return fmt.Errorf("question %q: %w", question, err)
+	}
+	if err := a.hangs(question, body); err != nil {
+		return err
 	}
 	said, err := first(ctx, question, body)
 	if died := (*DeathError)(nil); errors.As(err, &died) && !died.mine {
@@ -128,7 +172,7 @@ func (a *Asker) askShared(ctx context.Context, question string, body []byte) (js
 	for {
 		p, err := a.take(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrUnasked, err)
 		}
 		if q := p.ask(question, body); q != nil {
 			return q.wait(ctx)
@@ -140,20 +184,26 @@ func (a *Asker) askShared(ctx context.Context, question string, body []byte) (js
 func (a *Asker) askAlone(ctx context.Context, confine func() *Confinement, question string, body []byte) (json.RawMessage, error) {
 	p, err := a.begin(ctx, confine)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnasked, err)
 	}
 	q := p.ask(question, body)
 	p.retire()
 	if q == nil {
-		return nil, &DeathError{Question: question, Reason: "ended as it began"}
+		return nil, fmt.Errorf("%w: %w", ErrUnasked, &DeathError{Question: question, Reason: "ended as it began"})
 	}
 	return q.wait(ctx)
 }
 
 // take returns the process that takes questions, and starts it if there is none.
 func (a *Asker) take(ctx context.Context) (*asked, error) {
-	a.start.Lock()
-	defer a.start.Unlock()
+	select {
+	case a.start <- struct{}{}:
+		defer func() { <-a.start }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-a.over:
+		return nil, ErrClosed
+	}
 	a.mu.Lock()
 	p := a.shared
 	a.mu.Unlock()
@@ -190,7 +240,9 @@ func (a *Asker) begin(ctx context.Context, confine func() *Confinement) (*asked,
 	select {
 	case a.slots <- struct{}{}:
 	case <-late.C:
-		return nil, errors.New("the processes that were asked haven't ended: a driver holds them")
+		return nil, fmt.Errorf("%d processes that were asked haven't ended: a driver holds them", len(a.slots))
+	case <-a.over:
+		return nil, ErrClosed
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d processes that were asked haven't ended yet: %w", len(a.slots), ctx.Err())
 	}
@@ -210,7 +262,7 @@ func (a *Asker) begin(ctx context.Context, confine func() *Confinement) (*asked,
 	a.mu.Unlock()
 	go p.read()
 	if closed {
-		child.kill()
+		a.kill(child)
 		<-child.done
 		return nil, ErrClosed
 	}
@@ -221,9 +273,49 @@ func (a *Asker) begin(ctx context.Context, confine func() *Confinement) (*asked,
 func (a *Asker) ended(p *asked) {
 	a.leave(p)
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	delete(a.all, p)
-	a.mu.Unlock()
-	<-a.slots
+	maps.DeleteFunc(a.hung, func(_ subject, h hang) bool { return h.process == p })
+	if p.wedged {
+		a.wedged--
+	} else {
+		<-a.slots // its own: it doesn't wait
+	}
+}
+
+// refuse has a question not asked again before a process has ended, which hangs over it.
+func (a *Asker) refuse(question string, argument []byte, p *asked) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.hung[subjectOf(question, argument)] = hang{p, time.Now()}
+}
+
+// hangs tells whether a question is one that isn't asked now.
+func (a *Asker) hangs(question string, argument []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.hung) == 0 {
+		return nil
+	}
+	h, is := a.hung[subjectOf(question, argument)]
+	if !is {
+		return nil
+	}
+	return fmt.Errorf("%w since %s: it is asked again when process %d has ended", ErrHangs, h.since.Format(time.TimeOnly), h.process.child.pid)
+}
+
+// wedge has a process that can't be killed take no other's place. There is one for each
+// question over which one hangs; beyond a bound they take places again.
+func (a *Asker) wedge(p *asked) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, runs := a.all[p]; !runs || p.wedged || a.wedged == mostWedged {
+		return
+	}
+	p.wedged = true
+	a.wedged++
+	<-a.slots // its own: it doesn't wait
+	a.Logger.Warn("a process that was asked can't be killed: a driver holds it", "process", p.child.pid)
 }
 
 // leave gives no more questions to a process.
@@ -250,16 +342,19 @@ func (a *Asker) Renew() {
 // fail, and so do later ones. Idempotent.
 func (a *Asker) Close() error {
 	a.mu.Lock()
-	a.closed = true
+	if !a.closed {
+		a.closed = true
+		close(a.over)
+	}
 	var all []*asked
 	for p := range a.all {
 		all = append(all, p)
 	}
 	a.mu.Unlock()
 	for _, p := range all {
-		p.child.kill()
+		p.kill()
 	}
-	late := time.NewTimer(endTime)
+	late := time.NewTimer(a.grace)
 	defer late.Stop()
 	for _, p := range all {
 		select {

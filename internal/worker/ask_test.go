@@ -5,30 +5,46 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-var raw int // of a child: its socket, past what speaks on it
+var (
+	raw   int         // of a child: its socket, past what speaks on it
+	stuck atomic.Bool // of a child: it doesn't end by itself
+
+	errStuck = errors.New("no answer from the driver")
+)
 
 // answersOfTests are what the children of these tests can be asked.
 func answersOfTests() *Answers {
 	opened := make(chan string)
 	unsound := false
 	return &Answers{
-		Begin: func() string { return "some plugins" },
-		Sound: func() bool { return !unsound },
+		Begin: func() string {
+			if os.Getenv("TEST_ASK_ENDS") != "" {
+				os.Exit(3)
+			}
+			return "some plugins"
+		},
+		Sound: func() bool { return !unsound && !stuck.Load() },
+		Hangs: func(err error) bool { return errors.Is(err, errStuck) },
 		Questions: map[string]Answerer{
 			"echo":  Answer(func(_ context.Context, s string) (string, error) { return s, nil }),
 			"fail":  Answer(func(_ context.Context, s string) (string, error) { return "", errors.New(s) }),
 			"pid":   Answer(func(context.Context, string) (int, error) { return os.Getpid(), nil }),
 			"hang":  Answer(func(context.Context, string) (int, error) { unsound = true; return os.Getpid(), nil }),
+			"stick": Answer(func(context.Context, string) (int, error) { stuck.Store(true); return 0, errStuck }),
 			"close": Answer(func(_ context.Context, s string) (int, error) { close(opened); return 0, nil }),
 			"wait":  Answer(func(context.Context, string) (string, error) { <-opened; return "waited", nil }),
 			"never": Answer(func(ctx context.Context, _ string) (int, error) { <-ctx.Done(); return 0, ctx.Err() }),
@@ -110,10 +126,8 @@ func TestCrashFailsOnlyTheQuestionThatCrashes(t *testing.T) {
 	wait.Go(func() { innocent = mustAsk[string](t, a, "read", fifo) })
 	defer wait.Wait()
 	pending := func() int {
-		a.mu.Lock()
-		defer a.mu.Unlock()
 		n := 0
-		for p := range a.all {
+		for _, p := range processes(a) {
 			p.mu.Lock()
 			n += len(p.open)
 			p.mu.Unlock()
@@ -175,6 +189,114 @@ func TestProcessInWhichSomethingHangsIsAskedNoMore(t *testing.T) {
 	first := mustAsk[int](t, a, "hang", "")
 	if again := mustAsk[int](t, a, "pid", ""); again == first {
 		t.Error("it was asked again")
+	}
+}
+
+// processes are those of an asker that haven't ended.
+func processes(a *Asker) []*asked {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.all))
+}
+
+// immortal has no process of an asker be killed before the test's end, as one isn't that
+// sleeps in a driver.
+func immortal(t *testing.T, a *Asker) {
+	a.grace, a.kill = 10*time.Millisecond, func(*process) {}
+	t.Cleanup(func() {
+		for _, p := range processes(a) {
+			p.child.kill()
+		}
+		until(t, "all have ended", func() bool { return len(processes(a)) == 0 })
+	})
+}
+
+// A camera whose driver hung was asked every two seconds, each time of a process that
+// then couldn't be killed: the ninth question of whatever source had none to be asked of.
+func TestProcessThatCannotBeKilledTakesNoOthersPlace(t *testing.T) {
+	a := asker(t)
+	immortal(t, a)
+	for i := range mostAsked + 1 {
+		camera := fmt.Sprint("camera ", i)
+		for range 3 {
+			err := a.Ask(t.Context(), "stick", camera, new(int))
+			if err == nil || !strings.Contains(err.Error(), errStuck.Error()) && !errors.Is(err, ErrHangs) {
+				t.Fatalf("%s: %v", camera, err)
+			}
+		}
+		if err := a.Ask(t.Context(), "stick", camera, new(int)); !errors.Is(err, ErrHangs) {
+			t.Fatalf("%s was asked again: %v", camera, err)
+		}
+		if n := len(processes(a)); n != i+1 {
+			t.Fatalf("%d processes hang over %d cameras", n, i+1)
+		}
+		until(t, "it is given up", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.wedged == i+1 })
+	}
+	mustAsk[int](t, a, "pid", "")
+
+	a.mu.Lock()
+	freed := a.hung[subjectOf("stick", []byte(`"camera 3"`))].process
+	a.mu.Unlock()
+	freed.child.kill() // the driver lets go
+	<-freed.child.done
+	until(t, "it may be asked again", func() bool { return a.hangs("stick", []byte(`"camera 3"`)) == nil })
+	if err := a.Ask(t.Context(), "stick", "camera 3", new(int)); errors.Is(err, ErrHangs) || err == nil {
+		t.Errorf("it said %v", err)
+	}
+}
+
+// The same where no answer comes at all, while others wait for theirs.
+func TestQuestionOfAWedgedProcessIsAnsweredAndNotAskedAgain(t *testing.T) {
+	a := asker(t)
+	immortal(t, a)
+	mustAsk[int](t, a, "pid", "")
+	a.limit = 50 * time.Millisecond
+	err := a.Ask(t.Context(), "never", "", new(int))
+	var died *DeathError
+	if !errors.As(err, &died) || died.Question != "never" || !strings.Contains(err.Error(), "can't be killed") || errors.Is(err, ErrUnasked) {
+		t.Errorf("it said %v", err)
+	}
+	a.limit = askLimit
+	// its process has seen the end of its socket, and ends by that
+	until(t, "the process has ended", func() bool { return len(processes(a)) == 0 })
+	mustAsk[int](t, a, "pid", "")
+}
+
+// Whoever asked while another's process couldn't begin waited for that, for 15 s each,
+// and a stream that was to end with them.
+func TestNobodyWaitsForAnothersProcessToBegin(t *testing.T) {
+	a := asker(t)
+	for range mostAsked {
+		a.slots <- struct{}{}
+	}
+	first := make(chan error)
+	go func() { first <- a.Ask(context.Background(), "pid", "", new(int)) }()
+	until(t, "the first one waits", func() bool { return len(a.start) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	second := make(chan error)
+	go func() { second <- a.Ask(ctx, "pid", "", new(int)) }()
+	cancel()
+	if err := <-second; !errors.Is(err, context.Canceled) || !errors.Is(err, ErrUnasked) {
+		t.Errorf("who has left: %v", err)
+	}
+	select {
+	case err := <-first:
+		t.Errorf("the first one didn't wait: %v", err)
+	default:
+	}
+	a.Close()
+	if err := <-first; !errors.Is(err, ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// What a process that can't begin doesn't answer says nothing of what it was asked.
+func TestProcessThatDoesNotBeginAnswersNothing(t *testing.T) {
+	a := NewAsker(AskOptions{Logger: slog.New(slog.DiscardHandler), Env: []string{"TEST_ASK_ENDS=1"}})
+	defer a.Close()
+	var t1 interface{ Temporary() bool }
+	if err := a.Ask(t.Context(), "pid", "", new(int)); !errors.Is(err, ErrUnasked) || !errors.As(err, &t1) {
+		t.Errorf("it said %v", err)
 	}
 }
 

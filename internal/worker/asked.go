@@ -25,12 +25,15 @@ type enquiry struct {
 	Body     json.RawMessage `json:"body,omitempty"`    // of the question or of the answer
 	Error    string          `json:"error,omitempty"`   // why there is no answer
 	Unsound  bool            `json:"unsound,omitempty"` // something hangs in the child: it should be asked nothing more
+	Hangs    bool            `json:"hangs,omitempty"`   // it is what this question was about
 }
 
 // asked is a process that answers questions.
 type asked struct {
 	owner *Asker
 	child *process
+
+	wedged bool // it can't be killed and holds no slot; guarded by owner.mu
 
 	write sync.Mutex // held to write a question
 
@@ -45,11 +48,12 @@ type asked struct {
 
 // question is one that is asked.
 type question struct {
-	name  string
-	limit *time.Timer
-	done  chan struct{} // closed when there is an answer; what follows is set by then
-	body  json.RawMessage
-	err   error
+	name     string
+	argument []byte
+	limit    *time.Timer
+	done     chan struct{} // closed when there is an answer; what follows is set by then
+	body     json.RawMessage
+	err      error
 }
 
 func (q *question) wait(ctx context.Context) (json.RawMessage, error) {
@@ -78,7 +82,7 @@ func (p *asked) ask(name string, body []byte) *question {
 		p.idle.Stop()
 	}
 	p.last++
-	id, q := p.last, &question{name: name, done: make(chan struct{})}
+	id, q := p.last, &question{name: name, argument: body, done: make(chan struct{})}
 	limit := p.owner.limit
 	if !p.began {
 		limit += beginLimit
@@ -91,7 +95,7 @@ func (p *asked) ask(name string, body []byte) *question {
 		defer p.write.Unlock()
 		// a child that doesn't read is killed when the answer is due, which ends the write
 		if err := writeEnquiry(p.child.conn, &enquiry{ID: id, Question: name, Body: body}); err != nil {
-			p.child.kill() // read sees its end
+			p.kill() // read sees its end
 		}
 	}()
 	return q
@@ -107,8 +111,8 @@ func (p *asked) tooLate(id uint64) {
 		}
 		q.err = &DeathError{Question: q.name, mine: true} // its reason is read's to add
 		p.retired = true
-		p.child.kill()
-		time.AfterFunc(endTime, p.giveUp)
+		p.owner.refuse(q.name, q.argument, p)
+		p.kill()
 	}
 	p.mu.Unlock()
 	if q != nil {
@@ -116,8 +120,13 @@ func (p *asked) tooLate(id uint64) {
 	}
 }
 
-// giveUp answers what waits for a process that doesn't die: a driver holds it. It
-// keeps its place among the processes.
+// kill ends the process at once, or gives it up.
+func (p *asked) kill() {
+	p.owner.kill(p.child)
+	time.AfterFunc(p.owner.grace, p.giveUp)
+}
+
+// giveUp answers what waits for a process that doesn't die: a driver holds it.
 func (p *asked) giveUp() {
 	select {
 	case <-p.child.done:
@@ -125,21 +134,29 @@ func (p *asked) giveUp() {
 	default:
 	}
 	p.child.conn.Close() // ends a write that blocks, and read's reading
+	p.owner.wedge(p)
 	p.mu.Lock()
 	open := p.open
 	p.open = nil
 	p.mu.Unlock()
-	fail(open, "hangs and can't be killed: a driver holds it")
+	p.fail(open, "hangs and can't be killed: a driver holds it")
 }
 
-// fail answers questions with a process's end.
-func fail(open map[uint64]*question, reason string) {
+// fail answers questions with the process's end.
+func (p *asked) fail(open map[uint64]*question, reason string) {
+	p.mu.Lock()
+	began := p.began
+	p.mu.Unlock()
 	for _, q := range open {
 		died := &DeathError{Question: q.name, Reason: reason}
 		if mine := (*DeathError)(nil); errors.As(q.err, &mine) {
 			died.mine = mine.mine
 		}
-		q.answer(nil, died)
+		if began {
+			q.answer(nil, died)
+		} else { // it has read no question
+			q.answer(nil, fmt.Errorf("%w: %w", ErrUnasked, died))
+		}
 	}
 }
 
@@ -161,7 +178,7 @@ func (p *asked) endIfIdle() {
 	if p.idle != nil {
 		p.idle.Stop()
 	}
-	p.idle = time.AfterFunc(endTime, p.child.kill)
+	p.idle = time.AfterFunc(p.owner.grace, p.kill)
 }
 
 // read takes the answers until the process ends.
@@ -180,10 +197,10 @@ func (p *asked) read() {
 	p.owner.leave(p)
 	if !retired {
 		if errors.Is(fault, io.EOF) { // it is at its end: what it dies of is worth the wait
-			kill := time.AfterFunc(endTime, p.child.kill)
+			kill := time.AfterFunc(p.owner.grace, p.kill)
 			defer kill.Stop()
 		} else {
-			p.child.kill()
+			p.kill()
 		}
 	}
 	<-p.child.done
@@ -200,7 +217,7 @@ func (p *asked) read() {
 	if late != "" {
 		reason = fmt.Sprintf("was killed: it had no answer to %q within %v", late, p.owner.limit)
 	}
-	fail(open, reason)
+	p.fail(open, reason)
 }
 
 // take gives an answer to who asked.
@@ -218,6 +235,9 @@ func (p *asked) take(m *enquiry) error {
 	var err error
 	if m.Error != "" {
 		err = errors.New(m.Error)
+	}
+	if m.Unsound && m.Hangs {
+		p.owner.refuse(q.name, q.argument, p)
 	}
 	q.answer(m.Body, err)
 	if m.Unsound {

@@ -15,6 +15,10 @@ import (
 
 // Launcher runs pipelines in children.
 type Launcher struct {
+	// Crashed is called with each crash once its pipeline's sink knows, and may block for a
+	// moment; nil: nobody wants to know. It is set before the first Launch.
+	Crashed func(Crash)
+
 	log     *slog.Logger
 	env     []string
 	confine func(texts []string) *Confinement

@@ -316,9 +316,13 @@ func (p *Pipeline) ended(read error, how string) {
 		return
 	}
 	p.log.Error("pipeline process ended", "feed", p.feed, "reason", how, "socket", read)
-	p.launcher.note(Crash{Time: time.Now(), Stream: p.name, Feed: p.feed, Reason: how, Words: p.proc.tail.String()})
+	crash := Crash{Time: time.Now(), Stream: p.name, Feed: p.feed, Reason: how, Words: p.proc.tail.String()}
+	p.launcher.note(crash)
 	if tell {
 		p.sink.Fail(p.failure)
+	}
+	if crashed := p.launcher.Crashed; crashed != nil {
+		crashed(crash)
 	}
 }
 

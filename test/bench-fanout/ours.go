@@ -47,7 +47,7 @@ func newOurs(track media.Track, lite bool) (*ours, error) {
 }
 
 // Compile, Launch and Blame are stream.Launcher.
-func (o *ours) Compile(*config.Stream) (*config.Plan, error) {
+func (o *ours) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	return &config.Plan{Feeds: []config.Feed{{Name: "video", Branches: []config.Branch{{Track: o.track}}}}}, nil
 }
 

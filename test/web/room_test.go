@@ -211,7 +211,7 @@ func TestHostsMayAndGuestsMayNot(t *testing.T) {
 	host.until(t, "document.querySelector('#participants').innerText.includes('Host (you)') && document.querySelector('#room-tools').checkVisibility()")
 	act := func(text string) {
 		t.Helper()
-		host.click(t, "#participants .round:not([hidden])")
+		host.click(t, "#participants > li:not(:first-child) .round")
 		host.eval(t, fmt.Sprintf("([...document.querySelectorAll('#participants .acts button')].find((b) => b.checkVisibility() && b.textContent === %q).click(), 0)", text), nil)
 	}
 	act("Mute the microphone")
@@ -449,7 +449,7 @@ func TestRoomScreenshots(t *testing.T) {
 			w.moving(t, 4)
 			shot("tiles")
 			w.click(t, ".people-button")
-			w.click(t, "#participants .round:not([hidden])")
+			w.click(t, "#participants > li:not(:first-child) .round")
 			shot("people")
 			w.click(t, "#people-close")
 			w.eval(t, "(gatewayRoom.tiles.get('door').size.click(), 0)", nil)

@@ -22,7 +22,8 @@ const small = `
 		return add.call(this, track, init)
 	}`
 
-// changes counts how often each tile's pixels were others than a moment before.
+// changes counts how often each tile's pixels were others than a moment before, for
+// each second of the page's clock.
 const changes = `(() => {
 	const canvas = document.createElement('canvas')
 	canvas.width = 64
@@ -30,20 +31,27 @@ const changes = `(() => {
 	const pen = canvas.getContext('2d', { willReadFrequently: true })
 	window.changed = new Map()
 	const last = new Map()
+	const begun = performance.now()
 	setInterval(() => {
+		const second = Math.floor((performance.now() - begun) / 1000)
 		for (const { key, video } of gatewayRoom.tiles.all) {
 			if (!video.videoWidth) continue
 			pen.drawImage(video, 0, 0, 64, 36)
 			const now = pen.getImageData(0, 0, 64, 36).data.join()
-			if (last.has(key) && last.get(key) !== now) changed.set(key, (changed.get(key) ?? 0) + 1)
+			if (!changed.has(key)) changed.set(key, [])
+			const counts = changed.get(key)
+			while (counts.length <= second) counts.push(0)
+			if (last.has(key) && last.get(key) !== now) counts[second]++
 			last.set(key, now)
 		}
 	}, 60)
 	return 0
 })()`
 
-// Six browsers send each other their cameras through the gateway: each sees all
-// six move, at least five times a second.
+// Six browsers send each other their cameras through the gateway: each sees all six
+// move, at least five times in every second. The first isn't counted, and two of
+// fifteen may be bad, because the machine has others to serve; a tile that freezes has
+// more of them.
 func TestSixBrowsersMeet(t *testing.T) {
 	g := meetingIn(t, rig.GatewayOptions{Auth: "none"})
 	browser, err := rig.StartChromium(t.Context(), rig.ChromiumOptions{Preload: small, Flags: fakes})
@@ -59,22 +67,35 @@ func TestSixBrowsersMeet(t *testing.T) {
 	}
 	for _, w := range all {
 		w.until(t, "document.querySelectorAll('.tile.pictured').length === 6")
+		w.moving(t, 6)
+	}
+	for _, w := range all {
 		w.eval(t, changes, nil)
 	}
 	time.Sleep(*meets)
-	least := 1e9
+	seconds := int(*meets / time.Second)
+	mean, bad := 1e9, 0
 	for i, w := range all {
-		var counts map[string]float64
-		w.eval(t, "Object.fromEntries(changed)", &counts)
-		if len(counts) != 6 {
-			t.Errorf("P%d sees %d pictures move", i, len(counts))
+		var tiles map[string][]int
+		w.eval(t, "Object.fromEntries(changed)", &tiles)
+		if len(tiles) != 6 {
+			t.Errorf("P%d sees %d pictures move", i, len(tiles))
 		}
-		for _, n := range counts {
-			least = min(least, n/meets.Seconds())
+		for key, counts := range tiles {
+			counts = counts[1:min(len(counts), seconds)] // the last may not be over
+			sum, slow := 0, 0
+			for _, n := range counts {
+				sum += n
+				if n < 5 {
+					slow++
+				}
+			}
+			mean = min(mean, float64(sum)/float64(max(len(counts), 1)))
+			bad += slow
+			if len(counts) < seconds*2/3 || slow > max(1, 2*seconds/15) {
+				t.Errorf("P%d sees %s change less than five times in %d seconds of %d: %v", i, key, slow, len(counts), counts)
+			}
 		}
 	}
-	t.Logf("in %v each of 36 pictures changed at least %.1f times a second", *meets, least)
-	if least < 5 {
-		t.Error("that is less than five")
-	}
+	t.Logf("in %v each of 36 pictures changed at least %.1f times a second; %d seconds of all had less than five", *meets, mean, bad)
 }

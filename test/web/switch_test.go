@@ -97,7 +97,7 @@ func (r *real) reload(t *testing.T, tracks ...track) {
 	}
 }
 
-func (f *recordings) Compile(*config.Stream) (*config.Plan, error) {
+func (f *recordings) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	feed := config.Feed{Name: "video", Capture: "recorded"}

@@ -48,27 +48,45 @@ export async function api(path, { method = 'GET', body } = {}) {
 /** From the least to the most, and how who has one is called. */
 const roles = { viewer: 'a viewer', publisher: 'a guest', host: 'a host', admin: 'an admin' };
 
-/** The role that a token of the gateway says it gives; empty if it doesn't say. Nobody has checked it. @param {string} token */
-function roleOf(token) {
+/** What a token of the gateway says it gives, as docs/access.md has the claims; nothing if it doesn't say. Nobody has checked it. @param {string} token */
+function claimsOf(token) {
   try {
-    return JSON.parse(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/'))).role ?? '';
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0))));
   } catch {
-    return ''; // the admin's own is none of these
+    return {}; // the admin's own is none of these
   }
+}
+
+const listed = (claim) => [claim ?? []].flat();
+/** Whether patterns reach all that others do, as far as the patterns show. @param {string[]} patterns @param {string[]} others */
+const reach = (patterns, others) => patterns.includes('*') || others.every((other) => patterns.includes(other));
+
+/** Whether who is signed in has anything that a token doesn't give: in what is allowed, where, or for how long. */
+function hasMore(me, claims) {
+  const order = Object.keys(roles);
+  const rooms = listed(claims.rooms);
+  const streams = listed(claims.streams);
+  const ends = Math.min(claims.lasting ? Date.now() / 1000 + claims.lasting : claims.exp ?? Infinity, claims.until || Infinity) * 1000;
+  return order.indexOf(me.role) > order.indexOf(claims.role)
+    || (claims.can && me.can.some((action) => !claims.can.includes(action)))
+    || (me.create && !claims.create)
+    || !reach(rooms, me.rooms ?? [])
+    || (streams.length > 0 && (!me.streams?.length || !reach(streams, me.streams)))
+    || (me.expires || Infinity) > ends;
 }
 
 /** Whether who is signed in stays so: a link that gives less takes the place of nobody who hasn't agreed. @param {string} token */
 async function stays(token) {
-  const order = Object.keys(roles);
-  const gives = roleOf(token);
-  if (!gives) return false;
+  const claims = claimsOf(token);
+  if (!claims.role) return false;
   const me = await api('api/session').catch(() => null);
-  if (!me || me.open || order.indexOf(me.role) <= order.indexOf(gives)) return false;
+  if (!me || me.open || !hasMore(me, claims)) return false;
+  const where = listed(claims.rooms).includes('*') ? '' : ` in ${listed(claims.rooms).map((room) => `“${room.replace(/\\(.)/g, '$1')}”`).join(', ')}`;
   const stay = element('button', { type: 'button', class: 'button', autofocus: '' }, 'Stay signed in');
   const take = element('button', { type: 'button', class: 'quiet' }, 'Use the link');
   const dialog = element('dialog', { class: 'sheet', role: 'alertdialog', 'aria-labelledby': 'less', 'aria-describedby': 'less-detail' },
     element('h2', { id: 'less' }, `You are signed in as ${me.name || roles[me.role]}`),
-    element('p', { id: 'less-detail' }, `The link that you opened makes you ${roles[gives] ?? gives} and signs you out of what you have now, in all windows of this browser.`),
+    element('p', { id: 'less-detail' }, `The link that you opened makes you ${roles[claims.role] ?? claims.role}${where} and signs you out of what you have now, in all windows of this browser.`),
     element('div', { class: 'answers' }, take, stay));
   document.body.append(dialog);
   dialog.showModal();
@@ -110,7 +128,7 @@ export function signOut() {
   return api('api/session', { method: 'DELETE' });
 }
 
-/** @type {Promise<void>?} the card that is open */
+/** @type {Promise<boolean>?} the card that is open */
 let open = null;
 
 /**
@@ -119,11 +137,30 @@ let open = null;
  * @param {string} [reason] why it is asked
  * @returns {Promise<void>} resolved when somebody has signed in
  */
-export function signIn(reason = '') {
-  return (open ??= ask(reason).finally(() => { open = null; }));
+export async function signIn(reason = '') {
+  while (!await card(reason, false)); // the one that is open may be one of stay's
 }
 
-function ask(reason) {
+/**
+ * Has a session that is about to end go on: by what this browser has been signed in with meanwhile, else by a card, behind which all goes on.
+ *
+ * @param {number} expires when it ends, in Unix milliseconds
+ * @param {() => Promise<number>} renew shows the gateway what the browser is signed in with, and tells when that ends
+ * @returns {Promise<boolean>} whether it goes on
+ */
+export async function stay(expires, renew) {
+  const goesOn = () => renew().then((ends) => ends > expires, () => false);
+  if (await goesOn()) return true;
+  const at = new Date(expires).toLocaleTimeString([], { timeStyle: 'short' });
+  return await card(`Your access ends at ${at}. Sign in again and you stay, with all as it is.`, true) && goesOn();
+}
+
+/** Shows the card, or waits for the one that is open. @returns {Promise<boolean>} whether somebody has signed in */
+function card(reason, later) {
+  return (open ??= ask(reason, later).finally(() => { open = null; }));
+}
+
+function ask(reason, later) {
   const input = (id, label, attributes) => {
     const field = element('input', { id, ...attributes });
     return { field, row: element('label', { for: id }, element('span', {}, label), field) };
@@ -136,7 +173,8 @@ function ask(reason) {
   const problem = element('p', { class: 'problem', role: 'alert' });
   const submit = element('button', { type: 'submit', class: 'button' }, 'Sign in');
   const other = element('button', { type: 'button', class: 'quiet' }, 'Use a token');
-  const form = element('form', { novalidate: '' }, byName, byToken, problem, submit, other);
+  const not = element('button', { type: 'button', class: 'quiet not-now', ...(later ? {} : { hidden: '' }) }, 'Not now');
+  const form = element('form', { novalidate: '' }, byName, byToken, problem, submit, other, not);
   const dialog = element('dialog', { class: 'sheet sign-in', 'aria-labelledby': 'sign-in-title' },
     element('h2', { id: 'sign-in-title' }, 'Sign in'), element('p', {}, reason || 'This gateway is not open to everybody. Open the link that you were given, or sign in.'), form);
   other.onclick = () => {
@@ -146,10 +184,18 @@ function ask(reason) {
     setText(problem, '');
     (byToken.hidden ? user : token).field.focus();
   };
-  dialog.addEventListener('cancel', (event) => event.preventDefault()); // there is nothing behind it
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => {
+    const done = (signedIn) => {
+      dialog.remove();
+      resolve(signedIn);
+    };
+    not.onclick = () => done(false);
+    dialog.addEventListener('cancel', (event) => {
+      event.preventDefault();
+      if (later) done(false); // else there is nothing behind it
+    });
     form.onsubmit = async (event) => {
       event.preventDefault();
       const pasted = token.field.value.trim();
@@ -164,8 +210,7 @@ function ask(reason) {
       submit.disabled = true;
       try {
         await api('api/session', { method: 'POST', body });
-        dialog.remove();
-        resolve();
+        done(true);
       } catch (err) {
         setText(problem, err.status === 401 ? 'The gateway doesn’t know these. Nothing was changed.' : err.message);
       } finally {

@@ -82,8 +82,8 @@ export class Account {
     if (this.#known) return;
     this.#known = true;
     try {
-      const { name = '', subject = '', role = '', create = false, can = [], open = false } = await api('api/session');
-      this.mayOpen = create && can.includes('publish');
+      const { name = '', subject = '', role = '', create = false, can = [], rooms = [], open = false } = await api('api/session');
+      this.mayOpen = create && can.includes('publish') && rooms.some((pattern) => /[*?[]/.test(pattern)); // a link makes its own room only
       this.element.hidden = open;
       setText(this.element.firstElementChild, name || subject || role);
     } catch {

@@ -43,7 +43,7 @@ export function resolveSource(src) {
  * The element. Attributes: src, token, rendition, muted, controls, stats, ice-transport-policy.
  *
  * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `stream` (detail: Stream), `rendition` (detail:
- * Choice), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second), `quality` (detail: Quality, once a
+ * Choice), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second), `quality` (detail: Quality, once a
  * second from when the numbers are first shown).
  */
 export class GatewayPlayer extends HTMLElement {
@@ -171,7 +171,13 @@ export class GatewayPlayer extends HTMLElement {
     else if (!this.isConnected) return;
     else if (name === 'muted') this.#view.video.muted = after !== null;
     else if (name === 'rendition') this.#select();
-    else if (this.#viewer || name === 'src') this.#open(); // also for another token
+    else if (name === 'token' && after && this.#viewer) this.#viewer.renew(after).catch(() => {}); // the error is told by its event
+    else if (this.#viewer || name === 'src') this.#open();
+  }
+
+  /** Goes on by what the browser is signed in with now, as the access is about to end; the attribute `token` does so by another token. @returns {Promise<number>} as of Viewer.renew */
+  async renew() {
+    return this.#viewer?.renew();
   }
 
   /** Tries again at once, if it waits to do so or was refused. */
@@ -249,6 +255,7 @@ export class GatewayPlayer extends HTMLElement {
     });
     viewer.addEventListener('media', (event) => this.#attach(event.detail));
     viewer.addEventListener('quality', (event) => this.#follow(event.detail));
+    viewer.addEventListener('expiring', ({ detail }) => this.dispatchEvent(new CustomEvent('expiring', { detail })));
     viewer.addEventListener('error', (event) => this.#complain(event.detail));
     if (this.#sight.last) viewer.view(this.#sight.last);
     new Frames(viewer, v.video); // ends with the viewer's session

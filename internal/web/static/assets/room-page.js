@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { root, signIn, takeToken } from './access.js';
+import { root, signIn, stay, takeToken } from './access.js';
 import { element, setText } from './elements.js';
 import { icon } from './icons.js';
 import { Publisher } from './publisher.js';
@@ -12,7 +12,7 @@ import { Room } from './room.js';
 import { Bar, memory } from './room-bar.js';
 import { Chat } from './room-chat.js';
 import { People } from './room-people.js';
-import { confirmed, share } from './room-share.js';
+import { confirmed, otherRoom, share } from './room-share.js';
 import { Tile, Tiles } from './tiles.js';
 import { sentence, streamWords, viewerWords } from './words.js';
 
@@ -29,7 +29,7 @@ const room = new Room({
 });
 const publisher = new Publisher(room);
 const tiles = new Tiles(part('tiles'));
-const people = new People(room, confirmed);
+const people = new People(room, confirmed, otherRoom);
 const chat = new Chat(room);
 const bar = new Bar(part('bar'), room, publisher);
 /** Streams that can't be had, and why. @type {Map<string, string>} */
@@ -229,9 +229,7 @@ room.addEventListener('error', ({ detail: { code, message, fatal, requestId } })
   if (requestId || code === 'bad-state') return; // said where it was asked
   toast(code === 'forbidden' ? 'You may not do that' : 'That didn’t work', sentence(message));
 });
-room.addEventListener('expiring', ({ detail: { expires } }) => {
-  toast('Your access ends soon', `At ${new Date(expires).toLocaleTimeString([], { timeStyle: 'short' })} you leave the room, unless you sign in again.`);
-});
+room.addEventListener('expiring', ({ detail: { expires } }) => stay(expires, () => room.renew()));
 room.addEventListener('closed', () => {
   openPanel('');
   list();

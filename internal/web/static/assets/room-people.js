@@ -19,15 +19,16 @@ export class People {
   /**
    * @param {import('./room.js').Room} room
    * @param {(question: string, detail: string, yes: string) => Promise<boolean>} confirm
+   * @param {(who: string, here: string) => Promise<string>} elsewhere asks for another room
    */
-  constructor(room, confirm) {
+  constructor(room, confirm, elsewhere) {
     this.#room = room;
     this.list = document.getElementById('participants');
     this.none = document.getElementById('nobody');
     this.tools = document.getElementById('room-tools');
     this.lock = document.getElementById('lock');
     this.shut = document.getElementById('close-room');
-    this.confirm = confirm;
+    this.ask = { confirm, elsewhere };
     this.lock.append(icon('lock'), element('span'));
     this.shut.prepend(icon('close'));
     this.lock.onclick = () => room.lock(!room.room.locked);
@@ -51,7 +52,7 @@ export class People {
     }
     all.forEach((participant, i) => {
       const id = participant.userId;
-      if (!this.#rows.has(id)) this.#rows.set(id, new Row(room, id, this.confirm));
+      if (!this.#rows.has(id)) this.#rows.set(id, new Row(room, id, this.ask));
       const row = this.#rows.get(id);
       row.show(participant);
       if (this.list.children[i] !== row.element) this.list.insertBefore(row.element, this.list.children[i] ?? null);
@@ -63,12 +64,26 @@ export class People {
   }
 }
 
+/** Makes another one host and oneself a guest: not before he is one, so that a refusal leaves all as it was. @param {import('./room.js').Room} room @param {string} id */
+function handOver(room, id) {
+  const over = new AbortController();
+  const follow = () => {
+    const role = room.participants.get(id)?.role;
+    if (role === 'host') room.setRole(room.self.userId, 'publisher');
+    if (role === 'host' || !role) over.abort();
+  };
+  room.addEventListener('participants', follow, { signal: over.signal });
+  for (const type of ['error', 'joined', 'closed']) room.addEventListener(type, () => over.abort(), { signal: over.signal });
+  if (room.participants.get(id)?.role === 'host') follow();
+  else room.setRole(id, 'host');
+}
+
 /** One participant. */
 class Row {
   #room;
   #participant = { userId: '' };
 
-  constructor(room, id, confirm) {
+  constructor(room, id, { confirm, elsewhere }) {
     this.#room = room;
     this.face = element('span', { class: 'face', 'aria-hidden': 'true' });
     this.name = element('strong');
@@ -87,11 +102,21 @@ class Row {
     this.audio = act('microphone-off', () => room.mute(id, 'audio', !this.muted('audio')));
     this.video = act('camera-off', () => room.mute(id, 'video', !this.muted('video')));
     this.host = act('host', () => room.setRole(id, this.#participant.role === 'host' ? 'publisher' : 'host'));
+    this.hand = act('host', async () => {
+      if (await confirm(`Hand the room over to ${this.name.textContent}?`, 'They become its host, and you go on as a guest.', 'Hand over')) handOver(room, id);
+    });
+    this.down = act('host', async () => {
+      if (await confirm('Step down as a host?', 'You go on as a guest. Only another host makes you one again.', 'Step down')) room.setRole(id, 'publisher');
+    });
+    this.to = act('move', async () => {
+      const there = await elsewhere(this.name.textContent, room.room.roomId);
+      if (there) room.move(id, there);
+    });
     this.out = act('remove', async () => {
       if (await confirm(`Remove ${this.name.textContent}?`, 'They leave the room at once.', 'Remove')) room.remove(id);
     });
     this.out.classList.add('grave');
-    this.acts = element('div', { class: 'acts', id: acts, hidden: '' }, this.audio, this.video, this.host, this.out);
+    this.acts = element('div', { class: 'acts', id: acts, hidden: '' }, this.audio, this.video, this.host, this.hand, this.down, this.to, this.out);
     this.element = element('li', {}, element('div', { class: 'person' }, this.face, element('div', {}, this.name, this.role), this.marks, this.more), this.acts);
     this.more.onclick = () => this.open(this.acts.hidden);
   }
@@ -120,14 +145,20 @@ class Row {
       this.marks.replaceChildren(...marks.map((kind) => element('span', { role: 'img', title: `${kind === 'audio' ? 'Microphone' : 'Camera'} muted`, 'aria-label': `${kind === 'audio' ? 'Microphone' : 'Camera'} muted` },
         icon(kind === 'audio' ? 'microphone-off' : 'camera-off'))));
     }
-    this.more.hidden = own || !self.can.has('moderate');
+    this.more.hidden = !self.can.has('moderate') || (own && self.role !== 'host');
     if (this.more.hidden) this.open(false);
-    this.more.setAttribute('aria-label', `What to do with ${name}`);
+    this.more.setAttribute('aria-label', own ? 'What to do with your own part' : `What to do with ${name}`);
+    for (const button of [this.audio, this.video, this.to, this.out]) button.hidden = own;
+    this.down.hidden = !own;
+    this.hand.hidden = own || self.role !== 'host' || participant.role === 'admin';
     this.more.title = 'Host tools';
     setText(this.audio.lastChild, this.muted('audio') ? 'Lift the mute of the microphone' : 'Mute the microphone');
     setText(this.video.lastChild, this.muted('video') ? 'Let the picture be seen again' : 'Stop the picture');
     setText(this.host.lastChild, participant.role === 'host' ? 'Make a guest' : 'Make a host');
-    this.host.hidden = participant.role === 'admin';
+    this.host.hidden = own || participant.role === 'admin';
+    setText(this.hand.lastChild, 'Hand the room over');
+    setText(this.down.lastChild, 'Step down');
+    setText(this.to.lastChild, 'Move to another room');
     setText(this.out.lastChild, 'Remove from the room');
   }
 }

@@ -40,6 +40,34 @@ export function confirmed(question, detail, yes) {
 }
 
 /**
+ * Asks into which room somebody is to go.
+ *
+ * @param {string} who
+ * @param {string} here the room that it isn't
+ * @returns {Promise<string>} the room's name; empty: none
+ */
+export async function otherRoom(who, here) {
+  const listed = (await api('api/rooms').catch(() => null))?.rooms ?? [];
+  const others = listed.filter(({ roomId, state }) => roomId !== here && state !== 'closed');
+  const rooms = element('datalist', { id: 'move-rooms' }, ...others.map(({ roomId, title }) => element('option', { value: roomId }, title || roomId)));
+  const to = element('input', { id: 'move-to', list: rooms.id, maxlength: '128', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false' });
+  const no = element('button', { type: 'button', class: 'quiet' }, 'Not now');
+  const form = element('form', { novalidate: '' }, element('label', { for: to.id }, element('span', {}, 'Room'), to), rooms,
+    element('div', { class: 'answers' }, no, element('button', { type: 'submit', class: 'button' }, 'Move')));
+  const dialog = element('dialog', { class: 'sheet move', 'aria-labelledby': 'move-title' },
+    element('h2', { id: 'move-title' }, `Move ${who}`), element('p', {}, 'They go there at once, with what they send. You have to be a host there too.'), form);
+  return new Promise((resolve) => {
+    show(dialog);
+    dialog.addEventListener('close', () => resolve(dialog.returnValue));
+    no.onclick = () => dialog.close('');
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      if (to.value.trim()) dialog.close(to.value.trim());
+    };
+  });
+}
+
+/**
  * Shows links into a room: its address for those who have access themselves, and where this participant may give access away, links that
  * let somebody in once.
  *

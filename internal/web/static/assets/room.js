@@ -48,7 +48,7 @@ function shortened(name) {
  * {stream, media}), `rendition` and `quality` (detail: the gateway's message, with `stream`), `muted` (detail: {kind, on}), `message` (detail:
  * {userId, data, target}), `relay` (detail: an offer, answer or ice-candidate of another participant), `refused` (detail: {stream, code,
  * message}), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, fatal, requestId, traceId}), `publish` (detail: a message about the publishing connection),
- * `closed`.
+ * `closed` (nobody comes back by himself: what is captured for the room ends).
  */
 export class Room extends EventTarget {
   #signaling;
@@ -188,10 +188,10 @@ export class Room extends EventTarget {
     else this.#signaling.retryNow();
   }
 
-  /** Stays with another token of the same subject, as the one before is about to expire. @param {string} token */
+  /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
   renew(token) {
-    this.#options.token = token;
-    this.send('token', { token });
+    if (token) this.#options.token = token;
+    return this.#signaling.renew(token);
   }
 
   /**
@@ -442,6 +442,7 @@ export class Room extends EventTarget {
     this.#receiver.close();
     this.#session = '';
     this.#enter('refused', { code, message });
+    this.#tell('closed');
   }
 
   /** @param {import('./receiver.js').mediaSections} refused sections that this browser can't decode */

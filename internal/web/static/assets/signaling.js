@@ -17,6 +17,10 @@ const steadyAfter = 5_000;
 const remembered = 256;
 /** After so many tries in vain the gateway is asked for by plain HTTP before a socket is dialed: see #knock. */
 const knocksAfter = 4;
+/** How long the gateway may take to answer a request by plain HTTP. */
+const answerWithin = 10_000;
+/** How long before a token's end the gateway tells of it. */
+const noticed = 60_000;
 
 /**
  * How long to wait before dialing again: exponential, half of it random so that a crowd doesn't come back at one moment. A page that is
@@ -50,6 +54,11 @@ function begun(url, join) {
   if (early.kept) return { socket, messages };
   socket.onopen = null;
   socket.close();
+}
+
+/** @param {string} [code] the gateway's @param {string} [message] */
+function refusal(code = '', message = code) {
+  return Object.assign(new Error(message), { code });
 }
 
 /**
@@ -91,6 +100,9 @@ export class Signaling extends EventTarget {
   /** @type {number[]} */
   #pings = [];
   #moved = false;
+  /** What waits for the answer to a message of its own, by requestId. @type {Map<string, { resolve: (answer: object) => void, reject: (err: Error) => void }>} */
+  #asked = new Map();
+  #asks = 0;
   /** Whether the gateway has ever answered to a knock: the policy of a page that embeds the player may not let one out. @type {boolean?} */
   #knockable = null;
 
@@ -160,6 +172,54 @@ export class Signaling extends EventTarget {
   }
 
   /**
+   * Has the session go on by another token of the same subject; without one by what the browser is signed in with now, its cookie. Where
+   * that is somebody else, it joins anew as that one.
+   *
+   * @param {string} [token]
+   * @returns {Promise<number>} when that ends, in Unix milliseconds; Infinity: never, or `joined` will say it. Rejected with an Error whose
+   *   `code` is the gateway's: then all stays as it was
+   */
+  async renew(token) {
+    if (!this.#session) {
+      if (this.#state === 'connecting' || this.#state === 'open') this.rejoin(0); // with what is good now
+      return Infinity;
+    }
+    try {
+      const { expires } = token ? await this.#ask('token', { token }) : await this.#present();
+      return expires || Infinity;
+    } catch (err) {
+      if (err.code !== 'forbidden') throw err;
+      this.#forget();
+      this.send('leave');
+      this.#redial(0);
+      return Infinity;
+    }
+  }
+
+  /** Shows the browser's cookie, which no script can read. @returns {Promise<{ expires?: number }>} */
+  async #present() {
+    const answer = await fetch(new URL('api/renewals', this.#url.replace(/^ws/, 'http')), {
+      method: 'POST',
+      cache: 'no-store',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ session: this.#session.secret }),
+      signal: AbortSignal.timeout(answerWithin),
+    });
+    const told = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw refusal(told.code, told.detail || `the gateway answered ${answer.status}`);
+    return told;
+  }
+
+  /** Sends a message of the session and waits for what answers it. */
+  #ask(type, fields) {
+    const requestId = `ask-${++this.#asks}`;
+    return new Promise((resolve, reject) => {
+      this.#asked.set(requestId, { resolve, reject });
+      this.send(type, { ...fields, requestId });
+    });
+  }
+
+  /**
    * Gives this socket and its session up and joins anew.
    *
    * @param {number} [delay] milliseconds; otherwise as long as the number of tries says
@@ -218,6 +278,8 @@ export class Signaling extends EventTarget {
     this.#session = null;
     this.#resuming = false;
     this.#unconfirmed = [];
+    for (const { reject } of this.#asked.values()) reject(refusal('', 'the session has ended'));
+    this.#asked.clear();
   }
 
   #enter(state) {
@@ -283,10 +345,19 @@ export class Signaling extends EventTarget {
       if (message.seq <= this.#seq) return; // sent again, but it had come
       this.#seq = message.seq;
     }
+    const asked = this.#asked.get(message.requestId);
+    if (asked) {
+      this.#asked.delete(message.requestId);
+      if (message.type === 'error') asked.reject(refusal(message.code, message.message));
+      else asked.resolve(message);
+    }
     if (message.type === 'error' && message.code === 'resume-failed') return this.rejoin(0);
     if (message.type === 'left' || (message.type === 'error' && message.fatal)) this.#forget();
     this.dispatchEvent(new CustomEvent('message', { detail: message }));
-    if (message.type === 'joined') this.#moved = false;
+    if (message.type !== 'joined') return;
+    this.#moved = false;
+    const { expires, timestamp } = message; // both by the gateway's clock
+    if (expires - timestamp < noticed) this.dispatchEvent(new CustomEvent('message', { detail: { type: 'token-expiring', expires } })); // which it says no more
   }
 
   #begin({ session, resumed, received = 0, resumeWithin }) {

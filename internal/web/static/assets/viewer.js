@@ -100,11 +100,13 @@ const retryAfter = {
  *
  * Events: `state` (detail: ViewerState), `stream` (detail: Stream), `media` (detail: MediaStream, a new one for each session and also
  * when its tracks changed), `rendition` (detail: Choice), `quality` (detail: Quality, while observed), `observe` (detail: boolean, whether
- * the gateway is asked for it; also when a session begins and ends), `error` (detail: {code, message, traceId, fatal}).
+ * the gateway is asked for it; also when a session begins and ends), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error`
+ * (detail: {code, message, traceId, fatal}).
  */
 export class Viewer extends EventTarget {
   #signaling;
   #room;
+  #token;
   #receiver;
   #media = new MediaStream();
   #session = '';
@@ -146,6 +148,7 @@ export class Viewer extends EventTarget {
   constructor({ url, room, token, rendition = 'auto', iceTransportPolicy = 'all', startedAt }) {
     super();
     this.#room = room;
+    this.#token = token;
     this.#choice = { rendition: '', selected: rendition };
     this.#startedAt = startedAt ?? -1;
     this.#signaling = new Signaling(url, () => {
@@ -156,7 +159,7 @@ export class Viewer extends EventTarget {
         role: 'viewer', // it only watches, whatever it may
         codecs: (this.#codecs ??= receivableCodecs()),
         ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
-        ...(token ? { token } : {}),
+        ...(this.#token ? { token: this.#token } : {}),
       };
     });
     this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
@@ -293,6 +296,14 @@ export class Viewer extends EventTarget {
     else this.#signaling.retryNow();
   }
 
+  /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
+  async renew(token) {
+    if (token) this.#token = token;
+    if (this.#status.state !== 'refused') return this.#signaling.renew(token);
+    this.retryNow();
+    return Infinity;
+  }
+
   /**
    * Tells the gateway that the first frame of this session was rendered: once a session, and not where the page was hidden meanwhile,
    * because a browser then draws nothing, nor where it is a placeholder.
@@ -353,6 +364,9 @@ export class Viewer extends EventTarget {
         break;
       case 'ice-candidate':
         this.#receiver.candidate(message.candidate);
+        break;
+      case 'token-expiring':
+        this.dispatchEvent(new CustomEvent('expiring', { detail: { expires: message.expires } }));
         break;
       case 'left':
         this.#lose(message.reason || 'left');

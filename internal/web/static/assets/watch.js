@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { signIn, takeToken } from './access.js';
+import { signIn, stay, takeToken } from './access.js';
 import { About } from './about.js';
 import './player.js';
 
@@ -26,6 +26,7 @@ player.addEventListener('error', async ({ detail: { code } }) => {
   await signIn(code === 'token-expired' ? 'Your access has expired. Ask for a new link, or sign in again.' : undefined);
   player.retryNow();
 });
+player.addEventListener('expiring', ({ detail: { expires } }) => self === top && stay(expires, () => player.renew()));
 player.addEventListener('state', () => {
   document.title = `${player.stream?.title || decodeURIComponent(name)} · gateway`;
 });
