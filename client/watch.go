@@ -190,9 +190,11 @@ func (c *Client) receiving() (*webrtc.PeerConnection, error) {
 		return nil, err
 	}
 	peer.OnICECandidate(c.trickle)
+	peer.OnDataChannel(c.channel)
 	peer.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
 		if s == webrtc.ICEConnectionStateDisconnected || s == webrtc.ICEConnectionStateFailed {
 			c.send(map[string]any{"type": "restart-ice"}) // the network has changed, perhaps
+			_ = c.begin(func() { c.probe(c.ctx) })        // which has ended, else
 		}
 	})
 	peer.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
