@@ -116,7 +116,7 @@ func (d *doctor) examine(ctx context.Context) (all []checked) {
 	all = append(all, ok("configuration", "it is good: %s, auth.mode %s", d.settings.conf.Listen, d.settings.conf.Auth.Mode))
 	for _, check := range []func(context.Context) []checked{
 		d.gateway, d.user, d.state, d.pipelines, d.gstreamer, d.capture, d.encoders,
-		d.ports, d.addresses, d.https, d.clock, d.disk, d.memory, d.files, d.network,
+		d.ports, d.addresses, d.names, d.https, d.clock, d.disk, d.memory, d.files, d.network,
 	} {
 		if ctx.Err() != nil {
 			return append(all, checked{"doctor", fail, fmt.Sprintf("it took more than %v: the rest wasn't looked at", doctorTimeout), "look at the last line above: what it names may hang"})

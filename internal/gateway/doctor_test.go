@@ -62,7 +62,7 @@ func TestDoctorFindsAMachineFit(t *testing.T) {
 		t.Errorf("%v: %+v", err, e.Checks)
 	}
 	for _, area := range []string{"configuration", "gateway", "user", "state folder", "pipelines", "GStreamer", "encoders", "TCP port", "UDP port",
-		"addresses", "HTTPS", "clock", "disk", "memory", "open files", "UDP buffers"} {
+		"addresses", "names", "HTTPS", "clock", "disk", "memory", "open files", "UDP buffers"} {
 		if len(e.in(area)) == 0 {
 			t.Errorf("nothing is said of %s", area)
 		}
@@ -145,5 +145,38 @@ func TestDoctorWorksBesideARunningGateway(t *testing.T) {
 	}
 	if c := e.in("stream cam"); len(c) != 1 || !strings.Contains(c[0].Finding, "absent") {
 		t.Errorf("stream cam: %+v", c)
+	}
+}
+
+func TestDoctorLooksUpTheHostsThatAreNamed(t *testing.T) {
+	dir, pipelines := t.TempDir(), t.TempDir()
+	for name, text := range map[string]string{
+		"yard": "source: rtspsrc location=rtsp://u:p@yard.invalid:554/1\nvideo: {encoder: copy}\n",
+		"door": "source: rtspsrc location=rtsp://192.0.2.1/1\nvideo: {encoder: copy}\n",
+		"roof": "source: tcpclientsrc host=roof.invalid port=5000 ! tsdemux\nvideo: {encoder: copy}\n",
+		"file": "source: filesrc location=/srv/clip.mp4 ! decodebin\nvideo: {codec: vp8}\n",
+		"self": "source: rtspsrc location=rtsp://localhost/1\nvideo: {encoder: copy}\n",
+	} {
+		write(t, filepath.Join(pipelines, name+".yaml"), text)
+	}
+	conf := filepath.Join(dir, "gateway.yaml")
+	write(t, conf, "state: "+dir+"/state\nice: {servers: ['stun:stun.invalid:3478', 'stun:[2001:db8::1]', 'stun:yard.invalid']}\n"+
+		"auth: {mode: jwt, jwks: 'https://login.invalid/keys', audience: gateway}\nhttps: {acme: {domains: [cam.invalid], directory: 'https://[2001:db8::2]/'}}\n")
+	settings, err := Load(conf, pipelines, "127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &doctor{settings: settings}
+	want := []named{
+		{"login.invalid", "auth.jwks"}, {"stun.invalid", "ice.servers"}, {"yard.invalid", "ice.servers"},
+		{"cam.invalid", "https.acme.domains"}, {"roof.invalid", "stream roof"},
+	}
+	if got := d.hosts(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, c := range d.names(t.Context()) {
+		if c.Verdict != warn || !strings.Contains(c.Finding, ".invalid") || c.Remedy == "" {
+			t.Errorf("%+v", c)
+		}
 	}
 }

@@ -56,6 +56,9 @@ func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, si
 	if cmp.Or(feed.Isolation, l.conf.Isolation) == config.IsolationNone {
 		return launch(ctx, name, feed, sink, l.log.With("stream", name))
 	}
+	if hosts := hostsOf(feed.Capture); len(hosts) > 0 {
+		sink = lookingUp{sink, hosts}
+	}
 	p, err := l.workers.Launch(ctx, name, feed, *cmp.Or(feed.Worker, &l.conf.Worker), sink)
 	if err != nil {
 		return nil, err

@@ -13,8 +13,8 @@ import (
 )
 
 // Needs tells what a child needs that runs these launch texts. Beside the programs
-// and the settings that every pipeline needs these are the devices, files and sockets
-// that the texts name, and the hardware by which encoders work. paths are further
+// and the settings that every pipeline needs these are the devices and files
+// that the texts name, the kinds of sockets that their elements use, and the hardware by which encoders work. paths are further
 // files, folders and devices, which it may write, too.
 func Needs(texts, paths []string) *Confinement {
 	c := everyPipelineNeeds()

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"gateway/test/rig"
@@ -20,7 +21,30 @@ type outage struct {
 	still        time.Duration // longest interval between two frames
 	notLive      time.Duration // longest interval between two live frames
 	back         time.Time     // when the latter ended
-	placeholders int           // frames in that
+	placeholders int           // that were rendered in that
+}
+
+// placeholder tells whether a frame shows neither the strip as it was painted, be it long ago, nor black.
+func placeholder(f strip.Frame) bool {
+	for _, p := range f.Patches {
+		if max(p[0], p[1], p[2]) > black {
+			return !f.Live(math.Inf(1))
+		}
+	}
+	return false
+}
+
+// black is the most that a colour of a black picture has, of 255.
+const black = 24
+
+// placeholders counts those since a moment.
+func (e *eye) placeholders(since time.Time) (n int) {
+	for _, f := range e.frames {
+		if at(f).After(since) && placeholder(f) {
+			n++
+		}
+	}
+	return n
 }
 
 func at(f strip.Frame) time.Time { return time.UnixMicro(int64(f.At * 1000)) }
@@ -88,7 +112,7 @@ func (e *eye) waitGap(ctx context.Context, after time.Time) (time.Time, error) {
 // outage looks at what was rendered since a moment and a second before it.
 func (e *eye) outage(struck time.Time) (o outage) {
 	var last, live time.Time
-	others := 0
+	others := 0 // placeholders since live
 	for _, f := range e.frames {
 		now := at(f)
 		if now.Before(struck.Add(-time.Second)) {
@@ -99,7 +123,9 @@ func (e *eye) outage(struck time.Time) (o outage) {
 		}
 		last = now
 		if !f.Live(fresh) {
-			others++
+			if placeholder(f) {
+				others++
+			}
 			continue
 		}
 		if !live.IsZero() && now.Sub(live) > o.notLive {

@@ -215,6 +215,7 @@ func (g *Gateway) Get(ctx context.Context, path string) (status int, body []byte
 type Stream struct {
 	Name, Title, State, Reason, LastError, Settings string
 	Viewers, Restarts                               int
+	Placeholder                                     bool // viewers see one
 	Tracks                                          []Track
 	Reload                                          *Reload // nil: its file wasn't edited
 }

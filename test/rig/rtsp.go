@@ -18,8 +18,9 @@ type RTSPServer struct {
 
 // RTSPOptions says what an [RTSPServer] serves.
 type RTSPOptions struct {
-	Port    int               // 0: a free one
-	Streams map[string]string // name → launch text, whose payloaders are named pay0, pay1 …
+	Port      int               // 0: a free one
+	Streams   map[string]string // name → launch text, whose payloaders are named pay0, pay1 …
+	Namespace *Namespace        // network namespace; nil: the test's
 }
 
 //go:embed rtsp.py
@@ -40,7 +41,7 @@ func StartRTSP(ctx context.Context, o RTSPOptions) (*RTSPServer, error) {
 	for name, launch := range o.Streams {
 		args = slices.Concat(args, []string{name, launch})
 	}
-	p, err := Start(Command{Path: "/usr/bin/python3", Args: args}) // Debian's own, which has its modules
+	p, err := Start(Command{Path: "/usr/bin/python3", Args: args, Namespace: o.Namespace}) // Debian's own, which has its modules
 	if err != nil {
 		return nil, &Missing{What: "python3", Remedy: "apt-get install python3-gi"}
 	}

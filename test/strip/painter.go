@@ -121,6 +121,17 @@ func (p *Painter) Run(ctx context.Context, hz int) error {
 	}
 }
 
+// Hide takes the picture off the screen, which is black then.
+func (p *Painter) Hide() error { return xproto.UnmapWindowChecked(p.x, p.window).Check() }
+
+// Show puts it on again.
+func (p *Painter) Show() error {
+	if err := xproto.MapWindowChecked(p.x, p.window).Check(); err != nil {
+		return err
+	}
+	return p.show(0, 0, p.width, p.height)
+}
+
 // Close closes the window.
 func (p *Painter) Close() error {
 	p.x.Close()

@@ -1,4 +1,4 @@
-package hostile
+package internal_test
 
 import (
 	"fmt"
@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-
-	"gateway/test/rig"
 )
 
 // patched are the first releases without the faults that advisories tell of: of dtls and stun those
@@ -23,10 +21,10 @@ var patched = map[string]string{
 var required = regexp.MustCompile(`(?m)^\s*(\S+) (v\d+\.\d+\.\d+)\b`)
 
 func TestLibrariesHaveTheFixesOfAdvisories(t *testing.T) {
-	root, err := rig.Root()
-	rig.Check(t, err)
-	text, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	rig.Check(t, err)
+	text, err := os.ReadFile(filepath.Join("..", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	found := 0
 	for _, m := range required.FindAllStringSubmatch(string(text), -1) {
 		least, ok := patched[m[1]]
