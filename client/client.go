@@ -1,6 +1,12 @@
 // Package client is a participant of a gateway's room, written in Go: it watches
-// streams, publishes its own, and exchanges messages with others, over the protocol
-// of docs/protocol.md.
+// streams, publishes its own, and exchanges messages with others, by way of the gateway or
+// over data channels, as docs/protocol.md has it.
+//
+// It leaves out what is for pages: it neither observes the quality of what it receives nor
+// reports on it, and asks for no stream or view with its join, but by Watch and View after
+// it. A track is published in one size, without simulcast. What others offer for direct
+// connections comes among Events; to answer is the caller's, by Moderate, which sends any
+// message.
 //
 //	c, err := client.Dial(ctx, "https://cam.example.org", client.Options{Token: token})
 //	...
@@ -12,8 +18,9 @@
 //		p, err := t.Read(ctx) // an RTP packet and its codec
 //	}
 //
-// A Client has a goroutine that reads its WebSocket and one for each track that
-// comes, and pion's own; Close ends them. Its methods may be called from several
+// A Client has a goroutine that reads its WebSocket, one for each track that comes, one
+// that looks after what it publishes and one for each track of that, and pion's own;
+// Close ends them. Its methods may be called from several
 // goroutines at a time.
 package client
 
@@ -38,13 +45,15 @@ import (
 type Options struct {
 	Token  string      // of the gateway, or of those that it trusts; "": none
 	Name   string      // shown to others in the room
+	Role   string      // less than is granted, such as "viewer"; "": all of it
 	Create bool        // make the room that is joined if it isn't there, where the token allows it
 	TLS    *tls.Config // for https: roots, a machine's certificate; nil: the system's roots
 
 	// Codecs are the MIME types that can be received, best first, such as
 	// "video/VP8"; none: whatever API takes.
 	Codecs []string
-	// API makes the peer connections; nil: pion's codecs and interceptors.
+	// API makes the peer connections; nil: pion's codecs and interceptors, and what follows
+	// a machine whose addresses change: pion by itself goes on with those that it found first.
 	API *webrtc.API
 	// DialContext makes TCP connections; nil: net.Dialer's.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
@@ -126,7 +135,10 @@ type Client struct {
 	watches  map[string]*Watch
 	plan     map[string]place // what m-lines of the receiving connection carry, by mid
 	receiver *webrtc.PeerConnection
-	sender   *publisher
+	sender   *upstream
+	data     *Data
+
+	publisher publisher // has a lock of its own
 }
 
 // pending is a request that waits for its answer.
@@ -164,6 +176,7 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 		done:     make(chan struct{}),
 		requests: make(map[string]pending), watches: make(map[string]*Watch), plan: make(map[string]place),
 	}
+	c.publisher = publisher{client: c, stir: make(chan struct{}, 1)}
 	if c.socket, err = c.open(ctx); err != nil {
 		return nil, err
 	}
@@ -173,9 +186,14 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 }
 
 // newAPI is pion as it comes, with loopback candidates, for a gateway on the same
-// machine.
+// machine, and the addresses that the machine has when it looks for them.
 func newAPI() (*webrtc.API, error) {
+	own, err := newFresh()
+	if err != nil {
+		return nil, err
+	}
 	setting := webrtc.SettingEngine{}
+	setting.SetNet(own)
 	setting.SetIncludeLoopbackCandidate(true)
 	if err := setting.SetAnsweringDTLSRole(webrtc.DTLSRoleClient); err != nil { // as the protocol asks of an ICE-lite gateway's client
 		return nil, err
@@ -188,6 +206,9 @@ func (c *Client) Join(ctx context.Context, room string) (*Joined, error) {
 	m := map[string]any{"type": "join", "roomId": room, "version": 1}
 	if c.options.Name != "" {
 		m["name"] = c.options.Name
+	}
+	if c.options.Role != "" {
+		m["role"] = c.options.Role
 	}
 	if c.options.Create {
 		m["create"] = true
@@ -224,8 +245,9 @@ func (c *Client) Relay(ctx context.Context, target string, data any) error {
 	return c.order(ctx, m)
 }
 
-// Moderate sends one of the messages by which hosts keep order, such as "mute" with
-// target, kind and on. It returns when it is done.
+// Moderate sends a message of a type, with its fields: one by which hosts keep order, such
+// as "mute" with target, kind and on, or any other that is answered only where it is
+// refused. It returns when it is done.
 func (c *Client) Moderate(ctx context.Context, kind string, fields map[string]any) error {
 	m := map[string]any{"type": kind}
 	for name, v := range fields {
@@ -284,16 +306,14 @@ func (c *Client) Close() error {
 	}
 	c.end(ErrClosed)
 	c.mu.Lock()
-	receiver, sender := c.receiver, c.sender
-	c.receiver, c.sender = nil, nil
+	receiver := c.receiver
+	c.receiver = nil
 	c.mu.Unlock()
 	var err error
 	if receiver != nil {
 		err = receiver.GracefulClose()
 	}
-	if sender != nil {
-		err = errors.Join(err, sender.peer.GracefulClose())
-	}
+	err = errors.Join(err, c.hangUp(c.upstream()))
 	c.wait.Wait()
 	var left *Left
 	if errors.Is(err, webrtc.ErrConnectionClosed) { // it had ended by itself
@@ -320,13 +340,24 @@ func (c *Client) end(why error) {
 	}
 }
 
-// request sends a message and waits for the answer to it.
-func (c *Client) request(ctx context.Context, m map[string]any) (message, error) {
-	return c.ask(ctx, func() {}, m)
+// begin has f run on a goroutine for which Close waits, unless the client has ended.
+func (c *Client) begin(f func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := context.Cause(c.ctx); err != nil {
+		return err
+	}
+	c.wait.Go(f)
+	return nil
 }
 
-// ask sends messages under one requestId, calls sent, and waits for the first answer.
-func (c *Client) ask(ctx context.Context, sent func(), messages ...map[string]any) (message, error) {
+// request sends a message and waits for the answer to it.
+func (c *Client) request(ctx context.Context, m map[string]any) (message, error) {
+	return c.ask(ctx, m)
+}
+
+// ask sends messages under one requestId, and waits for the first answer.
+func (c *Client) ask(ctx context.Context, messages ...map[string]any) (message, error) {
 	waiting := pending{make(chan answer, 1), len(messages) > 1}
 	c.mu.Lock()
 	if err := context.Cause(c.ctx); err != nil {
@@ -344,7 +375,6 @@ func (c *Client) ask(ctx context.Context, sent func(), messages ...map[string]an
 			return message{}, err
 		}
 	}
-	sent()
 	select {
 	case a := <-waiting.answer:
 		return a.message, a.err
@@ -362,7 +392,7 @@ func (c *Client) drop(id string) {
 // order sends a message that is answered only where it is refused: a ping behind it,
 // with the same requestId, tells that it was taken, as the gateway keeps the order.
 func (c *Client) order(ctx context.Context, m map[string]any) error {
-	_, err := c.ask(ctx, func() {}, m, map[string]any{"type": "ping"})
+	_, err := c.ask(ctx, m, map[string]any{"type": "ping"})
 	return err
 }
 

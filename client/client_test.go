@@ -223,6 +223,10 @@ func TestClientsHearOfEachOther(t *testing.T) {
 	inB, err := b.Join(ctx, "meeting")
 	check(t, err)
 	heardB := b.Events()
+	guest := dial(ctx, t, address, client.Options{Role: "viewer"})
+	if in, err := guest.Join(ctx, "meeting"); err != nil || in.Role != "viewer" || in.Participants != nil {
+		t.Errorf("who asked for less joined as %+v, %v", in, err)
+	}
 	if e := heard(ctx, t, heardA, "participant-joined"); e.Participant == nil || e.Participant.Name != "Bob" || e.Participant.UserID != inB.UserID {
 		t.Errorf("%s", e.Raw)
 	}

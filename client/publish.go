@@ -2,128 +2,83 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
 )
 
-// publisher is the connection on which the client sends.
-type publisher struct {
-	client *Client
-	peer   *webrtc.PeerConnection
-	mu     sync.Mutex // held while it negotiates; guards below
-	all    []*Publication
-
-	trickle sync.Mutex // guards below; held while candidates are sent or taken
-	offered bool       // the gateway has the first offer: candidates may follow
-	found   []*webrtc.ICECandidate
-	come    []webrtc.ICECandidateInit // of the gateway, before its answer was taken
-}
-
-// candidate sends a candidate of the client's, once the gateway knows of the connection.
-// nil: there are no more.
-func (s *publisher) candidate(found *webrtc.ICECandidate) {
-	s.trickle.Lock()
-	defer s.trickle.Unlock()
-	if s.offered {
-		s.send(found)
-	} else {
-		s.found = append(s.found, found)
-	}
-}
-
-// send is candidate for one that may go. The caller holds trickle.
-func (s *publisher) send(found *webrtc.ICECandidate) {
-	m := map[string]any{"type": "ice-candidate", "connection": "publish", "candidate": nil}
-	if found != nil {
-		m["candidate"] = found.ToJSON()
-	}
-	s.client.send(m)
-}
-
-// sent takes note that the gateway has been sent an offer.
-func (s *publisher) sent() {
-	s.trickle.Lock()
-	defer s.trickle.Unlock()
-	for _, one := range s.found {
-		s.send(one)
-	}
-	s.offered, s.found = true, nil
-}
-
-// take takes a candidate of the gateway's.
-func (s *publisher) take(candidate webrtc.ICECandidateInit) {
-	s.trickle.Lock()
-	defer s.trickle.Unlock()
-	if s.peer.RemoteDescription() == nil {
-		s.come = append(s.come, candidate)
-		return
-	}
-	s.peer.AddICECandidate(candidate) // one that isn't understood is as one that doesn't lead anywhere
-}
-
-// answered takes the gateway's answer, and what came before it was taken.
-func (s *publisher) answered(sdp string) error {
-	s.trickle.Lock()
-	defer s.trickle.Unlock()
-	if err := s.peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: sdp}); err != nil {
-		return err
-	}
-	for _, candidate := range s.come {
-		s.peer.AddICECandidate(candidate) // likewise
-	}
-	s.come = nil
-	return nil
-}
-
-// Publication is one stream that is published.
+// Publication is one stream that is published. It outlives the connection that it is
+// sent on: where the path is lost ICE is restarted, and where that doesn't help its tracks
+// are sent on a new connection, under the same name. Viewers see the stream end and start
+// again in the latter case only.
 type Publication struct {
 	Name      string // in the room
 	Label     string
 	title     string
 	client    *Client
-	senders   []*webrtc.RTPTransceiver
+	tracks    []webrtc.TrackLocal
 	keyframes chan struct{}
+	ctx       context.Context // ends with the publication
+	end       context.CancelCauseFunc
+
+	// below: guarded by the publisher's mu
+	on      *upstream // the connection that senders are of; nil: none yet
+	senders []*webrtc.RTPTransceiver
 }
 
 // Publish sends tracks as a stream of the room, under a label of this participant's
 // ([a-z0-9-]{1,32}, such as "camera"); others see it as Name. It returns when the
-// gateway has agreed; what is written to the tracks before the connection stands is
-// lost.
+// gateway has agreed; what is written to the tracks while the connection doesn't stand
+// is lost.
 func (c *Client) Publish(ctx context.Context, label, title string, tracks ...webrtc.TrackLocal) (*Publication, error) {
-	s, err := c.sending()
-	if err != nil {
+	s := &c.publisher
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := &Publication{Label: label, title: title, client: c, keyframes: make(chan struct{}, 1)}
-	for _, track := range tracks {
-		t, err := s.peer.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
-		if err != nil {
-			return nil, fmt.Errorf("publish %s: %w", label, err)
-		}
-		if err := only(t, track); err != nil {
-			return nil, fmt.Errorf("publish %s: %w", label, err)
-		}
-		p.senders = append(p.senders, t)
-		c.wait.Go(func() { p.listen(t.Sender()) })
-	}
+	p := &Publication{Label: label, title: title, client: c, tracks: tracks, keyframes: make(chan struct{}, 1)}
+	p.ctx, p.end = context.WithCancelCause(c.ctx)
 	s.all = append(s.all, p)
-	if err := c.offer(ctx, s); err != nil {
-		for _, t := range p.senders {
-			err = errors.Join(err, t.Stop())
-		}
+	if err := s.negotiate(ctx, false); err != nil {
+		p.end(err)
 		s.all = slices.DeleteFunc(s.all, func(q *Publication) bool { return p == q })
-		return nil, fmt.Errorf("publish %s: %w", label, err)
+		return nil, fmt.Errorf("publish %s: %w", label, errors.Join(err, p.stop(), s.tidy()))
 	}
 	return p, nil
+}
+
+// attach has a connection send the tracks.
+func (p *Publication) attach(u *upstream) error {
+	p.on, p.senders = u, nil
+	for _, track := range p.tracks {
+		t, err := u.peer.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+		if err != nil {
+			return err
+		}
+		p.senders = append(p.senders, t)
+		if err := only(t, track); err != nil {
+			return err
+		}
+		if err := p.client.begin(func() { p.listen(t.Sender()) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop has nothing sent any more.
+func (p *Publication) stop() (err error) {
+	for _, t := range p.senders {
+		err = errors.Join(err, t.Stop())
+	}
+	p.senders = nil
+	return err
 }
 
 // only has a track offered in its own codec, with its retransmissions (RFC 4588): the
@@ -151,68 +106,6 @@ func only(t *webrtc.RTPTransceiver, track webrtc.TrackLocal) error {
 	return t.SetCodecPreferences(codecs)
 }
 
-// sending is the connection on which the client sends, made with the first stream.
-func (c *Client) sending() (*publisher, error) {
-	conf := c.configuration()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := context.Cause(c.ctx); err != nil {
-		return nil, err
-	}
-	if c.sender != nil {
-		return c.sender, nil
-	}
-	peer, err := c.options.API.NewPeerConnection(conf)
-	if err != nil {
-		return nil, err
-	}
-	c.sender = &publisher{client: c, peer: peer}
-	peer.OnICECandidate(c.sender.candidate)
-	return c.sender, nil
-}
-
-// offer negotiates what is sent. The publisher's mu is held.
-func (c *Client) offer(ctx context.Context, s *publisher) error {
-	offer, err := s.peer.CreateOffer(nil)
-	if err != nil {
-		return err
-	}
-	if err := s.peer.SetLocalDescription(offer); err != nil {
-		return err
-	}
-	type stream struct {
-		Label string   `json:"label"`
-		Title string   `json:"title,omitempty"`
-		Mids  []string `json:"mids"`
-	}
-	streams := []stream{}
-	for _, p := range s.all {
-		mids := []string{}
-		for _, t := range p.senders {
-			mids = append(mids, t.Mid())
-		}
-		streams = append(streams, stream{p.Label, p.title, mids})
-	}
-	got, err := c.ask(ctx, s.sent, map[string]any{"type": "offer", "sdp": s.peer.LocalDescription().SDP, "streams": streams})
-	if err != nil {
-		return errors.Join(err, s.peer.SetLocalDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeRollback}))
-	}
-	var names struct {
-		Streams []struct{ Label, Name string }
-	}
-	if err := json.Unmarshal(got.raw, &names); err != nil {
-		return err
-	}
-	for _, p := range s.all {
-		for _, n := range names.Streams {
-			if n.Label == p.Label {
-				p.Name = n.Name
-			}
-		}
-	}
-	return s.answered(got.SDP)
-}
-
 // listen waits for wishes of the gateway until the sender ends.
 func (p *Publication) listen(sender *webrtc.RTPSender) {
 	for {
@@ -236,23 +129,24 @@ func (p *Publication) listen(sender *webrtc.RTPSender) {
 // all that came since.
 func (p *Publication) Keyframes() <-chan struct{} { return p.keyframes }
 
+// Done is closed when the stream has ended for good. Err tells why.
+func (p *Publication) Done() <-chan struct{} { return p.ctx.Done() }
+
+// Err is why the stream has ended: io.EOF after Close, an *Error where the gateway doesn't
+// take it any more ("forbidden": a host has taken that back, for one), or what ended the
+// client. nil while it goes on.
+func (p *Publication) Err() error { return context.Cause(p.ctx) }
+
 // Close ends the stream.
 func (p *Publication) Close(ctx context.Context) error {
-	p.client.mu.Lock()
-	s := p.client.sender
-	p.client.mu.Unlock()
-	if s == nil {
-		return nil
-	}
+	s := &p.client.publisher
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.Contains(s.all, p) {
 		return nil
 	}
 	s.all = slices.DeleteFunc(s.all, func(q *Publication) bool { return p == q })
+	p.end(io.EOF)
 	err := p.client.order(ctx, map[string]any{"type": "unpublish", "stream": p.Name})
-	for _, t := range p.senders {
-		err = errors.Join(err, t.Stop())
-	}
-	return err
+	return errors.Join(err, p.stop(), s.tidy())
 }

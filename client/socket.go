@@ -223,6 +223,12 @@ func (c *Client) take(m message) error {
 	switch m.Type {
 	case "error":
 		fault = m.refusal()
+		if m.Code == "timeout" && !m.Fatal && !asked { // it is about what is published
+			if u := c.upstream(); u != nil {
+				u.givenUp()
+				c.publisher.poke()
+			}
+		}
 	case "left":
 		fault = &Left{m.Reason}
 	case "offer":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync/atomic"
 
 	"github.com/pion/rtcp"
@@ -190,9 +191,11 @@ func (c *Client) receiving() (*webrtc.PeerConnection, error) {
 		return nil, err
 	}
 	peer.OnICECandidate(c.trickle)
+	peer.OnDataChannel(c.channel)
 	peer.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
 		if s == webrtc.ICEConnectionStateDisconnected || s == webrtc.ICEConnectionStateFailed {
 			c.send(map[string]any{"type": "restart-ice"}) // the network has changed, perhaps
+			_ = c.begin(func() { c.probe(c.ctx) })        // which has ended, else
 		}
 	})
 	peer.OnTrack(func(remote *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
@@ -240,7 +243,7 @@ func (c *Client) answer(peer *webrtc.PeerConnection, m message) error {
 	c.mu.Lock()
 	c.plan = plan
 	c.mu.Unlock()
-	if err := peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: m.SDP}); err != nil {
+	if err := peer.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: resting(peer, m.SDP)}); err != nil {
 		return err
 	}
 	for _, t := range peer.GetTransceivers() {
@@ -257,6 +260,21 @@ func (c *Client) answer(peer *webrtc.PeerConnection, m message) error {
 	}
 	c.send(map[string]any{"type": "answer", "sdp": answer.SDP}) // a socket that is broken is the reader's
 	return nil
+}
+
+// resting is an offer in which m-lines that carry nothing now only receive. pion stops the
+// receiver of one that is inactive, for good if it is so in two offers, one after the other;
+// the gateway takes such lines again for other streams.
+func resting(peer *webrtc.PeerConnection, offer string) string {
+	sections := strings.Split(offer, "\r\nm=")
+	for _, t := range peer.GetTransceivers() {
+		for i, section := range sections {
+			if strings.Contains(section+"\r\n", "\r\na=mid:"+t.Mid()+"\r\n") {
+				sections[i] = strings.Replace(section, "\r\na=inactive", "\r\na=recvonly", 1)
+			}
+		}
+	}
+	return strings.Join(sections, "\r\nm=")
 }
 
 // trickle sends a candidate of the receiving connection.

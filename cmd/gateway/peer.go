@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"flag"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"gateway/client"
 )
@@ -61,6 +63,25 @@ func (p *peer) join(ctx context.Context, address string) (*client.Client, *clien
 		return nil, nil, err
 	}
 	return c, joined, nil
+}
+
+// comeBack is how often a gateway that is away is tried.
+const comeBack = 250 * time.Millisecond
+
+// rejoin joins anew as soon as a gateway that was lost is back. Where ctx ends before, the
+// error is why it isn't.
+func (p *peer) rejoin(ctx context.Context, address string, stderr io.Writer) (*client.Client, *client.Joined, error) {
+	fmt.Fprintln(stderr, "gateway: connection lost; joining anew as soon as the gateway is back")
+	for {
+		select {
+		case <-ctx.Done():
+		case <-time.After(comeBack):
+		}
+		c, joined, err := p.join(ctx, address)
+		if !client.Lost(err) || ctx.Err() != nil {
+			return c, joined, err
+		}
+	}
 }
 
 func (p *peer) tls() (*tls.Config, error) {

@@ -15,6 +15,8 @@ import (
 	"github.com/pion/webrtc/v4/pkg/media/h264reader"
 	"github.com/pion/webrtc/v4/pkg/media/ivfreader"
 	"github.com/pion/webrtc/v4/pkg/media/oggreader"
+
+	"gateway/client"
 )
 
 // publishing is the command publish.
@@ -33,7 +35,8 @@ type source struct {
 	run   func(ctx context.Context) error
 }
 
-// run publishes a file, standard input or RTP into the room of an address.
+// run publishes a file, standard input or RTP into the room of an address, and goes on
+// in a gateway that was restarted. What comes meanwhile is passed over.
 func (p *publishing) run(address, file string, stderr io.Writer) error {
 	ctx, stop := interrupted()
 	defer stop()
@@ -46,24 +49,40 @@ func (p *publishing) run(address, file string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	published, err := c.Publish(ctx, p.label, p.title, s.track)
-	if err != nil {
-		return errors.Join(err, c.Close())
+	ended, begun := make(chan error, 1), false
+	for err == nil {
+		var published *client.Publication
+		if published, err = c.Publish(ctx, p.label, p.title, s.track); err == nil {
+			fmt.Fprintf(stderr, "gateway: published as %s in room %s\n", published.Name, p.room)
+			if !begun {
+				begun = true
+				go func() { ended <- s.run(ctx) }()
+			}
+			select {
+			case err := <-ended:
+				if errors.Is(err, io.EOF) || ctx.Err() != nil {
+					err = nil
+				}
+				return errors.Join(err, c.Close())
+			case <-published.Done():
+				err = published.Err()
+			}
+		}
+		lost := client.Lost(c.Err())
+		if closed := c.Close(); !lost {
+			if !errors.Is(closed, err) { // which ended the client
+				err = errors.Join(err, closed)
+			}
+			break
+		}
+		c, _, err = p.rejoin(ctx, address, stderr)
 	}
-	fmt.Fprintf(stderr, "gateway: published as %s in room %s\n", published.Name, p.room)
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
-	select {
-	case err = <-ended:
-	case <-c.Done():
-		stop()
-		closeSource() // a read that waits
+	stop()
+	closeSource() // a read that waits
+	if begun {
 		<-ended
 	}
-	if errors.Is(err, io.EOF) || ctx.Err() != nil {
-		err = nil
-	}
-	return errors.Join(err, c.Close())
+	return err
 }
 
 var mimes = map[string]string{

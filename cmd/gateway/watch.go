@@ -27,9 +27,6 @@ type watching struct {
 	length         time.Duration // 0: until it is interrupted
 }
 
-// comeBack is how often a gateway that is away is tried.
-const comeBack = 250 * time.Millisecond
-
 // run watches the stream of an address, or all of a room's, and prints once a second
 // what comes. Without a file, which would not go on where it was, it joins anew when the
 // gateway was restarted.
@@ -50,14 +47,7 @@ func (w *watching) run(address string, stdout, stderr io.Writer) error {
 		if err = w.watch(ctx, c, joined, sink, report); ctx.Err() != nil || w.out != "" || !client.Lost(err) {
 			break
 		}
-		fmt.Fprintln(stderr, "gateway: connection lost; joining anew as soon as the gateway is back")
-		for client.Lost(err) && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(comeBack):
-				c, joined, err = w.join(ctx, address)
-			}
-		}
+		c, joined, err = w.rejoin(ctx, address, stderr)
 	}
 	return errors.Join(err, sink.close())
 }

@@ -1,6 +1,6 @@
 // Package bridge lets programs of this machine take part in a room: a robot or a
 // kiosk talks to those who watch it. A program connects to the room's Unix socket
-// and exchanges lines of JSON, as docs/rooms.md has them; to the room it is a
+// and exchanges lines of JSON, as docs/programs.md has them; to the room it is a
 // participant who only exchanges messages.
 //
 // Goroutines: one listens; each connection has a reader and a writer.
@@ -138,7 +138,7 @@ func (b *Bridge) accept() {
 			conn.Close()
 			continue
 		}
-		p := &program{bridge: b, conn: conn, out: make(chan []byte, outgoing), gone: make(chan struct{})}
+		p := &program{bridge: b, conn: conn, out: make(chan *line, outgoing), gone: make(chan struct{})}
 		b.open[p] = struct{}{}
 		b.wait.Go(p.serve)
 		b.mu.Unlock()
@@ -149,7 +149,7 @@ func (b *Bridge) accept() {
 type program struct {
 	bridge *Bridge
 	conn   *net.UnixConn
-	out    chan []byte
+	out    chan *line    // written as text by write alone
 	gone   chan struct{} // closed when the reader has ended
 	cut    sync.Once
 }
@@ -170,6 +170,34 @@ type line struct {
 	Code         string          `json:"code,omitempty"`         // error
 	Message      string          `json:"message,omitempty"`      // error
 	Reason       room.Reason     `json:"reason,omitempty"`       // left
+
+	of *room.Data // message to a program: Data or Binary, and Lossy
+}
+
+// text is the line as it is sent. That of a message is made once for all programs.
+func (m *line) text() []byte {
+	if m.of == nil {
+		return m.encode()
+	}
+	return m.of.Line.By(func() []byte {
+		full := *m
+		full.Lossy = m.of.Lossy
+		if m.of.JSON {
+			full.Data = m.of.Payload
+		} else {
+			full.Binary = m.of.Payload
+		}
+		return full.encode()
+	})
+}
+
+func (m *line) encode() []byte {
+	var text bytes.Buffer
+	to := json.NewEncoder(&text)
+	to.SetEscapeHTML(false) // <, > and & would be six times as long
+	// what came as JSON was checked then: no error
+	_ = to.Encode(m)
+	return text.Bytes()
 }
 
 // serve is the connection's life.
@@ -222,7 +250,7 @@ func (p *program) read(who *room.Participant) {
 		}
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		p.refuse(fmt.Errorf("a line has at most %d bytes", maxLine))
+		p.refuse(fmt.Errorf("%w: a line has at most %d bytes", room.ErrTooLarge, maxLine))
 	}
 }
 
@@ -240,44 +268,39 @@ func (p *program) take(who *room.Participant, text []byte) error {
 	case (m.Data == nil) == (m.Binary == nil):
 		return errors.New("a message has either data, any JSON, or binary, in base64")
 	}
-	data := room.Data{JSON: m.Data != nil, Lossy: m.Lossy, Payload: m.Binary}
+	data := &room.Data{JSON: m.Data != nil, Lossy: m.Lossy, Payload: m.Binary}
 	if data.JSON {
 		data.Payload = m.Data
 	}
 	return who.Relay(m.Target, data)
 }
 
-// hear is the participant's sink.
+// hear is the participant's sink: the writer turns it into text, not who is heard.
 func (p *program) hear(e room.Event) {
-	var m line
+	var m *line
 	switch e := e.(type) {
 	case room.Entered:
-		m = line{Type: "joined", RoomID: e.Room.ID, UserID: e.Self.ID, Participants: e.Participants}
+		m = &line{Type: "joined", RoomID: e.Room.ID, UserID: e.Self.ID, Participants: e.Participants}
 	case room.Joined:
-		m = line{Type: "participant-joined", Participant: &e.Profile}
+		m = &line{Type: "participant-joined", Participant: &e.Profile}
 	case room.Departed:
-		m = line{Type: "participant-left", Participant: &e.Profile}
+		m = &line{Type: "participant-left", Participant: &e.Profile}
 	case room.Changed:
-		m = line{Type: "participant-changed", Participant: &e.Profile}
+		m = &line{Type: "participant-changed", Participant: &e.Profile}
 	case *room.Presence:
-		m = line{Type: "presence", Here: e.Here, Gone: e.Gone}
+		m = &line{Type: "presence", Here: e.Here, Gone: e.Gone}
 	case room.Moved: // a program belongs to its room
-		p.end(line{Type: "left", Reason: room.Removed})
+		p.end(&line{Type: "left", Reason: room.Removed})
 		return
 	case room.Left:
-		p.end(line{Type: "left", Reason: e.Reason})
+		p.end(&line{Type: "left", Reason: e.Reason})
 		return
 	case room.Relayed:
-		data, ok := e.Message.(room.Data)
+		data, ok := e.Message.(*room.Data)
 		if !ok {
 			return // signaling between others
 		}
-		m = line{Type: "message", UserID: e.From, Lossy: data.Lossy}
-		if data.JSON {
-			m.Data = data.Payload
-		} else {
-			m.Binary = data.Payload
-		}
+		m = &line{Type: "message", UserID: e.From, of: data}
 	default:
 		return
 	}
@@ -289,6 +312,8 @@ func (p *program) refuse(err error) {
 	switch {
 	case errors.Is(err, room.ErrUnknownTarget):
 		code = "unknown-target"
+	case errors.Is(err, room.ErrTooLarge):
+		code = "message-too-large"
 	case errors.Is(err, room.ErrForbidden):
 		code = "forbidden"
 	case errors.Is(err, room.ErrClosed):
@@ -298,21 +323,16 @@ func (p *program) refuse(err error) {
 	case errors.Is(err, room.ErrLocked):
 		code = "room-locked"
 	}
-	p.send(line{Type: "error", Code: code, Message: err.Error()})
+	p.send(&line{Type: "error", Code: code, Message: err.Error()})
 }
 
 // send hands a line to the writer and never blocks: a program that doesn't read is cut
 // off, unless it is better lost than late.
-func (p *program) send(m line) {
-	text, err := json.Marshal(m)
-	if err != nil {
-		p.bridge.log.Error("line dropped", "err", err)
-		return
-	}
+func (p *program) send(m *line) {
 	select {
-	case p.out <- append(text, '\n'):
+	case p.out <- m:
 	default:
-		if !m.Lossy {
+		if m.of == nil || !m.of.Lossy {
 			p.cut.Do(func() {
 				p.bridge.log.Warn("program cut off", "reason", "it doesn't read")
 				p.conn.Close()
@@ -322,7 +342,7 @@ func (p *program) send(m line) {
 }
 
 // end sends a last line; the reader then meets the end of what the program sends.
-func (p *program) end(m line) {
+func (p *program) end(m *line) {
 	p.send(m)
 	p.conn.CloseRead()
 }
@@ -331,15 +351,15 @@ func (p *program) end(m line) {
 func (p *program) write() {
 	for {
 		select {
-		case text := <-p.out:
-			if _, err := p.conn.Write(text); err != nil {
+		case m := <-p.out:
+			if _, err := p.conn.Write(m.text()); err != nil {
 				return
 			}
 		case <-p.gone:
 			for {
 				select {
-				case text := <-p.out:
-					if _, err := p.conn.Write(text); err != nil {
+				case m := <-p.out:
+					if _, err := p.conn.Write(m.text()); err != nil {
 						return
 					}
 				default:

@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,20 +126,20 @@ func TestProgramTalksToAPage(t *testing.T) {
 	}
 
 	r.say(t, `{"type":"message","data":{"speed":3}}`)
-	if e := hears[room.Relayed](t, l); e.From != joined.UserID || string(e.Message.(room.Data).Payload) != `{"speed":3}` || !e.Message.(room.Data).JSON {
+	if e := hears[room.Relayed](t, l); e.From != joined.UserID || string(e.Message.(*room.Data).Payload) != `{"speed":3}` || !e.Message.(*room.Data).JSON {
 		t.Errorf("%+v", e)
 	}
 	r.say(t, `{"type":"message","target":"page","binary":"AP8=","lossy":true}`)
-	if d := hears[room.Relayed](t, l).Message.(room.Data); d.JSON || !d.Lossy || string(d.Payload) != "\x00\xff" {
+	if d := hears[room.Relayed](t, l).Message.(*room.Data); d.JSON || !d.Lossy || string(d.Payload) != "\x00\xff" {
 		t.Errorf("%+v", d)
 	}
-	if err := l.page.Relay(joined.UserID, room.Data{JSON: true, Payload: []byte(`"stop"`)}); err != nil {
+	if err := l.page.Relay(joined.UserID, &room.Data{JSON: true, Payload: []byte(`"stop"`)}); err != nil {
 		t.Fatal(err)
 	}
 	if m := r.next(t); m.Type != "message" || m.UserID != "page" || string(m.Data) != `"stop"` {
 		t.Errorf("%+v", m)
 	}
-	if err := l.page.Relay("", room.Data{Payload: []byte{1, 2}}); err != nil {
+	if err := l.page.Relay("", &room.Data{Payload: []byte{1, 2}}); err != nil {
 		t.Fatal(err)
 	}
 	if m := r.next(t); string(m.Binary) != "\x01\x02" || m.Data != nil {
@@ -171,13 +172,62 @@ func TestBadLinesAreAnswered(t *testing.T) {
 	r.say(t, `{"type":"message","data":null}`)
 	hears[room.Relayed](t, l)
 	r.say(t, `{"type":"message","data":"`+strings.Repeat("x", maxLine)+`"}`)
-	if m := r.next(t); m.Code != "bad-message" {
+	if m := r.next(t); m.Code != "message-too-large" {
 		t.Errorf("%+v", m)
 	}
 	if r.lines.Scan() {
 		t.Errorf("the connection goes on: %s", r.lines.Bytes())
 	}
 	hears[room.Departed](t, l)
+}
+
+// What is longer than a data channel's messages was taken, and reached no page: the program
+// is told, and the connection goes on.
+func TestLinesLongerThanPagesTakeAreRefused(t *testing.T) {
+	l := newLab(t)
+	r := newRobot(t, l)
+	r.next(t)
+	full := strings.Repeat("<", room.MaxPayload-2)
+	r.say(t, `{"type":"message","data":"`+full+`x"}`)
+	if m := r.next(t); m.Type != "error" || m.Code != "message-too-large" {
+		t.Errorf("%+v", m)
+	}
+	r.say(t, `{"type":"message","binary":"`+base64.StdEncoding.EncodeToString(make([]byte, room.MaxPayload+1))+`"}`)
+	if m := r.next(t); m.Type != "error" || m.Code != "message-too-large" {
+		t.Errorf("%+v", m)
+	}
+	r.say(t, `{"type":"message","data":"`+full+`"}`)
+	if d := hears[room.Relayed](t, l).Message.(*room.Data); string(d.Payload) != `"`+full+`"` {
+		t.Errorf("%d bytes arrived", len(d.Payload))
+	}
+	for _, d := range []*room.Data{{JSON: true, Payload: []byte(`"` + full + `"`)}, {Payload: make([]byte, room.MaxPayload)}} {
+		if err := l.page.Relay("", d); err != nil {
+			t.Fatal(err)
+		}
+		if m := r.next(t); string(m.Data) != string(d.Payload) && string(m.Binary) != string(d.Payload) || len(r.lines.Bytes()) > maxLine {
+			t.Errorf("a line of %d bytes arrived", len(r.lines.Bytes()))
+		}
+	}
+}
+
+// Who tells something holds all rooms locked: the text is made later, and once for all.
+func TestTextIsMadeByTheWriter(t *testing.T) {
+	programs := []*program{{out: make(chan *line, 1)}, {out: make(chan *line, 1)}}
+	data := &room.Data{JSON: true, Payload: []byte("\"" + strings.Repeat("x", 1000) + "\"")}
+	var texts [][]byte
+	for _, p := range programs {
+		var m *line
+		if n := testing.AllocsPerRun(100, func() {
+			p.hear(room.Relayed{From: "page", Message: data})
+			m = <-p.out
+		}); n > 2 {
+			t.Errorf("to hear of a message takes %v allocations", n)
+		}
+		texts = append(texts, m.text())
+	}
+	if &texts[0][0] != &texts[1][0] {
+		t.Error("each program has a text of its own")
+	}
 }
 
 func TestProgramIsSentAway(t *testing.T) {
@@ -203,7 +253,7 @@ func TestSlowProgramIsCutOff(t *testing.T) {
 	hears[room.Joined](t, l)
 	payload := make([]byte, 32<<10)
 	for i := range outgoing * 8 {
-		if err := l.page.Relay("", room.Data{Payload: payload}); err != nil {
+		if err := l.page.Relay("", &room.Data{Payload: payload}); err != nil {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}
@@ -258,7 +308,7 @@ func TestProgramThatDoesNotReadIsLetGo(t *testing.T) {
 	r := newRobot(t, l)
 	id := r.next(t).UserID
 	for range outgoing - 1 { // more than a socket takes, and less than is borne
-		if err := l.page.Relay(id, room.Data{JSON: true, Payload: []byte(`"` + strings.Repeat("x", 10_000) + `"`)}); err != nil {
+		if err := l.page.Relay(id, &room.Data{JSON: true, Payload: []byte(`"` + strings.Repeat("x", 10_000) + `"`)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -289,7 +339,7 @@ func TestProgramThatFloodsIsHeldBack(t *testing.T) {
 		r.say(t, fmt.Sprintf(`{"type":"message","data":%d}`, i))
 	}
 	for i := range n {
-		if m := hears[room.Relayed](t, l).Message.(room.Data); string(m.Payload) != fmt.Sprint(i) {
+		if m := hears[room.Relayed](t, l).Message.(*room.Data); string(m.Payload) != fmt.Sprint(i) {
 			t.Fatalf("message %d is %s", i, m.Payload)
 		}
 	}

@@ -21,7 +21,7 @@
 static const struct {
   int number;
   const char *name;
-} signals[] = {{SIGSEGV, "SIGSEGV"}, {SIGBUS, "SIGBUS"}, {SIGFPE, "SIGFPE"}, {SIGILL, "SIGILL"}, {SIGTRAP, "SIGTRAP"}, {SIGABRT, "SIGABRT"}};
+} signals[] = {{SIGSEGV, "SIGSEGV"}, {SIGBUS, "SIGBUS"}, {SIGFPE, "SIGFPE"}, {SIGILL, "SIGILL"}, {SIGTRAP, "SIGTRAP"}, {SIGABRT, "SIGABRT"}, {SIGXCPU, "SIGXCPU"}};
 
 static struct sigaction before[G_N_ELEMENTS(signals)];
 
@@ -92,8 +92,10 @@ static void on_crash(int number, siginfo_t *info, void *context) {
   backtrace_symbols_fd(frames, n, STDERR_FILENO);
   alarm(0);
 
+  if (number == SIGXCPU) // Go's handler does nothing
+    signal(number, SIG_DFL);
   // an instruction that faults is run again, now with the handler of before; what was sent is sent again
-  if (info->si_code <= 0)
+  if (info->si_code <= 0 || number == SIGXCPU)
     raise(number);
 }
 

@@ -22,10 +22,9 @@ import (
 	"gateway/internal/media"
 )
 
-// ErrStuck says that a call into GStreamer didn't end in time: a driver or a
-// server that doesn't answer. The pipeline is given up; its threads are lost to
-// this process until the call returns.
-var ErrStuck = errors.New("the source or an element doesn't answer")
+// ErrStuck says that a call into GStreamer didn't end in time. The pipeline is given
+// up; its threads are lost to this process until the call returns.
+var ErrStuck = media.ErrStuck
 
 // errClosed says that a branch was to start or to change that isn't there any more.
 var errClosed = errors.New("the pipeline is closed")

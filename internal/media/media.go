@@ -179,5 +179,9 @@ var ErrAbsent = errors.New("source is absent")
 // connection that the other side closed in good order.
 var ErrEnded = errors.New("the source has ended")
 
+// ErrStuck says that a driver, a plugin or a server didn't answer in time. The call to it
+// holds a thread of its process until it returns, which may be never.
+var ErrStuck = errors.New("the source or an element doesn't answer")
+
 // ErrUnplayable says that browsers don't play what a source has encoded by itself.
 var ErrUnplayable = errors.New("browsers don't play it")

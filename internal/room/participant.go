@@ -335,9 +335,12 @@ func (p *Participant) Unpublish(name string) error {
 
 // Relay hands a message to another participant of the room, or to all who see who
 // is there. Who gets it takes part too. Errors: ErrForbidden, ErrUnknownTarget,
-// ErrLeft.
+// ErrTooLarge (of a *Data), ErrLeft.
 func (p *Participant) Relay(target string, message any) error {
 	return p.needs(auth.Relay, func(one *room) error {
+		if d, ok := message.(*Data); ok && len(d.Payload) > MaxPayload {
+			return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(d.Payload), MaxPayload)
+		}
 		e := Relayed{From: p.id, Message: message}
 		if target == "" {
 			one.tell(e, others(p))

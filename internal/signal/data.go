@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"gateway/internal/auth"
 	"gateway/internal/contain"
 	"gateway/internal/room"
@@ -18,7 +16,7 @@ import (
 )
 
 const (
-	dataRate   = 200 // messages a second from one client, over both of its data channels
+	dataRate   = 200 // messages a second of one user, over all data channels of his sessions
 	dataBurst  = 400
 	dataBytes  = 1 << 20 // bytes a second, likewise
 	dataWaits  = 256     // messages that wait for their turn on a client's channels
@@ -32,8 +30,6 @@ type dataChannels struct {
 	session *session
 	out     chan room.Relayed // to the client
 	viewer  atomic.Pointer[rtc.Viewer]
-	rate    *rate.Limiter
-	bytes   *rate.Limiter
 	strikes atomic.Int32
 }
 
@@ -45,10 +41,7 @@ func (x *session) openData(ctx context.Context, requestID string) error {
 	case !x.place.Grant().May(auth.Relay, x.room, ""):
 		return mildly(refuse(forbidden, "data channels take relay in %q", x.room))
 	}
-	d := &dataChannels{
-		session: x, out: make(chan room.Relayed, dataWaits),
-		rate: rate.NewLimiter(dataRate, dataBurst), bytes: rate.NewLimiter(dataBytes, 2*dataBytes),
-	}
+	d := &dataChannels{session: x, out: make(chan room.Relayed, dataWaits)}
 	x.data.Store(d)
 	x.single = nil // the session is for more than a stream
 	go d.write()
@@ -86,18 +79,18 @@ func (d *dataChannels) pass(m rtc.Data) error {
 	if d.strikes.Load() >= dataStrike {
 		return nil
 	}
-	if !d.rate.Allow() {
-		return refuse(rateLimited, "more than %d data messages a second", dataRate)
+	if !d.session.shares.data.Allow() {
+		return refuse(rateLimited, "more than %d data messages a second of one user", dataRate)
 	}
-	if !d.bytes.AllowN(time.Now(), len(m.Payload)) {
-		return refuse(rateLimited, "more than %d bytes of data a second", dataBytes)
+	if !d.session.shares.dataBytes.AllowN(time.Now(), len(m.Payload)) {
+		return refuse(rateLimited, "more than %d bytes of data a second of one user", dataBytes)
 	}
 	target, payload, err := unpackData(m)
 	if err != nil {
 		return err
 	}
 	d.session.server.metrics.data.WithLabelValues("in").Inc()
-	return d.session.place.Relay(target, room.Data{JSON: m.Text, Lossy: m.Lossy, Payload: payload})
+	return d.session.place.Relay(target, &room.Data{JSON: m.Text, Lossy: m.Lossy, Payload: payload})
 }
 
 // refuse tells the client of a message that wasn't relayed. It doesn't wait for the session,
@@ -129,7 +122,7 @@ func (d *dataChannels) write() {
 		select {
 		case m := <-d.out:
 			what := "dropped"
-			if v := d.viewer.Load(); v != nil && v.SendData(packData(m.From, m.Message.(room.Data))) == nil {
+			if v := d.viewer.Load(); v != nil && v.SendData(packData(m.From, m.Message.(*room.Data))) == nil {
 				what = "out"
 			}
 			d.session.server.metrics.data.WithLabelValues(what).Inc()
@@ -168,18 +161,29 @@ func unpackData(m rtc.Data) (target string, payload []byte, err error) {
 	return string(m.Payload[1:n]), m.Payload[n:], nil
 }
 
-// packData writes a message for a client, the same way with the sender's userId.
-func packData(from string, d room.Data) rtc.Data {
-	if d.JSON {
-		text, err := json.Marshal(envelope{UserID: from, Data: d.Payload})
-		if err != nil { // checked when it came
-			text = nil
-		}
-		return rtc.Data{Text: true, Lossy: d.Lossy, Payload: text}
+// packData is a message for clients, the same way with the sender's userId. What is handed
+// to several is written once.
+func packData(from string, d *room.Data) rtc.Data {
+	return rtc.Data{Text: d.JSON, Lossy: d.Lossy, Payload: d.Frame.By(func() []byte { return frameData(from, d) })}
+}
+
+// frameData is packData's writing. It is never longer than the payload and 256 bytes: those of
+// a text are as they came, without the spaces.
+func frameData(from string, d *room.Data) []byte {
+	if !d.JSON {
+		from = from[:min(len(from), maxUserID)]
+		frame := make([]byte, 0, 1+len(from)+len(d.Payload))
+		frame = append(frame, byte(len(from)))
+		frame = append(frame, from...)
+		return append(frame, d.Payload...)
 	}
-	from = from[:min(len(from), maxUserID)]
-	payload := make([]byte, 0, 1+len(from)+len(d.Payload))
-	payload = append(payload, byte(len(from)))
-	payload = append(payload, from...)
-	return rtc.Data{Lossy: d.Lossy, Payload: append(payload, d.Payload...)}
+	var text bytes.Buffer
+	text.Grow(len(d.Payload) + 256)
+	to := json.NewEncoder(&text)
+	// nobody puts it into a page as it is, and <, > and & would be six times as long
+	to.SetEscapeHTML(false)
+	if err := to.Encode(envelope{UserID: from, Data: d.Payload}); err != nil { // checked when it came
+		return nil
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }

@@ -156,6 +156,7 @@ func refusalOf(err error) *refusal {
 		{room.ErrFull, roomFull},
 		{room.ErrTooMany, tooManyRooms},
 		{room.ErrUnknownTarget, unknownTarget},
+		{room.ErrTooLarge, messageTooLarge},
 		{room.ErrNameTaken, nameTaken},
 		{room.ErrLeft, badState},
 	} {

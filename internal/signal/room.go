@@ -52,7 +52,7 @@ func (e *ear) take() []room.Event {
 // hear is the session's room.Sink.
 func (x *session) hear(e room.Event) {
 	if m, ok := e.(room.Relayed); ok {
-		if _, ok := m.Message.(room.Data); ok {
+		if _, ok := m.Message.(*room.Data); ok {
 			if d := x.data.Load(); d != nil {
 				d.hand(m)
 			}
@@ -67,7 +67,7 @@ func (x *session) hear(e room.Event) {
 // settle finds the session a place in its room, and what it watches at once: the
 // stream that the message names, else the one of the room's own name if there is one.
 func (x *session) settle(j room.Joining, m request) (err error) {
-	if x.relayed, err = x.server.users.enter(j.Grant.Subject); err != nil {
+	if x.shares, err = x.server.users.enter(j.Grant.Subject); err != nil {
 		return err
 	}
 	defer func() {
@@ -281,7 +281,7 @@ func (x *session) passOn(e room.Relayed) {
 
 // relay hands a client's message to another participant, or to all who take part.
 func (x *session) relay(m request) error {
-	if !x.relayed.AllowN(time.Now(), len(m.SDP)+len(m.Data)+256) {
+	if !x.shares.relayed.AllowN(time.Now(), len(m.SDP)+len(m.Data)+256) {
 		return mildly(refuse(rateLimited, "more than %d bytes a second to others", relayRate))
 	}
 	if err := x.place.Relay(m.Target, m); err != nil {

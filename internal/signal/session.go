@@ -92,7 +92,7 @@ type session struct {
 	switches   switches
 	ear        ear
 	place      *room.Participant
-	relayed    *rate.Limiter                // bytes for others
+	shares     *shares                      // of what the user may
 	resumes    *rate.Limiter                // of the session: each repeats what was missed
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others

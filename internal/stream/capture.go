@@ -14,7 +14,7 @@ import (
 const (
 	backoffMin   = 250 * time.Millisecond
 	backoffMax   = 8 * time.Second
-	backoffReset = 10 * time.Second // what ran so long starts the backoff anew
+	backoffReset = 10 * time.Second // of which frames came for so long starts the backoff anew
 )
 
 // errUnwanted ends a pipeline that nobody watches any more.
@@ -40,9 +40,13 @@ type capture struct {
 	parked    bool          // may not play: another capture has its device
 	retired   bool          // ends with its last encoding
 	retry     retry         // while it is absent
+	gaveUp    time.Duration // when it ended last for an encoder that hung, while others yielded; 0: never
+	spare     time.Duration // how long it doesn't after that
 	playing   bool          // has, or may have, its device open
 	pipeline  Pipeline      // while it plays and has started
 	began     time.Time     // when it had
+
+	flowed time.Time // when the first frame came of the last pipeline; zero: none has. live's goroutine's
 }
 
 func (s *Stream) newCapture(feed config.Feed) *capture {
@@ -158,7 +162,7 @@ func (c *capture) live() {
 	defer c.cancel()
 	backoff := backoffMin
 	for c.rest() {
-		began := time.Now()
+		c.flowed = time.Time{}
 		c.stream.update(func() { c.playing = !c.parked })
 		if !c.plays() {
 			continue
@@ -184,7 +188,7 @@ func (c *capture) live() {
 			backoff = backoffMin
 			continue
 		}
-		if time.Since(began) > c.stream.proof() {
+		if !c.flowed.IsZero() && time.Since(c.flowed) > c.stream.proof() {
 			backoff = 0 // at once: it is no fault that lasts
 		}
 		c.failed(err, backoff)
@@ -409,6 +413,9 @@ func (c *capture) attend(run *run, pipeline Pipeline, failing func(error)) (err 
 		case err := <-run.failure:
 			return err
 		case <-run.flows:
+			if c.flowed.IsZero() {
+				c.flowed = time.Now()
+			}
 			c.setState(Live, "")
 			c.stream.proved()
 		case <-c.stir:

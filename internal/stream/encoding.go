@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,10 @@ const (
 	refusedFor      = 10 * time.Minute // how long a source that browsers don't play isn't tried again: somebody may set it differently
 	renditionLinger = 2 * time.Second  // how long an encoder goes on after its last viewer, if the stream lingers so long
 	heldBuffers     = 1024             // of an encoding on trial
+	heldBytes       = 64 << 20         // likewise: more than a keyframe of any picture has
+
+	spareMin  = 30 * time.Second // after an encoder that hangs took its capture along, until one may again while others yield
+	spareMost = 10 * time.Minute // the same, after it did again and again
 )
 
 // encoding is one branch of a capture: what fills a track's ring. A changed
@@ -51,10 +56,12 @@ type encoding struct {
 	track   media.Track // what it makes
 	trial   bool        // its buffers are held, from the newest keyframe on
 	held    []*media.Buffer
+	size    int           // of held, bytes
 	frame   int           // of held: where the newest frame begins
 	begins  bool          // held begins with a keyframe
 	started time.Duration // 0: isn't running
-	last    time.Duration // when something came of it last
+	first   time.Duration // when something came of it first, since it was started
+	last    time.Duration // when something came of it last; 0: nothing has, since
 }
 
 // wanted tells whether the encoding should run, and if not yet or not any more,
@@ -105,17 +112,19 @@ func (e *encoding) always() bool {
 func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 	s := e.capture.stream
 	for backoff := backoffMin; ; backoff = min(2*backoff, backoffMax) {
-		began := time.Now()
-		err := e.once(ctx, pipeline)
+		ran, err := e.once(ctx, pipeline)
 		if ctx.Err() != nil {
 			return
 		}
 		e.settle(err)
-		if time.Since(began) > backoffReset {
+		if ran > s.lasts {
 			backoff = backoffMin
 		}
 		s.encodingFailed(e, err, backoff)
 		e.capture.falter(r, err)
+		if errors.Is(err, media.ErrStuck) && e.capture.givesUp(e, pipeline, media.Now()) {
+			r.Fail(fmt.Errorf("track %q: %w", e.ring.described().Name, err))
+		}
 		failure := e.capture.failure(e, err)
 		select {
 		case <-ctx.Done():
@@ -127,6 +136,36 @@ func (e *encoding) run(ctx context.Context, r *run, pipeline Pipeline) {
 			return
 		}
 	}
+}
+
+// givesUp tells whether the capture is to end, and its process with it, for an encoder
+// that hangs: what that holds is free then, and it can be started again, which it isn't
+// before (gst/bounded.go). Others that yield frames are spared that for 30 s after the
+// last time, then for twice as long each time. A process that the gateway shares
+// doesn't end; of a trial it is told that it has failed.
+func (c *capture) givesUp(e *encoding, pipeline Pipeline, now time.Duration) bool {
+	if _, own := pipeline.(process); !own {
+		return false
+	}
+	s := c.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	others := slices.ContainsFunc(c.encodings, func(o *encoding) bool { return o != e && o.yields(now) })
+	switch {
+	case e.needed:
+		return false
+	case others && c.gaveUp != 0 && now-c.gaveUp < c.spare:
+		return false
+	case others:
+		c.gaveUp, c.spare = now, min(max(2*c.spare, spareMin), spareMost)
+	}
+	return true
+}
+
+// process is what a pipeline is that has a process of its own.
+type process interface {
+	// Usage is the memory that the process occupies, in bytes; ok: that is known.
+	Usage() (rss uint64, ok bool)
 }
 
 // refuse passes an encoding over from now on that browsers don't play, if there is
@@ -160,8 +199,8 @@ func (c *capture) readmit(f func(*encoding) bool) {
 	}
 }
 
-// once encodes until it fails or ctx is done.
-func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
+// once encodes until it fails or ctx is done. ran is for how long frames came.
+func (e *encoding) once(ctx context.Context, pipeline Pipeline) (ran time.Duration, err error) {
 	s := e.capture.stream
 	select {
 	case <-e.ended: // of the last time
@@ -169,10 +208,10 @@ func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 	}
 	branch := e.opening()
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
-	err := pipeline.Start(starting, e.id, &branch)
+	err = pipeline.Start(starting, e.id, &branch)
 	cancel()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	e.ring.started(e)
 	s.update(func() { e.running = true })
@@ -182,9 +221,9 @@ func (e *encoding) once(ctx context.Context, pipeline Pipeline) error {
 	signal(e.capture.stir) // there may be wishes for a keyframe
 	err = e.follow(ctx, pipeline)
 	pipeline.Stop(e.id)
-	e.ring.stopped(e)
+	ran = e.ring.stopped(e)
 	s.update(func() { e.running = false })
-	return err
+	return ran, err
 }
 
 // end has the encoding stop and start again, for a reason. It doesn't block.
@@ -215,7 +254,7 @@ func (e *encoding) hold(b *media.Buffer) {
 		}
 		e.frame = len(e.held)
 	}
-	if len(e.held) == heldBuffers { // nobody takes it; the next keyframe will do as well
+	if len(e.held) == heldBuffers || e.size+b.Size() > heldBytes { // nobody takes it; the next keyframe will do as well
 		e.drop()
 	}
 	if !b.Start && len(e.held) == 0 {
@@ -223,8 +262,10 @@ func (e *encoding) hold(b *media.Buffer) {
 		return
 	}
 	e.held = append(e.held, b)
+	e.size += b.Size()
 	if b.Keyframe {
 		for _, old := range e.held[:e.frame] {
+			e.size -= old.Size()
 			old.Release()
 		}
 		e.held = append(e.held[:0], e.held[e.frame:]...)
@@ -238,5 +279,5 @@ func (e *encoding) drop() {
 	for _, b := range e.held {
 		b.Release()
 	}
-	e.held, e.frame, e.begins = e.held[:0], 0, false
+	e.held, e.size, e.frame, e.begins = e.held[:0], 0, 0, false
 }

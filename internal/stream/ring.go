@@ -105,7 +105,11 @@ func (r *ring) deliver(e *encoding, b *media.Buffer) {
 		return
 	}
 	r.mu.Lock()
-	e.last = media.Now()
+	now := media.Now()
+	if e.last == 0 {
+		e.first = now
+	}
+	e.last = now
 	switch {
 	case r.writer == e:
 		poke := r.put(b)
@@ -202,7 +206,7 @@ func (r *ring) take(e *encoding) {
 	}
 	held := e.held
 	r.writer, r.track, r.rare = e, e.track, e.branch.Copy
-	e.trial, e.held, e.begins = false, nil, false
+	e.trial, e.held, e.size, e.begins = false, nil, 0, false
 	r.breakOff()
 	r.wanted = false
 	for _, b := range held {
@@ -213,22 +217,25 @@ func (r *ring) take(e *encoding) {
 }
 
 // started and stopped note whether an encoding runs. One that stops leaves its
-// ring with an end: what comes next begins anew, and with a keyframe unasked.
+// ring with an end: what comes next begins anew, and with a keyframe unasked. ran is for
+// how long something came of it.
 func (r *ring) started(e *encoding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.started, e.last = media.Now(), 0
+	e.started, e.first, e.last = media.Now(), 0, 0
 }
 
-func (r *ring) stopped(e *encoding) {
+func (r *ring) stopped(e *encoding) (ran time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	ran = e.last - e.first
 	e.started = 0
 	e.drop()
 	if r.writer == e {
 		r.interrupt()
 		r.tidy()
 	}
+	return ran
 }
 
 // forsake gives back what is held of an encoding on trial.
@@ -259,12 +266,26 @@ func (r *ring) missed(e *encoding, n int) {
 func (r *ring) describe(e *encoding, t media.Track) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps // a pipeline knows those that it began with
-	t.Name, t.Kind, t.Codec = e.track.Name, e.track.Kind, e.track.Codec
+	t = e.corrected(t)
 	e.track = t
 	if r.writer == e {
 		r.track = t
 	}
+}
+
+// describes tells whether that is something else than is known of an encoding.
+func (r *ring) describes(e *encoding, t media.Track) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.corrected(t) != e.track
+}
+
+// corrected is what a pipeline says of a track, without that of which it knows what it
+// began with. The caller holds ring.mu.
+func (e *encoding) corrected(t media.Track) media.Track {
+	t.Bps, t.MinBps, t.MaxBps = e.track.Bps, e.track.MinBps, e.track.MaxBps
+	t.Name, t.Kind, t.Codec = e.track.Name, e.track.Kind, e.track.Codec
+	return t
 }
 
 // rated notes that an encoding has another bitrate, as a track says.

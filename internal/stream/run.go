@@ -65,7 +65,7 @@ func (r *run) Describe(id string, t media.Track) {
 		e = nil
 	}
 	r.mu.RUnlock()
-	if e != nil {
+	if e != nil && e.ring.describes(e, t) {
 		r.capture.stream.update(func() { e.ring.describe(e, t) })
 	}
 }

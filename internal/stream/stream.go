@@ -154,6 +154,7 @@ type Stream struct {
 	stood    chan struct{}  // closed when placeholders aren't shown any more
 	ending   sync.WaitGroup // captures that aren't in force any more
 	settles  time.Duration  // memorySettles; a test has less
+	lasts    time.Duration  // backoffReset; likewise
 
 	notice // its mu guards below
 
@@ -188,6 +189,7 @@ func New(conf *config.Stream, launcher Launcher, log *slog.Logger) *Stream {
 		stood:    make(chan struct{}),
 		totals:   make(map[string]Counts),
 		settles:  memorySettles,
+		lasts:    backoffReset,
 		notice:   newNotice(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

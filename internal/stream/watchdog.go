@@ -34,12 +34,12 @@ func (s *Stream) patience() time.Duration {
 	return cmp.Or(s.conf.Watchdog.Start, startWithin)
 }
 
-// proof is how long a pipeline must have run for its next failure to be another one's:
+// proof is how long a pipeline must have yielded for its next failure to be another one's:
 // longer than it takes to find its pictures at fault.
 func (s *Stream) proof() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(backoffReset, 2*s.conf.Watchdog.Frozen, 2*s.conf.Watchdog.Black)
+	return max(s.lasts, 2*s.conf.Watchdog.Frozen, 2*s.conf.Watchdog.Black)
 }
 
 // silence is how long a running encoding may yield nothing.
@@ -235,11 +235,11 @@ func (m *memory) step(now time.Duration, rss uint64, running int) error {
 
 // check is step for a pipeline, if it tells what it has.
 func (m *memory) check(pipeline Pipeline, running int) error {
-	process, is := pipeline.(interface{ Usage() (rss uint64, ok bool) })
+	own, is := pipeline.(process)
 	if !is {
 		return nil
 	}
-	rss, ok := process.Usage()
+	rss, ok := own.Usage()
 	if !ok {
 		return nil
 	}

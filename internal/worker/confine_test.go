@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -201,6 +202,41 @@ func TestUnconfinedProcessMayWhatTheGatewayMay(t *testing.T) {
 	}
 	if got := mustAsk[string](t, a, "attempt", attempt{"run", "/bin/true"}); got != "done" {
 		t.Errorf("run: %s", got)
+	}
+}
+
+// In a container every process has a filter of seccomp, which was taken for our own.
+func TestFilterOfOthersConfinesNothing(t *testing.T) {
+	const inside = "TEST_WORKER_FILTERED"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestFilterOfOthersConfinesNothing$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "SKIP") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if !seccompKnown {
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	var p program
+	p.permit()
+	if err := filter(p, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
+		t.Fatal(err)
+	}
+	a := asker(t)
+	if got := mustAsk[string](t, a, "attempt", attempt{"run", "/bin/true"}); got != "done" {
+		t.Errorf("unconfined it runs programs: %s", got)
+	}
+	confined := NewAsker(AskOptions{Logger: slog.New(slog.DiscardHandler), Confine: func() *Confinement { return Needs(nil, nil) }})
+	defer confined.Close()
+	if got := mustAsk[string](t, confined, "attempt", attempt{"run", "/bin/true"}); got != "EACCES" {
+		t.Errorf("confined it runs programs: %s", got)
 	}
 }
 

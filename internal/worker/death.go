@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"regexp"
@@ -38,6 +39,8 @@ func deathReason(state *os.ProcessState, words string) string {
 	}
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch name := unix.SignalName(status.Signal()); {
+	case status.Signaled() && status.Signal() == syscall.SIGXCPU:
+		return fmt.Sprintf("spun: a thread with the priority of worker.scheduler didn't wait for anything for %s: %s", spinMost, cmp.Or(crash, name))
 	case status.Signaled() && status.Signal() == syscall.SIGKILL:
 		return "was killed (" + name + "): by somebody, or because the machine ran out of memory"
 	case status.Signaled() && strings.HasPrefix(crash, name):

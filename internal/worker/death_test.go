@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,6 +67,7 @@ static GstFlowReturn work(GstBaseTransform *t, GstBuffer *b) {
     if (c->how == 1) abort();
     if (c->how == 2) g_error("it can't go on");
     if (c->how == 3) exit(3);
+    while (c->how == 4) c->buffers = 3;
   }
   return GST_FLOW_OK;
 }
@@ -86,9 +88,9 @@ static gboolean init(GstPlugin *p) { return gst_element_register(p, "crash", 0, 
 GST_PLUGIN_DEFINE(GST_VERSION_MAJOR, GST_VERSION_MINOR, crash, "crashes", init, "1", "LGPL", "crash", "-")
 `
 
-// An element that crashes in its streaming thread, as a driver's or a plugin's fault
-// does: what is told names the signal, the library and the thread.
-func TestCrashNamesItsPlace(t *testing.T) {
+// installCrashing has children find that plugin.
+func installCrashing(t *testing.T) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "crash.c"), []byte(crashing), 0o600); err != nil {
 		t.Fatal(err)
@@ -103,6 +105,12 @@ func TestCrashNamesItsPlace(t *testing.T) {
 	}
 	t.Setenv("GST_PLUGIN_PATH", dir)
 	t.Setenv("GST_REGISTRY", filepath.Join(dir, "registry"))
+}
+
+// An element that crashes in its streaming thread, as a driver's or a plugin's fault
+// does: what is told names the signal, the library and the thread.
+func TestCrashNamesItsPlace(t *testing.T) {
+	installCrashing(t)
 	for how, want := range []string{
 		"crashed: SIGSEGV in libgstcrash.so, thread ", "crashed: SIGABRT in libgstcrash.so, thread ",
 		"crashed: SIGTRAP in libglib-2.0.so.0", "ended with exit status 3",
@@ -123,5 +131,36 @@ func TestCrashNamesItsPlace(t *testing.T) {
 		if how == 2 && !strings.Contains(c.Words, "it can't go on") {
 			t.Errorf("no last words in %q", c.Words)
 		}
+	}
+}
+
+// A plugin that spins at a priority before everything else would take a core for good.
+func TestThreadThatSpinsAtItsPriorityIsEnded(t *testing.T) {
+	refused := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with this
+		refused <- unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+	}()
+	if err := <-refused; err != nil {
+		t.Skipf("SCHED_FIFO can't be had here: %v", err)
+	}
+	installCrashing(t)
+	s := newSink()
+	l, log := newLauncher()
+	feed := picture
+	feed.Capture += " ! crash how=4"
+	p := run(t, l, feed, config.Worker{Scheduler: "fifo"}, s)
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.PID()))
+	if err == nil && !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max realtime timeout 1000000 2000000 us") {
+		t.Errorf("limits:\n%s", limits)
+	}
+	s.until(t, "the failure", func() bool { return s.failure != nil })
+	for _, want := range []string{"spun: a thread", "didn't wait for anything for 1s", "libgstcrash.so"} {
+		if !strings.Contains(s.failure.Error(), want) {
+			t.Errorf("failed with %q, want %q", s.failure, want)
+		}
+	}
+	if strings.Contains(log.String(), "worker limit") {
+		t.Error(log)
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"gateway/internal/media"
 )
 
-// ErrStuck says that a child didn't answer in time. It is killed then.
-var ErrStuck = errors.New("the pipeline's process doesn't answer")
+// ErrStuck says that a child didn't answer in time. It is a media.ErrStuck, too.
+var ErrStuck error = &fault{Text: "the pipeline's process doesn't answer", Kind: "stuck"}
 
 // kinds are the errors that callers branch on, by their names on the wire.
 var kinds = map[string]error{
 	"absent":     media.ErrAbsent,
 	"ended":      media.ErrEnded,
+	"stuck":      media.ErrStuck,
 	"unplayable": media.ErrUnplayable,
 	"canceled":   context.Canceled,
 	"late":       context.DeadlineExceeded,

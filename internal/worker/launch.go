@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"gateway/internal/config"
 )
 
@@ -23,6 +25,7 @@ type Launcher struct {
 
 	mu      sync.Mutex // guards below
 	running map[*Pipeline]bool
+	held    map[*Pipeline]bool       // given up, and not ended when they were looked at last
 	spent   map[string]time.Duration // by stream: CPU time of children that have ended
 	crashes map[string]int           // by stream
 	crash   *Crash
@@ -34,7 +37,7 @@ type Launcher struct {
 func NewLauncher(log *slog.Logger, env []string, confine func(texts []string) *Confinement) *Launcher {
 	return &Launcher{
 		log: log, env: env, confine: confine,
-		running: make(map[*Pipeline]bool), spent: make(map[string]time.Duration), crashes: make(map[string]int),
+		running: make(map[*Pipeline]bool), held: make(map[*Pipeline]bool), spent: make(map[string]time.Duration), crashes: make(map[string]int),
 	}
 }
 
@@ -44,17 +47,48 @@ type Process struct {
 	Stream string
 	Feed   string
 	RSS    uint64 // bytes in memory, as it told last
+	Held   bool   // it was killed and hasn't ended: a driver holds it
 }
 
-// Processes are the children that run now, in no order.
+// Processes are the children that run now, and those that can't be ended, in no order.
 func (l *Launcher) Processes() []Process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.bury()
 	var all []Process
 	for p := range l.running {
 		all = append(all, Process{PID: p.proc.pid, Stream: p.name, Feed: p.feed, RSS: p.rss.Load()})
 	}
+	for p := range l.held {
+		all = append(all, Process{PID: p.proc.pid, Stream: p.name, Feed: p.feed, RSS: p.rss.Load(), Held: true})
+	}
 	return all
+}
+
+// bury forgets children that could be ended after all. The caller holds mu.
+func (l *Launcher) bury() {
+	maps.DeleteFunc(l.held, func(p *Pipeline, _ bool) bool { return p.proc.ended() })
+}
+
+// mostHeld is how many children of a feed may be held by a driver until no more are
+// started: each costs a process, a thread of this one and some descriptors.
+const mostHeld = 2
+
+// heldUp tells that too many children of a feed can't be ended.
+func (l *Launcher) heldUp(stream, feed string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bury()
+	n := 0
+	for p := range l.held {
+		if p.name == stream && p.feed == feed {
+			n++
+		}
+	}
+	if n < mostHeld {
+		return nil
+	}
+	return fmt.Errorf("%d processes of it can't be ended: a driver holds them; replug the device or restart the machine", n)
 }
 
 // Spent is the CPU time that the children of each stream have used so far, as they told
@@ -87,6 +121,9 @@ func (l *Launcher) forget(p *Pipeline) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.running, p)
+	if !p.proc.ended() {
+		l.held[p] = true
+	}
 	l.spent[p.name] += max(p.proc.spent(), time.Duration(p.cpu.Load()))
 }
 
@@ -118,8 +155,12 @@ func (l *Launcher) LastCrash() (c Crash, ok bool) {
 }
 
 // Launch starts a child and a feed's capture in it, and returns when it plays; it
-// blocks no longer than ctx allows. The sink may be called before it returns.
+// blocks no longer than ctx allows. The sink may be called before it returns. Nothing is
+// started while two children of the feed can't be ended.
 func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, limits config.Worker, sink Sink) (*Pipeline, error) {
+	if err := l.heldUp(name, feed.Name); err != nil {
+		return nil, err
+	}
 	log := l.log.With("stream", name)
 	env := append([]string{"GOMAXPROCS=1"}, l.env...) // its Go side does little, and more would look for work in vain: 1 to 2 % of a core (make bench-worker)
 	var may *Confinement
@@ -147,7 +188,7 @@ func (l *Launcher) Launch(ctx context.Context, name string, feed *config.Feed, l
 	}
 	p := &Pipeline{
 		launcher: l, name: name, feed: feed.Name, memory: uint64(limits.Memory), sink: sink, log: log, talk: talk, proc: proc, out: out,
-		calls: make(map[uint64]chan error), over: make(chan struct{}),
+		events: rate.NewLimiter(eventRate, eventBurst), calls: make(map[uint64]chan error), over: make(chan struct{}),
 	}
 	l.keep(p)
 	go p.read()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,6 +16,11 @@ import (
 // realtimePriority is that of SCHED_FIFO and SCHED_RR, of 1 to 99: before everything
 // ordinary, behind the kernel's own threads and sound servers.
 const realtimePriority = 10
+
+// spinMost is how long a thread may run at such a priority without waiting for anything
+// (RLIMIT_RTTIME, getrlimit(2)): one that spins keeps the gateway off that core. SIGXCPU
+// ends the process then and, if that doesn't, SIGKILL after twice as long.
+const spinMost = time.Second
 
 // outOfMemory is the child's oom_score_adj (proc_pid_oom_score_adj(5)): where the
 // machine's memory ends, it goes before the gateway.
@@ -58,6 +64,8 @@ func limit(w *config.Worker, log *slog.Logger) {
 		attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: int32(w.Nice)}
 		if policy != unix.SCHED_BATCH {
 			attr.Priority, attr.Nice = realtimePriority, 0
+			most := unix.Rlimit{Cur: uint64(spinMost.Microseconds()), Max: uint64(2 * spinMost.Microseconds())}
+			refused("scheduler", "write normal", unix.Prlimit(0, unix.RLIMIT_RTTIME, &most, nil))
 		}
 		refused("scheduler", "give the gateway CAP_SYS_NICE or LimitRTPRIO, or write normal", eachThread(func(tid int) error {
 			return unix.SchedSetAttr(tid, &attr, 0)

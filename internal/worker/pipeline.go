@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"gateway/internal/config"
 	"gateway/internal/media"
 )
@@ -22,6 +24,19 @@ const (
 	bitrateTimeout = 3 * time.Second // likewise, after 2 s
 	exitTimeout    = time.Second     // from the last message to the process's end
 )
+
+// What a child may tell beside packets: so many events a second, of which a minute's may
+// come at once, after the gateway was stopped. What all viewers are told counts for more.
+const (
+	eventRate  = 2000
+	eventBurst = 60 * eventRate
+	toldCost   = 20
+
+	mostDropped = 1 << 20 // frames that are told to be dropped at a time
+)
+
+// errFlood says that a child tells more than any pipeline has to.
+var errFlood = fmt.Errorf("it tells more than %d events a second", eventRate)
 
 // aheadMost is how far its stamps may be ahead of the clock: of what isn't live a little.
 const aheadMost = time.Second
@@ -41,6 +56,7 @@ type Pipeline struct {
 	talk     *talk
 	proc     *process
 	out      *sender
+	events   *rate.Limiter // read's
 	over     chan struct{} // closed when the child has ended and nothing of it goes to the sink any more
 
 	heard atomic.Bool // something came of it since the last look
@@ -119,6 +135,7 @@ func (p *Pipeline) kill(reason string) {
 	}
 	p.mu.Unlock()
 	p.proc.kill()
+	p.proc.conn.SetReadDeadline(time.Now().Add(killTimeout)) // what a driver holds keeps its end open
 }
 
 // call sends a command and waits for its answer, as long as ctx allows.
@@ -209,18 +226,28 @@ func (p *Pipeline) read() {
 			}
 			p.sink.Deliver(id, b)
 		default:
-			p.take(m)
+			err = p.take(m)
 		}
 		p.heard.Store(true)
 	}
-	if errors.Is(err, errWire) {
+	if errors.Is(err, errWire) || errors.Is(err, errFlood) {
 		p.kill(err.Error())
 	}
 	p.ended(err, p.proc.end(exitTimeout))
 }
 
-// take takes an event or an answer.
-func (p *Pipeline) take(m *message) {
+// take takes an event or an answer. The error, errWire or errFlood, is its end.
+func (p *Pipeline) take(m *message) error {
+	cost := 1
+	switch m.Do {
+	case doDescribe, doEnded:
+		cost = toldCost
+	case doLog: // has a limit of its own
+		cost = 0
+	}
+	if !p.events.AllowN(time.Now(), cost) {
+		return errFlood
+	}
 	switch m.Do {
 	case doAnswer:
 		p.mu.Lock()
@@ -235,6 +262,9 @@ func (p *Pipeline) take(m *message) {
 			p.sink.Describe(m.ID, *m.Track)
 		}
 	case doDropped:
+		if m.Count < 0 || m.Count > mostDropped {
+			return fmt.Errorf("%w: %d frames were dropped", errWire, m.Count)
+		}
 		p.sink.Dropped(m.ID, m.Count)
 	case doEnded:
 		p.sink.Ended(m.ID, told(m.Error))
@@ -251,6 +281,7 @@ func (p *Pipeline) take(m *message) {
 			m.Log.write(p.talk)
 		}
 	}
+	return nil
 }
 
 // told is an error that is there.
@@ -266,8 +297,12 @@ func told(f *fault) error {
 func (p *Pipeline) ended(read error, how string) {
 	p.out.close(0)
 	p.launcher.forget(p)
+	held := !p.proc.ended()
 	p.mu.Lock()
-	if p.killed != "" {
+	switch {
+	case p.killed != "" && held:
+		how = "was killed: " + p.killed + ", and " + how
+	case p.killed != "":
 		how = "was killed: " + p.killed
 	}
 	p.failure = fmt.Errorf("the pipeline's process %s", how)
@@ -277,7 +312,7 @@ func (p *Pipeline) ended(read error, how string) {
 	}
 	tell, asked := p.launched && !p.closing, p.closing && p.killed == ""
 	p.mu.Unlock()
-	if asked {
+	if asked && !held {
 		return
 	}
 	p.log.Error("pipeline process ended", "feed", p.feed, "reason", how, "socket", read)

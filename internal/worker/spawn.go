@@ -65,6 +65,9 @@ func spawn(args, env []string, confine *Confinement, line func(string)) (*proces
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{"gateway", Argument}, args...)
 	cmd.Env = append(environ(), env...)
+	if confine != nil {
+		cmd.Env = append(cmd.Env, confinedEnv+"=1")
+	}
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{theirs} // socketFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -165,14 +168,22 @@ func (p *process) end(within time.Duration) (how string) {
 	}
 }
 
-// spent is the CPU time that an ended child used, 0 while it runs.
-func (p *process) spent() time.Duration {
+// ended tells whether the child has ended.
+func (p *process) ended() bool {
 	select {
 	case <-p.done:
-		return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+		return true
 	default:
+		return false
+	}
+}
+
+// spent is the CPU time that an ended child used, 0 while it runs.
+func (p *process) spent() time.Duration {
+	if !p.ended() {
 		return 0
 	}
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 // listen reads the child's standard error to its end.

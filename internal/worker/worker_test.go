@@ -39,6 +39,14 @@ func TestMain(m *testing.M) {
 }
 
 func launch(ctx context.Context, name string, feed *config.Feed, sink worker.Sink, log *slog.Logger) (worker.Running, error) {
+	if tell := liars[feed.Capture]; tell != nil {
+		go func() {
+			for i := 0; ; i++ { // to the process's end
+				tell(sink, i)
+			}
+		}()
+		return liar{}, nil
+	}
 	p, err := gst.Launch(ctx, name, feed, sink, log)
 	if err != nil {
 		return nil, err

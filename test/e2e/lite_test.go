@@ -151,6 +151,7 @@ type relabel struct {
 	to netip.AddrPort
 
 	lossy atomic.Bool // it loses 5 % of the gateway's RTP and RTCP
+	stuck atomic.Bool // it loses what a browser's DTLS handshake goes on with after the hello
 
 	mu   sync.Mutex // guards what follows
 	outs map[netip.AddrPort]*net.UDPConn
@@ -203,7 +204,10 @@ func (n *relabel) forward(from netip.AddrPort, b []byte) {
 			}
 		})
 	}
-	out.WriteToUDPAddrPort(b, n.to)
+	// records of a handshake (RFC 6347 §4.1, §4.2.2), and of what comes with its last flight
+	if shakes := len(b) > 13 && (b[0] == 22 && b[13] != 1 || b[0] == 20 || b[0] == 21); !shakes || !n.stuck.Load() {
+		out.WriteToUDPAddrPort(b, n.to)
+	}
 }
 
 // script is for pages, which know the gateway at the NAT's port only.

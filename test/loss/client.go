@@ -25,10 +25,11 @@ import (
 type kind struct {
 	rtx  bool // it takes retransmissions on a stream of their own (RFC 4588)
 	pion bool // pion's generator asks for what is missing, instead of requester
+	plis bool // while something is missing it asks for a keyframe ten times a second too
 }
 
-// client watches a stream over a path, asks again for what is missing, and never
-// for a keyframe.
+// client watches a stream over a path and asks again for what is missing; for a
+// keyframe only if it is of that kind.
 type client struct {
 	kind kind
 	path *path
@@ -195,13 +196,17 @@ func (c *client) read(t *webrtc.TrackRemote) {
 func (c *client) request() {
 	tick := time.NewTicker(retryTick)
 	defer tick.Stop()
-	for {
+	for ticks := 0; ; ticks++ {
 		select {
 		case <-tick.C:
 			c.mu.Lock()
 			ask := c.ask.due(time.Now())
+			gaps := len(c.ask.missing) > 0
 			c.mu.Unlock()
 			c.nack(ask)
+			if c.kind.plis && gaps && ticks%pliTicks == 0 {
+				c.peer.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{SenderSSRC: 1, MediaSSRC: c.ssrc}})
+			}
 		case <-c.stop:
 			return
 		}
@@ -234,6 +239,7 @@ func (c *client) close() error {
 const (
 	retryTick  = 20 * time.Millisecond
 	maxRetries = 10
+	pliTicks   = 5 // between two requests for a keyframe: more than browsers send
 )
 
 // requester decides what to ask for: what is missing at once, and again each round

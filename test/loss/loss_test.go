@@ -103,7 +103,7 @@ func (r *result) share() float64 {
 }
 
 func run(ctx context.Context, t *testing.T, g *rig.Gateway, w weather, k kind) *result {
-	clients, err := join(ctx, g, w, k)
+	clients, err := join(ctx, g, viewers, w, k)
 	for _, c := range clients {
 		defer func() {
 			if err := c.close(); err != nil {
@@ -144,15 +144,15 @@ func run(ctx context.Context, t *testing.T, g *rig.Gateway, w weather, k kind) *
 	return r
 }
 
-// join starts all clients at once.
-func join(ctx context.Context, g *rig.Gateway, w weather, k kind) ([]*client, error) {
+// join starts n clients at once.
+func join(ctx context.Context, g *rig.Gateway, n int, w weather, k kind) ([]*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var mu sync.Mutex
 	var clients []*client
 	var errs []error
 	var wait sync.WaitGroup
-	for i := range viewers {
+	for i := range n {
 		wait.Go(func() {
 			w := w
 			w.seed = uint64(i)

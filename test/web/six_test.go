@@ -49,9 +49,10 @@ const changes = `(() => {
 })()`
 
 // Six browsers send each other their cameras through the gateway: each sees all six
-// move, at least five times in every second. The first isn't counted, and two of
-// fifteen may be bad, because the machine has others to serve; a tile that freezes has
-// more of them.
+// move, at least five times in every second. Two of fifteen may be bad; a tile that
+// freezes has more of them. One's own camera goes over no network: a second in which it
+// doesn't move so often either is one in which the machine had no time for the page, and
+// isn't counted. Where that is more than a third the test says nothing.
 func TestSixBrowsersMeet(t *testing.T) {
 	g := meetingIn(t, rig.GatewayOptions{Auth: "none"})
 	browser, err := rig.StartChromium(t.Context(), rig.ChromiumOptions{Preload: small, Flags: fakes})
@@ -74,28 +75,41 @@ func TestSixBrowsersMeet(t *testing.T) {
 	}
 	time.Sleep(*meets)
 	seconds := int(*meets / time.Second)
-	mean, bad := 1e9, 0
+	mean, bad, idle := 1e9, 0, 0
 	for i, w := range all {
 		var tiles map[string][]int
 		w.eval(t, "Object.fromEntries(changed)", &tiles)
 		if len(tiles) != 6 {
 			t.Errorf("P%d sees %d pictures move", i, len(tiles))
 		}
+		own := tiles["own:camera"]
 		for key, counts := range tiles {
-			counts = counts[1:min(len(counts), seconds)] // the last may not be over
-			sum, slow := 0, 0
-			for _, n := range counts {
-				sum += n
-				if n < 5 {
-					slow++
+			sum, slow, of := 0, 0, 0
+			for second := 1; second < min(len(counts), len(own), seconds); second++ { // the last may not be over
+				n := counts[second]
+				switch {
+				case own[second] >= 5:
+					of++
+					sum += n
+					if n < 5 {
+						slow++
+					}
+				case key == "own:camera":
+					idle++
 				}
 			}
-			mean = min(mean, float64(sum)/float64(max(len(counts), 1)))
-			bad += slow
-			if len(counts) < seconds*2/3 || slow > max(1, 2*seconds/15) {
-				t.Errorf("P%d sees %s change less than five times in %d seconds of %d: %v", i, key, slow, len(counts), counts)
+			mean = min(mean, float64(sum)/float64(max(of, 1)))
+			if slow > max(1, 2*seconds/15) {
+				bad++
+				t.Logf("P%d sees %s change less than five times in %d seconds of %d: %v; its own: %v", i, key, slow, of, counts, own)
 			}
 		}
 	}
-	t.Logf("in %v each of 36 pictures changed at least %.1f times a second; %d seconds of all had less than five", *meets, mean, bad)
+	if idle > 6*seconds/3 {
+		t.Skipf("the machine had no time for the pages in %d of %d seconds: nothing can be said of the gateway", idle, 6*seconds)
+	}
+	if bad > 0 {
+		t.Errorf("%d of 36 pictures freeze", bad)
+	}
+	t.Logf("in %v each of 36 pictures changed at least %.1f times a second", *meets, mean)
 }
