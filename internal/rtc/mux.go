@@ -290,8 +290,8 @@ type link struct {
 
 // maxReports is how many RTCP packets a viewer may send in a second. Browsers send less
 // than a hundred; pion unpacks each, and one of 400 bytes that tells of 65535 packets
-// takes it 90 µs and a megabyte.
-const maxReports = 500
+// takes it 0.7 ms and a megabyte.
+const maxReports = 200
 
 // ReadFromAddrPort is pion's, whose one goroutine for the link calls it.
 func (l *link) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
