@@ -289,9 +289,10 @@ type link struct {
 }
 
 // maxReports is how many RTCP packets a viewer may send in a second. Browsers send less
-// than a hundred; pion unpacks each, and one of 400 bytes that tells of 65535 packets
+// than a hundred, but for NACKs of many pictures on a lossy network, which libwebrtc sends
+// every 20 ms for each; pion unpacks every packet, and one of 400 bytes that tells of 65535 packets
 // takes it 0.7 ms and a megabyte.
-const maxReports = 200
+const maxReports = 500
 
 // ReadFromAddrPort is pion's, whose one goroutine for the link calls it.
 func (l *link) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
