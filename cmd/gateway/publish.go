@@ -50,13 +50,18 @@ func (p *publishing) run(address, file string, stderr io.Writer) error {
 		return err
 	}
 	ended, begun := make(chan error, 1), false
+	reading, read := context.WithCancel(ctx) // until the source ends
+	defer read()
 	for err == nil {
 		var published *client.Publication
 		if published, err = c.Publish(ctx, p.label, p.title, s.track); err == nil {
 			fmt.Fprintf(stderr, "gateway: published as %s in room %s\n", published.Name, p.room)
 			if !begun {
 				begun = true
-				go func() { ended <- s.run(ctx) }()
+				go func() {
+					defer read()
+					ended <- s.run(ctx)
+				}()
 			}
 			select {
 			case err := <-ended:
@@ -75,12 +80,18 @@ func (p *publishing) run(address, file string, stderr io.Writer) error {
 			}
 			break
 		}
-		c, _, err = p.rejoin(ctx, address, stderr)
+		c, _, err = p.rejoin(reading, address, stderr)
 	}
+	interrupted, over := ctx.Err() != nil, reading.Err() != nil
 	stop()
 	closeSource() // a read that waits
 	if begun {
-		<-ended
+		if told := <-ended; over {
+			err = told // rather than that the gateway is away
+		}
+	}
+	if interrupted || errors.Is(err, io.EOF) {
+		return nil
 	}
 	return err
 }

@@ -57,7 +57,7 @@ func (l launcher) Launch(ctx context.Context, name string, feed *config.Feed, si
 		return launch(ctx, name, feed, sink, l.log.With("stream", name))
 	}
 	if hosts := hostsOf(feed.Capture); len(hosts) > 0 {
-		sink = lookingUp{sink, hosts}
+		sink = &lookingUp{Sink: sink, hosts: hosts}
 	}
 	p, err := l.workers.Launch(ctx, name, feed, *cmp.Or(feed.Worker, &l.conf.Worker), sink)
 	if err != nil {

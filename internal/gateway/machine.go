@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"gateway/internal/config"
 	"gateway/internal/device"
@@ -30,9 +31,10 @@ type machine struct {
 
 	facts sync.Map // question and argument → answer, as long as the plugins are the same
 
-	mu    sync.Mutex     // guards below
-	seen  string         // the plugins that facts are about
-	fatal map[string]int // by question and argument: how often in a row a process came to grief over it
+	mu     sync.Mutex       // guards below
+	seen   string           // the plugins that facts are about
+	fatal  map[string]grief // by question and argument
+	griefs time.Duration    // apart; what comes sooner is the same one's, told by another who asked
 }
 
 // mostFatal is how often in a row a process may die or hang over a question about what is
@@ -42,7 +44,7 @@ const mostFatal = 3
 // newMachine asks children of this process, whose words go to says, or this process
 // if that is what conf says. The caller closes it.
 func newMachine(conf *config.Gateway, log *slog.Logger, says func(line string)) *machine {
-	m := &machine{conf: conf, log: log, fatal: make(map[string]int)}
+	m := &machine{conf: conf, log: log, fatal: make(map[string]grief), griefs: 10 * time.Second}
 	m.Trials = gst.NewTrials(func(text string) (float64, error) { return asking[float64](context.Background(), m, askEncode, text) })
 	if conf.Isolation == config.IsolationNone {
 		m.asker = answers()
@@ -160,7 +162,7 @@ func fact[R any](q *inquiry, question, argument string) (answer R) {
 	case err == nil:
 		m.facts.Store(key, answer)
 	case q.err != nil:
-	case m.isFatal(key):
+	case m.isFatal(key, err):
 		m.log.Warn("it counts as not installed: the processes that were asked came to grief over it", "question", question, "argument", argument, "err", err)
 		m.facts.Store(key, answer)
 	default:
@@ -171,11 +173,21 @@ func fact[R any](q *inquiry, question, argument string) (answer R) {
 
 // isFatal notes that a process came to grief over a question, and tells whether that
 // was so too often.
-func (m *machine) isFatal(key string) bool {
+func (m *machine) isFatal(key string, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fatal[key]++
-	return m.fatal[key] >= mostFatal
+	g := m.fatal[key]
+	if now := time.Now(); !errors.Is(err, worker.ErrHangs) && (g.often == 0 || now.Sub(g.at) >= m.griefs) {
+		g = grief{g.often + 1, now}
+		m.fatal[key] = g
+	}
+	return g.often >= mostFatal
+}
+
+// grief is how often in a row a process came to grief over a question, and when it did last.
+type grief struct {
+	often int
+	at    time.Time
 }
 
 // The questions, as they are called on the wire.

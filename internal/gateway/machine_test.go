@@ -184,6 +184,7 @@ func TestEditThatCouldNotBeJudgedIsTriedAgain(t *testing.T) {
 // of no use.
 func TestElementOverWhichProcessesDieIsMissingInTheEnd(t *testing.T) {
 	m := testMachine(t)
+	m.griefs = 0
 	processes := m.asker
 	defer func() { m.asker = processes }()
 	u := &unanswering{&worker.DeathError{Question: askInstalled, Reason: "was killed"}, map[string]int{}}

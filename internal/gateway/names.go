@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"sync"
 	"time"
 
 	"gateway/internal/config"
@@ -83,20 +84,23 @@ func lookUp(ctx context.Context, host string) *unknown {
 type lookingUp struct {
 	stream.Sink
 	hosts []string
+	once  sync.Once // the first failure is the reason; others follow from it
 }
 
 // Fail has the failure told when the hosts were looked up, on a goroutine that ends after failTimeout at
 // the latest.
-func (l lookingUp) Fail(failure error) {
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), failTimeout)
-		defer cancel()
-		for _, host := range l.hosts {
-			if u := lookUp(ctx, host); u != nil {
-				failure = fmt.Errorf("%w (%w)", u, failure)
-				break
-			}
+func (l *lookingUp) Fail(failure error) {
+	l.once.Do(func() { go l.fail(failure) })
+}
+
+func (l *lookingUp) fail(failure error) {
+	ctx, cancel := context.WithTimeout(context.Background(), failTimeout)
+	defer cancel()
+	for _, host := range l.hosts {
+		if u := lookUp(ctx, host); u != nil {
+			failure = fmt.Errorf("%w (%w)", u, failure)
+			break
 		}
-		l.Sink.Fail(failure)
-	}()
+	}
+	l.Sink.Fail(failure)
 }

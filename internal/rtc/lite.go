@@ -65,6 +65,7 @@ type lite struct {
 	closed  bool
 	in      *srtp.Context
 	senders []uint32 // SSRCs that RTCP has come from
+	reports reportLimit
 	secret  *dtls.State
 	flight  [][]byte      // the handshake's last datagrams, until the peer shows that it has them
 	redone  time.Duration // when they were sent again, or an alert was looked at
@@ -307,7 +308,7 @@ func (l *lite) receiveRTCP(s *socket, from netip.AddrPort, b []byte) {
 		return
 	}
 	b, err := l.in.DecryptRTCP(b, b, nil)
-	if err != nil || len(b) < 8 {
+	if err != nil || len(b) < 8 || !l.reports.may(b, media.Now()) {
 		l.mu.Unlock()
 		return
 	}
@@ -330,7 +331,7 @@ func (l *lite) receiveRTCP(s *socket, from netip.AddrPort, b []byte) {
 	defer l.passing.Unlock()
 	for len(b) >= 4 {
 		n := 4 + 4*int(binary.BigEndian.Uint16(b[2:]))
-		if n > len(b) {
+		if n < 8 || n > len(b) { // one without an SSRC says nothing
 			return
 		}
 		l.viewer.receiveRTCP(b[:n])

@@ -82,7 +82,11 @@ func (l *lite) handshake(fingerprint string, client bool) error {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(p.ctx, l.peers.shaking)
+	limit := l.peers.shaking
+	if l.viewer.answers { // who makes the offers can't be offered full ICE
+		limit = l.viewer.o.ConnectTimeout
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, limit)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err

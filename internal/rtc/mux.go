@@ -283,35 +283,18 @@ type link struct {
 	sealed atomic.Int64 // when the first media or report was written; 0: not yet
 	lastHeard
 
-	// of the goroutine that reads
-	reports   int           // RTCP packets that it may read in the second
-	reportsAt time.Duration // that began then
+	reports reportLimit // of the goroutine that reads
 }
-
-// maxReports is how many RTCP packets a viewer may send in a second. Browsers send less
-// than a hundred, but for NACKs of many pictures on a lossy network, which libwebrtc sends
-// every 20 ms for each; pion unpacks every packet, and one of 400 bytes that tells of 65535 packets
-// takes it 0.7 ms and a megabyte.
-const maxReports = 500
 
 // ReadFromAddrPort is pion's, whose one goroutine for the link calls it.
 func (l *link) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := l.muxConn.ReadFromAddrPort(b)
-		if err == nil && l.viewer != nil && isRTCP(b[:n]) && !l.mayReport(media.Now()) {
+		if err == nil && l.viewer != nil && isRTCP(b[:n]) && !l.reports.may(b[:n], media.Now()) {
 			continue
 		}
 		return n, from, err
 	}
-}
-
-// mayReport counts an RTCP packet.
-func (l *link) mayReport(now time.Duration) bool {
-	if now-l.reportsAt >= time.Second {
-		l.reports, l.reportsAt = maxReports, now
-	}
-	l.reports--
-	return l.reports >= 0
 }
 
 // Close is pion's.

@@ -162,16 +162,22 @@ func TestReportsOfAPeerAreBounded(t *testing.T) {
 	if !isRTCP(report) || isRTCP(media) || isRTCP(report[:4]) || isRTCP(make([]byte, 20)) {
 		t.Error("RTCP isn't told from the rest")
 	}
-	l := new(link)
+	feedback := []byte{0x8f, 205, 0, 1, 0, 0, 0, 1}
+	var r reportLimit
 	for _, second := range []time.Duration{time.Second, 2 * time.Second} {
-		taken := 0
-		for range 3 * maxReports {
-			if l.mayReport(second) {
-				taken++
+		for _, of := range []struct {
+			packet []byte
+			most   int
+		}{{report, maxReports}, {feedback, maxFeedbacks}} {
+			taken := 0
+			for range 3 * maxReports {
+				if r.may(of.packet, second) {
+					taken++
+				}
 			}
-		}
-		if taken != maxReports {
-			t.Errorf("%d of %d were taken in a second, want %d", taken, 3*maxReports, maxReports)
+			if taken != of.most {
+				t.Errorf("%d of %d were taken in a second, want %d", taken, 3*maxReports, of.most)
+			}
 		}
 	}
 }

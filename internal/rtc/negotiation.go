@@ -24,7 +24,7 @@ type negotiation struct {
 	ufrag      string      // the peer's, of that description
 	held       []string    // candidates that came too early
 	candidates int         // that came since the last remote description
-	paired     int         // that ICE was given with and since it
+	paired     paired
 }
 
 // proposal is a section of an offer.
@@ -263,13 +263,19 @@ func answered(offered []format, s *section) []format {
 
 // describe takes note of a remote description that the connection is about to get.
 func (v *Viewer) describe(r *remote) {
-	if v.relays != nil {
-		if r.ufrag != v.ufrag {
+	if r.ufrag != v.ufrag {
+		v.paired = nil
+		if v.relays != nil {
 			v.relays.forget()
 		}
-		r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !v.relays.take(line) })
 	}
-	v.ufrag, v.paired = r.ufrag, len(r.candidates)
+	r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !v.pairs(line) })
+	v.ufrag = r.ufrag
+}
+
+// pairs tells whether ICE is given a candidate.
+func (v *Viewer) pairs(line string) bool {
+	return (v.relays == nil || v.relays.take(line)) && v.paired.take(line)
 }
 
 // applied follows a remote description that the connection has taken.
@@ -486,10 +492,7 @@ func (v *Viewer) AddCandidate(c *Candidate) error {
 // addCandidate gives a candidate of the last remote description to the connection,
 // unless that has many.
 func (v *Viewer) addCandidate(line string) error {
-	if v.paired++; v.paired > maxPaired {
-		return nil
-	}
-	if v.relays != nil && !v.relays.take(line) {
+	if !v.pairs(line) {
 		return nil // as if it had never come
 	}
 	return v.conn.addCandidate(line)

@@ -62,6 +62,7 @@ type Publisher struct {
 	sections   []string   // mids that were taken once
 	held       []string   // candidates that came too early
 	candidates int        // that came since the last offer
+	paired     paired
 
 	stateMu sync.Mutex    // held to change state, and while OnState is called
 	state   atomic.Uint32 // State
@@ -145,12 +146,13 @@ func (p *Publisher) Answer(ctx context.Context, offer string) (string, []Incomin
 	if restart || p.ufrag == "" {
 		p.startDeadline()
 	}
-	if p.relays != nil {
-		if r.ufrag != p.ufrag {
+	if r.ufrag != p.ufrag {
+		p.paired = nil
+		if p.relays != nil {
 			p.relays.forget()
 		}
-		r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !p.relays.take(line) })
 	}
+	r.candidates = slices.DeleteFunc(r.candidates, func(line string) bool { return !p.pairs(line) })
 	text, err := p.answer(ctx, r, sends)
 	if err != nil {
 		p.end(fmt.Errorf("offer: %w", err))
@@ -227,8 +229,13 @@ func (p *Publisher) AddCandidate(c *Candidate) error {
 	return nil
 }
 
+// pairs is Viewer.pairs.
+func (p *Publisher) pairs(line string) bool {
+	return (p.relays == nil || p.relays.take(line)) && p.paired.take(line)
+}
+
 func (p *Publisher) addCandidate(line string) error {
-	if p.relays != nil && !p.relays.take(line) {
+	if !p.pairs(line) {
 		return nil // as if it had never come
 	}
 	return p.pc.AddICECandidate(webrtc.ICECandidateInit{Candidate: line})

@@ -1,8 +1,10 @@
 package rtc
 
 import (
+	"hash/maphash"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,4 +59,23 @@ func (r *relays) none() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.addrs) == 0
+}
+
+// paired are the candidates of a peer that ICE was given since its credentials are what they
+// are, by their hashes.
+type paired []uint64
+
+var pairing = maphash.MakeSeed()
+
+// take tells whether ICE may have a candidate: one that it has, or that isn't one too many.
+func (p *paired) take(line string) bool {
+	hash := maphash.String(pairing, line)
+	if slices.Contains(*p, hash) {
+		return true
+	}
+	if len(*p) == maxPaired {
+		return false
+	}
+	*p = append(*p, hash)
+	return true
 }

@@ -151,7 +151,7 @@ func (r *remote) parseTransport(d *sdp.SessionDescription, group []string) error
 		for _, a := range m.Attributes {
 			switch a.Key {
 			case "candidate":
-				if len(r.candidates) < maxPaired && usableCandidate(a.Value) == nil {
+				if len(r.candidates) < maxCandidates && usableCandidate(a.Value) == nil {
 					r.candidates = append(r.candidates, a.Value)
 				}
 			case "end-of-candidates":

@@ -327,6 +327,10 @@ func (s *Server) Renew(w http.ResponseWriter, r *http.Request, secret string, g 
 		s.writeProblem(w, r, refuse(notFound, "there is no such session"))
 		return
 	}
+	if !x.renewals.Allow() { // each is told to all of the room
+		s.writeProblem(w, r, refuse(rateLimited, "the session is renewed too often"))
+		return
+	}
 	_, err := call(r.Context(), x, func(context.Context) (none, error) { return none{}, x.regrant(g, "") })
 	switch {
 	case errors.Is(err, errGone):

@@ -94,6 +94,7 @@ type session struct {
 	place      *room.Participant
 	shares     *shares                      // of what the user may
 	resumes    *rate.Limiter                // of the session: each repeats what was missed
+	renewals   *rate.Limiter                // of the session, over HTTP
 	data       atomic.Pointer[dataChannels] // nil: not asked for
 	names      atomic.Pointer[[]string]     // of the streams that are watched, for others
 	granted    atomic.Pointer[auth.Grant]   // as it was authenticated; what holds is the place's
@@ -186,6 +187,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		codecs:     new(codecs),
 		up:         upstream{candidates: make(chan *rtc.Candidate, 256), states: make(chan rtc.State, 64)},
 		resumes:    rate.NewLimiter(resumesRate, resumesBurst),
+		renewals:   rate.NewLimiter(1, 5),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
 	}

@@ -359,7 +359,7 @@ type activity struct {
 func (c *capture) attend(run *run, pipeline Pipeline, failing func(error)) (err error) {
 	active := make(map[*encoding]activity)
 	defer func() {
-		if !errors.Is(err, errUnwanted) && c.ctx.Err() == nil {
+		if !errors.Is(err, errUnwanted) && c.ctx.Err() == nil && !(c.feed.Once && errors.Is(err, media.ErrEnded)) {
 			failing(err)
 		}
 		for _, a := range active {

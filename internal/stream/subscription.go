@@ -98,6 +98,9 @@ func (s *Subscription) read(dst []media.Packet) (_ []media.Packet, poke bool) {
 			s.shut(s.next)
 			continue
 		}
+		if r.hasKey && s.next == r.key {
+			s.owed = false // others have asked for one
+		}
 		dst = append(dst, r.at(s.next))
 		s.next++
 	}

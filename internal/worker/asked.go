@@ -133,12 +133,12 @@ func (p *asked) giveUp() {
 		return // read answers
 	default:
 	}
-	p.child.conn.Close() // ends a write that blocks, and read's reading
-	p.owner.wedge(p)
 	p.mu.Lock()
-	open := p.open
+	open := p.open // read, which ends with the connection, has no better answer
 	p.open = nil
 	p.mu.Unlock()
+	p.child.conn.Close() // ends a write that blocks, and read's reading
+	p.owner.wedge(p)
 	p.fail(open, "hangs and can't be killed: a driver holds it")
 }
 

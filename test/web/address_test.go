@@ -80,10 +80,10 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	}
 }
 
-// wait is until for what may take as long as ICE needs to give a path up.
+// wait is until for what may take as long as ICE needs to give a path up, or a token to end.
 func (w *world) wait(t *testing.T, expression string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(w.ctx, 90*time.Second)
 	defer cancel()
 	rig.Check(t, rig.Until(ctx, expression, func() (ok bool, err error) {
 		err = w.page.Eval(ctx, "(async () => "+expression+")()", &ok)

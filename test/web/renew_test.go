@@ -111,12 +111,12 @@ func TestCameraIsLetGoWhenAccessEnds(t *testing.T) {
 		w.eval(t, "(window.tracks = gatewayRoom.publisher.sources[0].media.getTracks(), 0)", nil)
 		return w
 	}
-	late, revoked := enter("Late", "40s"), enter("Eve", "1h")
-	command(t, g, "-revoke-subject", "Eve")
+	revoked, late := enter("Eve", "1h"), enter("Late", "40s")
 	late.until(t, cardToStay)
 	late.until(t, "tracks.every((track) => track.readyState === 'live')") // behind the card all goes on
 	late.click(t, ".sign-in .not-now")
 	late.until(t, noCard)
+	command(t, g, "-revoke-subject", "Eve")
 	for _, w := range []*world{revoked, late} {
 		w.wait(t, "document.querySelector('.sign-in[open]') && !document.querySelector('.sign-in .not-now').checkVisibility()")
 		w.until(t, "tracks.every((track) => track.readyState === 'ended') && gatewayRoom.publisher.sources.length === 0")
@@ -142,7 +142,7 @@ func TestPlayerGoesOnByAnotherToken(t *testing.T) {
 		element.setAttribute('src', 'door')
 		document.body.append(element)
 		element.setAttribute('token', %q) // while the socket opens that has none
-	})()`, token("desk", "30s")), nil)
+	})()`, token("desk", "50s")), nil)
 	w.until(t, "element.state === 'playing' && told.some(([type]) => type === 'expiring')")
 	set := func(token string) {
 		w.eval(t, fmt.Sprintf("(window.ends = told.find(([type]) => type === 'expiring')[1], window.kept = element.peerConnection, element.setAttribute('token', %q), 0)", token), nil)

@@ -51,7 +51,7 @@ const roles = { viewer: 'a viewer', publisher: 'a guest', host: 'a host', admin:
 /** What a token of the gateway says it gives, as docs/access.md has the claims; nothing if it doesn't say. Nobody has checked it. @param {string} token */
 function claimsOf(token) {
   try {
-    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0))));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (c) => c.charCodeAt(0)))) ?? {};
   } catch {
     return {}; // the admin's own is none of these
   }

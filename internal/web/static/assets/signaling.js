@@ -88,6 +88,8 @@ export class Signaling extends EventTarget {
   #openedAt = 0;
   /** What takes the session up again, and for how many milliseconds; null before it is joined, and when it is over. @type {{ secret: string, within: number }?} */
   #session = null;
+  /** The running session's secret, also of one that can't be taken up again. */
+  #secret = '';
   #lostAt = 0;
   #resuming = false;
   /** The number of the gateway's last message in the session. */
@@ -180,7 +182,7 @@ export class Signaling extends EventTarget {
    *   `code` is the gateway's: then all stays as it was
    */
   async renew(token) {
-    if (!this.#session) {
+    if (!this.#secret) {
       if (this.#state === 'connecting' || this.#state === 'open') this.rejoin(0); // with what is good now
       return Infinity;
     }
@@ -202,7 +204,7 @@ export class Signaling extends EventTarget {
       method: 'POST',
       cache: 'no-store',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ session: this.#session.secret }),
+      body: JSON.stringify({ session: this.#secret }),
       signal: AbortSignal.timeout(answerWithin),
     });
     const told = await answer.json().catch(() => ({}));
@@ -276,6 +278,7 @@ export class Signaling extends EventTarget {
 
   #forget() {
     this.#session = null;
+    this.#secret = '';
     this.#resuming = false;
     this.#unconfirmed = [];
     for (const { reject } of this.#asked.values()) reject(refusal('', 'the session has ended'));
@@ -361,6 +364,7 @@ export class Signaling extends EventTarget {
   }
 
   #begin({ session, resumed, received = 0, resumeWithin }) {
+    this.#secret = session;
     this.#session = resumeWithin ? { secret: session, within: resumeWithin * 1_000 } : null;
     this.#lostAt = 0;
     this.#resuming = false;

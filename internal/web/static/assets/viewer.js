@@ -298,10 +298,16 @@ export class Viewer extends EventTarget {
 
   /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
   async renew(token) {
+    const before = this.#token;
     if (token) this.#token = token;
-    if (this.#status.state !== 'refused') return this.#signaling.renew(token);
-    this.retryNow();
-    return Infinity;
+    if (this.#status.state === 'refused') {
+      this.retryNow();
+      return Infinity;
+    }
+    return this.#signaling.renew(token).catch((err) => {
+      if (err.code && this.#token === token) this.#token = before; // the gateway doesn't take it
+      throw err;
+    });
   }
 
   /**
