@@ -55,7 +55,7 @@ func (v *Viewer) OpenData(on func(Data)) error {
 	switch {
 	case v.data.Load() != nil:
 		return fmt.Errorf("data: %w: the channels are open already", ErrBadState)
-	case v.answers:
+	case v.answers.Load():
 		return fmt.Errorf("data: %w: this peer makes the offers", ErrBadState)
 	}
 	pc, ok := v.conn.(*peerConnection)

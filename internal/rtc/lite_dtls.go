@@ -83,7 +83,7 @@ func (l *lite) handshake(fingerprint string, client bool) error {
 	}
 	defer conn.Close()
 	limit := l.peers.shaking
-	if l.viewer.answers { // who makes the offers can't be offered full ICE
+	if l.viewer.answers.Load() { // who makes the offers can't be offered full ICE
 		limit = l.viewer.o.ConnectTimeout
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, limit)

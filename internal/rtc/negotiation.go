@@ -19,7 +19,7 @@ type negotiation struct {
 	unanswered atomic.Bool // an offer waits for its answer
 	offered    []proposal  // the sections of the last offer, in order
 	known      []format    // all that was ever offered: a payload type keeps its meaning (RFC 3264 §8.3.2)
-	answers    bool        // the peer offers (WHEP)
+	answers    atomic.Bool // the peer offers (WHEP)
 	described  bool        // a remote description has been applied
 	ufrag      string      // the peer's, of that description
 	held       []string    // candidates that came too early
@@ -59,7 +59,7 @@ func (v *Viewer) Offer(ctx context.Context, restartICE bool) (string, error) {
 	switch {
 	case v.unanswered.Load():
 		return "", v.failed(fmt.Errorf("offer: %w: the last one waits for its answer", ErrBadState))
-	case v.answers:
+	case v.answers.Load():
 		return "", v.failed(fmt.Errorf("offer: %w: this peer makes the offers", ErrBadState))
 	case len(v.tracks) == 0 && v.data.Load() == nil:
 		return "", v.failed(fmt.Errorf("offer: %w: there are no tracks", ErrBadState))
@@ -307,7 +307,7 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 	if err := v.ready(ctx); err != nil {
 		return "", err
 	}
-	if v.described && !v.answers || v.unanswered.Load() {
+	if v.described && !v.answers.Load() || v.unanswered.Load() {
 		return "", v.failed(fmt.Errorf("offer: %w: the gateway makes the offers here", ErrBadState))
 	}
 	r, err := parseRemote(offer)
@@ -325,7 +325,7 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 		}
 	}
 	together(offers)
-	restart := v.answers && r.ufrag != v.ufrag
+	restart := v.answers.Load() && r.ufrag != v.ufrag
 	if restart && !v.conn.restartable() {
 		return "", v.failed(fmt.Errorf("offer: %w: ICE hasn't begun yet and can't be restarted", ErrBadState))
 	}
@@ -336,14 +336,14 @@ func (v *Viewer) Answer(ctx context.Context, offer string) (string, error) {
 		v.end(fmt.Errorf("offer: %w", err))
 		return "", v.failed(fmt.Errorf("offer: %w", err))
 	}
-	v.answers = true
+	v.answers.Store(true)
 	v.applied()
 	return text, nil
 }
 
 // choose assigns tracks to the sections of an offer and returns those that have one.
 func (v *Viewer) choose(r *remote) ([]*section, error) {
-	if v.answers {
+	if v.answers.Load() {
 		return v.chosen(r)
 	}
 	type place struct {

@@ -28,7 +28,7 @@ func (v *Viewer) addTrack(slot string, spec media.Track, streamID string, src So
 	if !token(slot) || !token(streamID) {
 		return fmt.Errorf("track %q of stream %q: not a name that SDP can carry", slot, streamID)
 	}
-	if v.answers {
+	if v.answers.Load() {
 		return fmt.Errorf("track %q: %w: this peer makes the offers", slot, ErrBadState)
 	}
 	t := v.bySlot(slot)
@@ -94,7 +94,7 @@ func (v *Viewer) replace(slot string, e *encoding) (offer bool, err error) {
 		return false, fmt.Errorf("track %q: %w: %v can't follow %v", slot, ErrBadState, e.spec.Kind, t.kind)
 	}
 	f, ok := best(t.accepted, e.spec)
-	if !ok && v.answers {
+	if !ok && v.answers.Load() {
 		return false, fmt.Errorf("track %q: %w: this peer's offer was answered with %s", slot, ErrNoCodec, names(t.accepted))
 	}
 	if ok {
@@ -171,7 +171,7 @@ func (v *Viewer) SetFmtp(slot, fmtp string) (offer bool) {
 	}
 	e.spec.Fmtp = fmtp
 	_, ok := best(t.accepted, e.spec)
-	return !ok && !v.answers
+	return !ok && !v.answers.Load()
 }
 
 // OfferDue tells whether an Offer would tell the peer something that it must
@@ -181,7 +181,7 @@ func (v *Viewer) SetFmtp(slot, fmtp string) (offer bool) {
 func (v *Viewer) OfferDue() bool {
 	v.neg.Lock()
 	defer v.neg.Unlock()
-	if v.answers {
+	if v.answers.Load() {
 		return false
 	}
 	v.sendMu.Lock()
