@@ -84,8 +84,8 @@ func TestACrowdKnowsWhoSpeaks(t *testing.T) {
 		ann := enter(t, r, "hall", "ann", granted(auth.Host))
 		bob := enter(t, r, "hall", "bob", granted(auth.Viewer))
 		cid := enter(t, r, "hall", "cid", granted(auth.Host))
-		time.Sleep(time.Second)
-		synctest.Wait()
+		enter(t, r, "hall", "zoe", granted(auth.Publisher)).Leave()
+		synctest.Wait() // they are told of her, and of the next in a while
 		ann.heard, cid.heard = nil, nil
 		dan := enter(t, r, "hall", "dan", granted(auth.Publisher))
 		dan.hears("entered hall [] [ann bob cid dan] as dan publisher")

@@ -14,14 +14,8 @@ import (
 // the same connection.
 func TestPageIsBackAfterTheNetworkWasGone(t *testing.T) {
 	ctx := bounded(t, 4*time.Minute)
-	server, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "server namespace", server.Close)
-	client, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "client namespace", client.Close)
 	const serverIP, clientIP = "10.97.3.1", "10.97.3.2"
-	rig.Check(t, rig.Link(ctx, server, serverIP+"/24", client, clientIP+"/24"))
+	server, client := rig.Pair(ctx, t, serverIP+"/24", clientIP+"/24")
 	rig.Check(t, client.IP(ctx, "route", "add", "default", "via", serverIP))
 	g := startGateway(ctx, t, rig.GatewayOptions{
 		Namespace: server, Host: serverIP, Config: "auth: {allow_open: true}\n", Pipelines: map[string]string{"test": testPipeline},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -19,24 +18,10 @@ import (
 // for good.
 func TestPublishCommandGoesOn(t *testing.T) {
 	ctx := bounded(t, 4*time.Minute)
-	server, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "server namespace", server.Close)
-	client, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "client namespace", client.Close)
 	const serverIP, before, after = "10.97.73.1", "10.97.73.2", "10.97.73.3"
-	rig.Check(t, rig.Link(ctx, server, serverIP+"/24", client, before+"/24"))
-	var device string
-	rig.Check(t, client.Do(func() error {
-		all, err := net.Interfaces()
-		for _, i := range all {
-			if i.Flags&net.FlagLoopback == 0 {
-				device = i.Name
-			}
-		}
-		return err
-	}))
+	server, client := rig.Pair(ctx, t, serverIP+"/24", before+"/24")
+	device, err := client.Device()
+	rig.Check(t, err)
 	g := startGateway(ctx, t, rig.GatewayOptions{Namespace: server, Host: serverIP, Config: "auth: {allow_open: true}\n"})
 	port, err := rig.Port()
 	rig.Check(t, err)

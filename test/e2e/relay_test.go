@@ -21,14 +21,8 @@ func watchThroughRelay(t *testing.T, blockUDP bool) {
 	ctx := bounded(t, 2*time.Minute)
 	turnserver, err := rig.Need("turnserver", "coturn")
 	rig.Check(t, err)
-	server, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "server namespace", server.Close)
-	client, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "client namespace", client.Close)
 	const serverIP, clientIP = "10.97.2.1", "10.97.2.2"
-	rig.Check(t, rig.Link(ctx, server, serverIP+"/24", client, clientIP+"/24"))
+	server, client := rig.Pair(ctx, t, serverIP+"/24", clientIP+"/24")
 	rig.Check(t, client.IP(ctx, "route", "add", "default", "via", serverIP))
 	if blockUDP {
 		rig.Check(t, client.BlockUDP(ctx))

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,6 +71,33 @@ func Link(ctx context.Context, a *Namespace, addrA string, b *Namespace, addrB s
 		}
 	}
 	return errors.Join(a.settled(ctx, va), b.settled(ctx, vb))
+}
+
+// Pair makes two namespaces for a test, joined as [Link] does. They go when it ends.
+func Pair(ctx context.Context, t testing.TB, addrA, addrB string) (a, b *Namespace) {
+	t.Helper()
+	for _, n := range []**Namespace{&a, &b} {
+		made, err := NewNamespace(ctx)
+		Check(t, err)
+		End(t, "namespace", made.Close)
+		*n = made
+	}
+	Check(t, Link(ctx, a, addrA, b, addrB))
+	return a, b
+}
+
+// Device is the name of the namespace's interface that isn't loopback.
+func (n *Namespace) Device() (name string, err error) {
+	err = n.Do(func() error {
+		all, err := net.Interfaces()
+		for _, i := range all {
+			if i.Flags&net.FlagLoopback == 0 {
+				name = i.Name
+			}
+		}
+		return err
+	})
+	return name, err
 }
 
 // settled waits until an interface has a link-local address that is in use.

@@ -124,13 +124,7 @@ func TestBrowsersRunPages(t *testing.T) {
 // TCP: what the relay test stands on.
 func TestNamespaceWithoutUDP(t *testing.T) {
 	ctx := bounded(t, 30*time.Second)
-	server, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "server namespace", server.Close)
-	client, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "client namespace", client.Close)
-	rig.Check(t, rig.Link(ctx, server, "10.97.1.1/24", client, "10.97.1.2/24"))
+	server, client := rig.Pair(ctx, t, "10.97.1.1/24", "10.97.1.2/24")
 
 	const script = `
 import socket, threading

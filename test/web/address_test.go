@@ -3,7 +3,6 @@ package web_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -17,23 +16,9 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	const serverIP, before, after = "10.97.71.1", "10.97.71.2", "10.97.71.3"
-	server, err := rig.NewNamespace(ctx)
+	server, client := rig.Pair(ctx, t, serverIP+"/24", before+"/24")
+	device, err := client.Device()
 	rig.Check(t, err)
-	rig.End(t, "namespace", server.Close)
-	client, err := rig.NewNamespace(ctx)
-	rig.Check(t, err)
-	rig.End(t, "namespace", client.Close)
-	rig.Check(t, rig.Link(ctx, server, serverIP+"/24", client, before+"/24"))
-	var device string
-	rig.Check(t, client.Do(func() error {
-		all, err := net.Interfaces()
-		for _, i := range all {
-			if i.Flags&net.FlagLoopback == 0 {
-				device = i.Name
-			}
-		}
-		return err
-	}))
 	g := meetingIn(t, rig.GatewayOptions{Namespace: server, Host: serverIP, Config: "auth:\n  allow_open: true\n"})
 	secure := map[string]string{"unsafely-treat-insecure-origin-as-secure": strings.TrimSuffix(g.URL("/"), "/")}
 	open := func(n *rig.Namespace) *rig.Chromium {
