@@ -190,12 +190,7 @@ export class Room extends EventTarget {
 
   /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
   renew(token) {
-    const before = this.#options.token;
-    if (token) this.#options.token = token;
-    return this.#signaling.renew(token).catch((err) => {
-      if (err.code && this.#options.token === token) this.#options.token = before; // the gateway doesn't take it
-      throw err;
-    });
+    return this.#signaling.renew(this.#options, token);
   }
 
   /**

@@ -177,11 +177,14 @@ export class Signaling extends EventTarget {
    * Has the session go on by another token of the same subject; without one by what the browser is signed in with now, its cookie. Where
    * that is somebody else, it joins anew as that one.
    *
+   * @param {{ token: string }} access what is joined with: it holds the new token, unless the gateway doesn't take that
    * @param {string} [token]
    * @returns {Promise<number>} when that ends, in Unix milliseconds; Infinity: never, or `joined` will say it. Rejected with an Error whose
    *   `code` is the gateway's: then all stays as it was
    */
-  async renew(token) {
+  async renew(access, token) {
+    const before = access.token;
+    if (token) access.token = token;
     if (!this.#secret) {
       if (this.#state === 'connecting' || this.#state === 'open') this.rejoin(0); // with what is good now
       return Infinity;
@@ -190,7 +193,10 @@ export class Signaling extends EventTarget {
       const { expires } = token ? await this.#ask('token', { token }) : await this.#present();
       return expires || Infinity;
     } catch (err) {
-      if (err.code !== 'forbidden') throw err;
+      if (err.code !== 'forbidden') {
+        if (err.code && access.token === token) access.token = before;
+        throw err;
+      }
       this.#forget();
       this.send('leave');
       this.#redial(0);

@@ -106,7 +106,7 @@ const retryAfter = {
 export class Viewer extends EventTarget {
   #signaling;
   #room;
-  #token;
+  #access = { token: '' };
   #receiver;
   #media = new MediaStream();
   #session = '';
@@ -148,7 +148,7 @@ export class Viewer extends EventTarget {
   constructor({ url, room, token, rendition = 'auto', iceTransportPolicy = 'all', startedAt }) {
     super();
     this.#room = room;
-    this.#token = token;
+    this.#access.token = token;
     this.#choice = { rendition: '', selected: rendition };
     this.#startedAt = startedAt ?? -1;
     this.#signaling = new Signaling(url, () => {
@@ -159,7 +159,7 @@ export class Viewer extends EventTarget {
         role: 'viewer', // it only watches, whatever it may
         codecs: (this.#codecs ??= receivableCodecs()),
         ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
-        ...(this.#token ? { token: this.#token } : {}),
+        ...(this.#access.token ? { token: this.#access.token } : {}),
       };
     });
     this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
@@ -298,16 +298,10 @@ export class Viewer extends EventTarget {
 
   /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
   async renew(token) {
-    const before = this.#token;
-    if (token) this.#token = token;
-    if (this.#status.state === 'refused') {
-      this.retryNow();
-      return Infinity;
-    }
-    return this.#signaling.renew(token).catch((err) => {
-      if (err.code && this.#token === token) this.#token = before; // the gateway doesn't take it
-      throw err;
-    });
+    if (this.#status.state !== 'refused') return this.#signaling.renew(this.#access, token);
+    if (token) this.#access.token = token;
+    this.retryNow();
+    return Infinity;
   }
 
   /**
