@@ -55,6 +55,7 @@ type Branch struct {
 	Bitrate  BitrateProperty     // of that element
 	Keyframe KeyframeProperty    // likewise
 	Copy     bool                // not encoded here: keyframes come when the source makes them
+	Scarce   bool                // its viewers' networks carry less than what it is configured to make
 	Reduced  [Reductions]Reduced // ever less to encode, for what a network or a CPU can't do; those after the last are empty
 }
 

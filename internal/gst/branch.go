@@ -96,6 +96,7 @@ func (p *Pipeline) start(id string, b *branch) (source *gst.Element, err error) 
 	b.tap = newTap(id, b.plan.Track, g, appsink, p)
 	b.tap.copied = b.plan.Copy
 	b.tap.recut = b.plan.Track.Codec == media.H264 && !b.plan.Copy
+	b.tap.scarce.Store(b.plan.Scarce)
 	b.tap.fail = func(err error) { p.ended(id, b, err) }
 	C.use_system_clock(element(g.pipeline.Element))
 	p.mu.Lock()

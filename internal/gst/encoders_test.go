@@ -115,12 +115,12 @@ func TestEncodersDoAsTheTableSays(t *testing.T) {
 				t.Errorf("%d more keyframes", keys)
 			}
 			if !row.Bitrate.Live {
-				if err := p.SetBitrate("it", low); err == nil {
+				if err := p.SetBitrate("it", low, false); err == nil {
 					t.Error("its bitrate was set while it runs")
 				}
 				return
 			}
-			if err := p.SetBitrate("it", low); err != nil {
+			if err := p.SetBitrate("it", low, false); err != nil {
 				t.Fatal(err)
 			}
 			holds(low)

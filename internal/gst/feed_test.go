@@ -246,7 +246,7 @@ func TestStoppedBranchIsSilent(t *testing.T) {
 	p.Stop("video")
 	p.Stop("nobody")
 	p.RequestKeyframe("nobody")
-	if err := p.SetBitrate("nobody", 1000000); err == nil {
+	if err := p.SetBitrate("nobody", 1000000, false); err == nil {
 		t.Error("the bitrate of nobody was set")
 	}
 }
@@ -681,7 +681,7 @@ func TestWholeFeedHasItsBranches(t *testing.T) {
 	if err := p.Start(t.Context(), "nobody", &f.Branches[0]); err == nil {
 		t.Error("a track that isn't there was started")
 	}
-	if err := p.SetBitrate("video", 700_000); err != nil {
+	if err := p.SetBitrate("video", 700_000, true); err != nil {
 		t.Error(err)
 	}
 	if v, err := p.branches["video"].encoder.GetProperty("bitrate"); err != nil || fmt.Sprint(v) != "700" {
@@ -704,7 +704,7 @@ func TestStartsStopsAndCloseMayRace(t *testing.T) {
 						return
 					}
 					p.RequestKeyframe(id)
-					p.SetBitrate(id, 500_000)
+					p.SetBitrate(id, 500_000, true)
 					p.Stop(id)
 				}
 			})

@@ -281,9 +281,9 @@ func (b *branch) forceKeyframe() error {
 	return setText(b.encoder, by.Property, fmt.Sprint(usual))
 }
 
-// SetBitrate changes the bitrate of a branch's encoder while it runs. It blocks for
-// as long as the encoder takes, 2 s at most.
-func (p *Pipeline) SetBitrate(id string, bps int) error {
+// SetBitrate changes the bitrate of a branch's encoder while it runs; scarce is as in
+// config.Branch. It blocks for as long as the encoder takes, 2 s at most.
+func (p *Pipeline) SetBitrate(id string, bps int, scarce bool) error {
 	p.mu.Lock()
 	b := p.branches[id]
 	if p.closed || b == nil || b.outlet == nil && !p.feed.Whole {
@@ -299,6 +299,9 @@ func (p *Pipeline) SetBitrate(id string, bps int) error {
 	p.mu.Unlock()
 	select {
 	case err := <-done:
+		if err == nil {
+			b.tap.scarce.Store(scarce)
+		}
 		return err
 	case <-time.After(bitrateTimeout):
 		return fmt.Errorf("branch %q: bitrate: %w", id, ErrStuck)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -59,8 +60,9 @@ type tap struct {
 
 	facts   []C.packet_fact
 	av1     codecs.AV1Payloader
-	unit    []byte // the frame that is made packets of
-	recut   bool   // the frame's packets of H.264 are replaced by such as go out in fewer messages
+	unit    []byte      // the frame that is made packets of
+	recut   bool        // the frame's packets of H.264 are replaced by such as go out in fewer messages
+	scarce  atomic.Bool // no bytes are spent on that: the viewers' networks are what is short
 	nals    codecs.H264Packet
 	before  bool // something was lost before the frame
 	h264    media.H264Packets
@@ -282,7 +284,7 @@ func (t *tap) recutH264(b *media.Buffer) (*media.Buffer, error) {
 		return nil, nil
 	}
 	frame := media.NewBuffer(len(t.unit) + len(t.unit)/64)
-	if !t.h264.Append(frame, t.unit, maxPayload) {
+	if !t.h264.Append(frame, t.unit, maxPayload, !t.scarce.Load()) {
 		frame.Release()
 		return nil, errors.New("a frame without a NAL unit")
 	}

@@ -59,13 +59,17 @@ const (
 // fragmented. The fragments are as large as it takes for the frame to go out in the
 // fewest messages (Buffer.Level), if that costs at most a twentieth of it in headers
 // and padding: an encoder that works in threads makes a slice in each, and the last
-// fragment of a slice is smaller than the others.
+// fragment of a slice is smaller than the others. Where that isn't to be spent (level),
+// they are as large as they can be.
 // Delimiters and filler are left out.
-func (h *H264Packets) Append(b *Buffer, unit []byte, most int) bool {
+func (h *H264Packets) Append(b *Buffer, unit []byte, most int, level bool) bool {
 	h.split(unit)
-	size, padded := h.level(most)
-	if padded {
-		b.Level = size
+	size := most
+	if level {
+		var padded bool
+		if size, padded = h.level(most); padded {
+			b.Level = size
+		}
 	}
 	h.cut(size, func(nals [][]byte) {
 		room := b.Room(stapHeader + 2*len(nals) + total(nals))

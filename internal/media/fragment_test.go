@@ -59,7 +59,7 @@ func TestH264PacketsAreWhatWentIn(t *testing.T) {
 			nals = append(nals, nal(r, 5, 2+r.IntN(1<<(2+r.IntN(13)))))
 		}
 		b := NewBuffer(0)
-		if !h.Append(b, annexB(append([][]byte{{9, 0xf0}}, append(nals, nal(r, 12, 30))...)...), most) {
+		if !h.Append(b, annexB(append([][]byte{{9, 0xf0}}, append(nals, nal(r, 12, 30))...)...), most, r.IntN(2) == 0) {
 			t.Fatal("no packets")
 		}
 		var d codecs.H264Packet
@@ -114,7 +114,7 @@ func TestSlicesGoOutInOneMessage(t *testing.T) {
 			sum += n
 		}
 		b := NewBuffer(sum)
-		new(H264Packets).Append(b, annexB(nals...), 1188)
+		new(H264Packets).Append(b, annexB(nals...), 1188, true)
 		runs, padding := messages(b)
 		var sizes []int
 		for i := range b.Len() {
@@ -127,6 +127,17 @@ func TestSlicesGoOutInOneMessage(t *testing.T) {
 		least := (sum + 1187) / 1188
 		if extra := (b.Len()-least)*packetOverhead + padding; extra > sum/maxLevel+len(c.sizes)*packetOverhead {
 			t.Errorf("%v: %d bytes more than need be", c.sizes, extra)
+		}
+		b.Release()
+
+		// where bytes are dearer, each slice takes as few packets as it can
+		b, least = NewBuffer(sum), 0
+		new(H264Packets).Append(b, annexB(nals...), 1188, false)
+		for _, n := range c.sizes {
+			least += (n + 1185) / 1186
+		}
+		if _, padding := messages(b); b.Len() > least || padding > 0 {
+			t.Errorf("%v: %d packets, %d at most, and %d bytes of padding", c.sizes, b.Len(), least, padding)
 		}
 		b.Release()
 	}
@@ -148,7 +159,7 @@ func FuzzH264Packets(f *testing.F) {
 		b := NewBuffer(len(unit))
 		defer b.Release()
 		var h H264Packets
-		if h.Append(b, unit, most) != (b.Len() > 0) {
+		if h.Append(b, unit, most, true) != (b.Len() > 0) {
 			t.Error("it isn't said whether there are packets")
 		}
 		for i := range b.Len() {
@@ -166,7 +177,7 @@ func BenchmarkH264Packets(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf := NewBuffer(len(unit))
-		h.Append(buf, unit, 1188)
+		h.Append(buf, unit, 1188, true)
 		buf.Release()
 	}
 }

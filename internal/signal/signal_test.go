@@ -282,8 +282,8 @@ func (p *pipeline) Stop(id string) {
 	}
 }
 
-func (p *pipeline) RequestKeyframe(string)       {}
-func (p *pipeline) SetBitrate(string, int) error { return nil }
+func (p *pipeline) RequestKeyframe(string)             {}
+func (p *pipeline) SetBitrate(string, int, bool) error { return nil }
 
 func (p *pipeline) Close() error {
 	p.mu.Lock()

@@ -274,6 +274,7 @@ func (e *encoding) opening() config.Branch {
 	if bps > 0 && e.branch.Adjustable() && !e.capture.feed.Whole {
 		branch = branch.WithBitrate(bps)
 		branch.Track.Bps = e.branch.Track.Bps // as configured
+		branch.Scarce = bps < branch.Track.Bps
 	} else {
 		bps = branch.Track.Bps
 	}
@@ -329,7 +330,7 @@ func (e *encoding) adapt(pipeline Pipeline, now time.Duration) (again time.Durat
 		signal(s.reshapes)
 	}
 	if bps > 0 && branch.Adjustable() && e.bps.Swap(int64(bps)) != int64(bps) {
-		if err := pipeline.SetBitrate(e.id, bps); err != nil { // one that hangs is found by its silence
+		if err := pipeline.SetBitrate(e.id, bps, bps < branch.Track.Bps); err != nil { // one that hangs is found by its silence
 			s.log.Warn("encoder's bitrate", "track", branch.Track.Name, "err", config.Redact(err.Error()))
 		}
 	}

@@ -47,8 +47,14 @@ func TestEncoderFollowsWhatItsViewersNetworksCarry(t *testing.T) {
 	told(t, e, 1_410_000)
 	first.Carry(500_000)
 	told(t, e, 470_000) // at once, in one step
+	if !e.scarce.Load() {
+		t.Error("the encoder isn't told that its viewers' networks carry less than is configured")
+	}
 	first.Carry(100_000_000)
 	told(t, e, 2_000_000)
+	if e.scarce.Load() {
+		t.Error("the encoder isn't told that its viewers' networks carry what is configured")
+	}
 
 	// of six the second slowest counts, and those of whom nothing is known don't
 	subscribe(t, s)

@@ -275,7 +275,7 @@ func (s *Stream) setRates(rates []rate) error {
 		}
 		bps := e.ring.adapt.under(limits(b, e.lowest), e.ring.carries())
 		e.bps.Store(int64(bps))
-		return pipeline.SetBitrate(e.id, bps)
+		return pipeline.SetBitrate(e.id, bps, bps < b.Track.Bps)
 	}
 	for i, r := range rates {
 		if err := set(r.encoding, r.new); err != nil {

@@ -59,6 +59,7 @@ type encoder struct {
 	id      string
 	branch  config.Branch
 	bps     chan int
+	scarce  atomic.Bool // as last told
 	stopped chan struct{}
 }
 
@@ -167,13 +168,15 @@ func (l *line) Stop(id string) {
 	delete(l.encoders, id)
 }
 
-func (l *line) SetBitrate(id string, bps int) error {
+func (l *line) SetBitrate(id string, bps int, scarce bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fixed != nil {
 		return l.fixed
 	}
-	l.encoders[id].bps <- bps
+	e := l.encoders[id]
+	e.scarce.Store(scarce)
+	e.bps <- bps
 	return nil
 }
 

@@ -63,8 +63,9 @@ type Pipeline interface {
 	Stop(id string)
 	// RequestKeyframe asks a branch's encoder for a keyframe. It doesn't block.
 	RequestKeyframe(id string)
-	// SetBitrate changes the bitrate of a running encoder, in bit/s.
-	SetBitrate(id string, bps int) error
+	// SetBitrate changes the bitrate of a running encoder, in bit/s; scarce is as in
+	// config.Branch.
+	SetBitrate(id string, bps int, scarce bool) error
 	// Close stops everything and waits for its end, in bounded time.
 	Close() error
 }

@@ -136,7 +136,7 @@ func (c *child) do(m *message) {
 		})
 	case doBitrate:
 		c.inTurn(m.ID, func() {
-			c.answer(m, c.with(func(p Running) error { return p.SetBitrate(m.ID, m.Count) }))
+			c.answer(m, c.with(func(p Running) error { return p.SetBitrate(m.ID, m.Count, m.Scarce) }))
 		})
 	case doKeyframe:
 		c.with(func(p Running) error { p.RequestKeyframe(m.ID); return nil })

@@ -42,7 +42,7 @@ func TestDeathIsToldWithItsReason(t *testing.T) {
 			if signal == syscall.SIGSEGV && !strings.Contains(c.Words, "goroutine ") {
 				t.Errorf("no stack in %q", c.Words)
 			}
-			if err := p.SetBitrate("1", 300_000); err == nil || !strings.Contains(err.Error(), want) {
+			if err := p.SetBitrate("1", 300_000, true); err == nil || !strings.Contains(err.Error(), want) {
 				t.Error(err)
 			}
 			if err := p.Close(); err != nil {

@@ -147,7 +147,7 @@ type liar struct{}
 func (liar) Start(context.Context, string, *config.Branch) error { return nil }
 func (liar) Stop(string)                                         {}
 func (liar) RequestKeyframe(string)                              {}
-func (liar) SetBitrate(string, int) error                        { return nil }
+func (liar) SetBitrate(string, int, bool) error                  { return nil }
 func (liar) Close() error                                        { return nil }
 
 func TestProcessThatTellsTooMuchIsEnded(t *testing.T) {

@@ -90,8 +90,8 @@ func (p *Pipeline) Stop(id string) {
 func (p *Pipeline) RequestKeyframe(id string) { p.send(&message{Do: doKeyframe, ID: id}) }
 
 // SetBitrate implements stream.Pipeline.
-func (p *Pipeline) SetBitrate(id string, bps int) error {
-	return p.callWithin(bitrateTimeout, &message{Do: doBitrate, ID: id, Count: bps}, "")
+func (p *Pipeline) SetBitrate(id string, bps int, scarce bool) error {
+	return p.callWithin(bitrateTimeout, &message{Do: doBitrate, ID: id, Count: bps, Scarce: scarce}, "")
 }
 
 // Usage is the memory that the child occupies, in bytes, as it told last; ok: it has.

@@ -46,7 +46,7 @@ const (
 	doStart    = "start"    // answered; ID, Branch, Within
 	doStop     = "stop"     // answered; ID
 	doKeyframe = "keyframe" // ID
-	doBitrate  = "bitrate"  // answered; ID, Count in bit/s
+	doBitrate  = "bitrate"  // answered; ID, Count in bit/s, Scarce
 	doClose    = "close"    // answered, by the child's last message
 
 	doAnswer   = "answer"   // N, Error
@@ -68,6 +68,7 @@ type message struct {
 	Branch *config.Branch `json:"branch,omitempty"`
 	Track  *media.Track   `json:"track,omitempty"`
 	Count  int            `json:"count,omitempty"`
+	Scarce bool           `json:"scarce,omitempty"`
 	Within time.Duration  `json:"within,omitempty"` // how long it may take
 	Level  int            `json:"level,omitempty"`  // of the gateway's log
 	Error  *fault         `json:"error,omitempty"`

@@ -32,7 +32,7 @@ type Running interface {
 	Start(ctx context.Context, id string, branch *config.Branch) error
 	Stop(id string)
 	RequestKeyframe(id string)
-	SetBitrate(id string, bps int) error
+	SetBitrate(id string, bps int, scarce bool) error
 	Close() error
 }
 

@@ -219,10 +219,10 @@ func TestPacketsComeAndCommandsGo(t *testing.T) {
 	keys := s.keys["1"]
 	p.RequestKeyframe("1")
 	s.until(t, "a keyframe that was asked for", func() bool { return s.keys["1"] > keys })
-	if err := p.SetBitrate("1", 200_000); err != nil {
+	if err := p.SetBitrate("1", 200_000, true); err != nil {
 		t.Error(err)
 	}
-	if err := p.SetBitrate("3", 200_000); err == nil || !strings.Contains(err.Error(), `branch "3"`) {
+	if err := p.SetBitrate("3", 200_000, true); err == nil || !strings.Contains(err.Error(), `branch "3"`) {
 		t.Error(err)
 	}
 	bad := vp8

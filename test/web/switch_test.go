@@ -205,7 +205,7 @@ func (p *playback) RequestKeyframe(id string) {
 	}
 }
 
-func (p *playback) SetBitrate(string, int) error { return nil }
+func (p *playback) SetBitrate(string, int, bool) error { return nil }
 
 func (p *playback) Close() error {
 	p.mu.Lock()
