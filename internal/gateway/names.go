@@ -58,6 +58,7 @@ type unknown struct {
 	err  error
 }
 
+// Error names the host, and says whether there is no such name or nobody could tell.
 func (u *unknown) Error() string {
 	if u.missing() {
 		return u.host + ": there is no such name"

@@ -1,26 +1,23 @@
 package gst
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"image/jpeg"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/go-gst/go-gst/gst"
 	"go.uber.org/goleak"
+
+	"sync"
 
 	"gateway/internal/config"
 	"gateway/internal/media"
@@ -389,326 +386,79 @@ func TestFormatsOfSources(t *testing.T) {
 	}
 }
 
-// A display is looked for every few seconds while a stream is idle.
-func TestLookingForADisplayLeavesNoDescriptors(t *testing.T) {
-	display, _ := startXvfb(t)
-	descriptors := func() int {
-		runtime.GC()
-		all, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(all)
-	}
-	var before int
-	for i := range 20 {
-		formats, err := NewRegistry().Formats("ximagesrc display-name=" + display)
-		if err != nil || len(formats) == 0 || formats[0].MaxWidth != 640 || formats[0].MinHeight != 480 {
-			t.Fatalf("%+v, %v", formats, err)
-		}
-		if i == 0 {
-			before = descriptors()
-		}
-	}
-	if now := descriptors(); now != before {
-		t.Errorf("%d descriptors, %d after the first time", now, before)
-	}
+// split is a sink that keeps each branch's buffers apart.
+type split struct {
+	mu      sync.Mutex // guards below
+	ids     map[string]chan *media.Buffer
+	dropped map[string]int
+	tracks  chan media.Track
+	ended   chan error
+	failure chan error
 }
 
-// Xlib would end the whole process.
-func TestXServerThatDiesEndsItsPipelineOnly(t *testing.T) {
-	display, kill := startXvfb(t)
-	_, c := launch(t, "ximagesrc use-damage=false display-name="+display+
-		" ! video/x-raw,framerate=30/1 ! videoconvert ! "+x264+sink, media.H264)
-	next(t, c).Release()
-	kill()
+func newSplit() *split {
+	return &split{ids: make(map[string]chan *media.Buffer), dropped: make(map[string]int), tracks: make(chan media.Track, 100), ended: make(chan error, 100), failure: make(chan error, 10)}
+}
+
+func (s *split) of(id string) chan *media.Buffer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ids[id] == nil {
+		s.ids[id] = make(chan *media.Buffer, 10000)
+	}
+	return s.ids[id]
+}
+
+func (s *split) Dropped(id string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropped[id] += n
+}
+
+// drops is how many captured buffers a branch was too slow for.
+func (s *split) drops(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped[id]
+}
+
+func (s *split) Deliver(id string, b *media.Buffer) { s.of(id) <- b }
+func (s *split) Ended(id string, err error)         { s.ended <- fmt.Errorf("%s: %w", id, err) }
+func (s *split) Fail(err error)                     { s.failure <- err }
+func (s *split) Describe(_ string, track media.Track) {
 	select {
-	case err := <-c.failure:
-		if !strings.Contains(err.Error(), "X server") {
-			t.Errorf("reported %v", err)
-		}
+	case s.tracks <- track:
+	default: // only one test reads them
+	}
+}
+
+// next waits for a buffer of a branch.
+func (s *split) next(t *testing.T, id string) *media.Buffer {
+	t.Helper()
+	select {
+	case b := <-s.of(id):
+		return b
+	case err := <-s.failure:
+		t.Fatal("capture failed:", err)
+	case err := <-s.ended:
+		t.Fatal("branch ended:", err)
 	case <-time.After(deadline):
-		t.Fatal("nothing was reported")
+		t.Fatalf("no buffer of %q", id)
 	}
+	panic("unreachable")
 }
 
-// One ximagesrc grabs the X server for a frame and wants a lock of Xlib's; another
-// one that opens its display holds the lock, and waits for the server: xserver.c.
-func TestDesktopsStartSideBySide(t *testing.T) {
-	display, _ := startXvfb(t)
-	source := "ximagesrc use-damage=false display-name=" + display
-	text := source + " ! video/x-raw,framerate=30/1 ! videoconvert ! " + x264 + sink
-	end := time.Now().Add(4 * time.Second)
-	var wait sync.WaitGroup
-	for range 3 {
-		wait.Go(func() {
-			for time.Now().Before(end) {
-				if _, err := NewRegistry().Formats(source); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-		wait.Go(func() {
-			for time.Now().Before(end) {
-				ctx, cancel := context.WithTimeout(t.Context(), deadline)
-				p, err := Launch(ctx, "test", whole(text, media.H264), counting{(*media.Buffer).Release}, quiet)
-				cancel()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if err := p.Close(); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-}
-
-// startXvfb runs an X server of 640x480 for the test and returns its display and
-// what kills it.
-func startXvfb(t *testing.T, args ...string) (display string, kill func()) {
+// frame waits for the end of a branch's next frame, and returns when it was
+// captured, when it arrived, and whether it is a keyframe.
+func (s *split) frame(t *testing.T, id string) (captured, arrived time.Duration, key bool) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	args = append([]string{"-displayfd", "3", "-screen", "0", "640x480x24", "-nolisten", "tcp", "-noreset"}, args...)
-	cmd := exec.Command("Xvfb", args...)
-	cmd.ExtraFiles = []*os.File{w}
-	if err := cmd.Start(); err != nil {
-		t.Fatal("Xvfb (package xvfb): ", err)
-	}
-	w.Close()
-	kill = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
-	t.Cleanup(kill)
-	var number int
-	if _, err := fmt.Fscan(r, &number); err != nil {
-		t.Fatal("Xvfb: ", err)
-	}
-	return fmt.Sprintf(":%d", number), kill
-}
-
-func TestSnapshotIsAPictureOfTheKeyframe(t *testing.T) {
-	for codec, encoder := range encoders {
-		if codec == media.Opus {
-			continue
-		}
-		t.Run(string(codec), func(t *testing.T) {
-			_, c := launch(t, strings.Replace(camera, "is-live", "pattern=red is-live", 1)+encoder+sink, codec)
-			ctx, cancel := context.WithTimeout(t.Context(), deadline)
-			defer cancel()
-			data, err := Snapshot(ctx, codec, keyframe(t, c), 640)
-			if err != nil {
-				t.Fatal(err)
-			}
-			picture, err := jpeg.Decode(bytes.NewReader(data))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if size := picture.Bounds().Size(); size.X != 320 || size.Y != 240 {
-				t.Errorf("size %v", size)
-			}
-			if r, g, b, _ := picture.At(160, 120).RGBA(); r>>8 < 240 || g>>8 > 16 || b>>8 > 16 {
-				t.Errorf("colour %d %d %d, want red", r>>8, g>>8, b>>8)
-			}
-		})
-	}
-}
-
-// With two encoder threads a frame has two slices, and some payloaders repeat the
-// parameter sets between them: a decoder then saw two frames, one of them half grey.
-func TestSnapshotHasAllSlices(t *testing.T) {
-	_, c := launch(t, strings.Replace(camera, "is-live", "pattern=checkers-8 is-live", 1)+
-		"x264enc tune=zerolatency speed-preset=ultrafast threads=2 bitrate=8000 ! h264parse config-interval=-1"+
-		" ! rtph264pay config-interval=-1 aggregate-mode=zero-latency mtu=1200"+sink, media.H264)
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	data, err := Snapshot(ctx, media.H264, keyframe(t, c), 640)
-	if err != nil {
-		t.Fatal(err)
-	}
-	picture, err := jpeg.Decode(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, y := range []int{20, 212} { // rows of squares alternate: none must be smeared
-		_, above, _, _ := picture.At(100, y).RGBA()
-		_, below, _, _ := picture.At(100, y+8).RGBA()
-		if diff := int(above>>8) - int(below>>8); diff > -80 && diff < 80 {
-			t.Errorf("at %d the picture is smeared: %d and %d", y, above>>8, below>>8)
-		}
-	}
-}
-
-// keyframe collects the payloads of the first frame.
-func keyframe(t *testing.T, c *catch) [][]byte {
-	t.Helper()
-	var payloads [][]byte
-	for whole := false; !whole; {
-		b := next(t, c)
-		for i := range b.Len() {
-			payloads = append(payloads, bytes.Clone(b.Payload(i)))
-		}
-		whole = b.End
+	for {
+		b := s.next(t, id)
+		captured, arrived, key = b.Capture, b.Arrived, key || b.Keyframe
+		end := b.End
 		b.Release()
-	}
-	return payloads
-}
-
-func TestSnapshotOfGarbageFails(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	if _, err := Snapshot(ctx, media.H264, [][]byte{{0x65, 1, 2, 3}}, 640); err == nil {
-		t.Error("made a picture")
-	}
-	if _, err := Snapshot(ctx, media.H264, nil, 640); err == nil {
-		t.Error("made a picture of nothing")
-	}
-}
-
-// playAndLeave runs pipelines and ends GStreamer, whose leaks tracer then says
-// what is still alive.
-func playAndLeave() {
-	for range 3 {
-		c := newCatch()
-		p, err := Launch(context.Background(), "test", whole(camera+x264+sink, media.H264), c, quiet)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		var payloads [][]byte
-		for range 30 {
-			b := <-c.buffers
-			if len(payloads) == 0 || !b.Start {
-				for i := range b.Len() {
-					payloads = append(payloads, bytes.Clone(b.Payload(i)))
-				}
-			}
-			b.Release()
-		}
-		p.RequestKeyframe("video")
-		p.Close()
-		branches()
-		NewRegistry().Try(row("x264enc"), x264, 320, 240, 30)
-		NewRegistry().Try(row("x264enc"), "x264enc nosuchproperty=1", 320, 240, 30)
-		NewRegistry().Formats("videotestsrc")
-		NewRegistry().Installed("x264enc")
-		Snapshot(context.Background(), media.H264, payloads, 640)
-		away := (*config.Encoders)(nil).Placeholder(media.Track{Codec: media.H264, Width: 320, Height: 240})
-		away.Last, away.Title = payloads, "leaks"
-		Placeholder(context.Background(), &away)
-		Launch(context.Background(), "test", whole("v4l2src device=/dev/video99 ! "+x264+sink, media.H264), c, quiet)
-	}
-	runtime.GC()
-	gst.Deinit()
-}
-
-// branches runs some, of pictures and of a coded stream, among them such that fail.
-func branches() {
-	for _, text := range []string{picture, coded} {
-		c := newCatch()
-		f := feed(strings.Replace(text, "is-live=true", "", 1))
-		f.Loop = true
-		p, err := Launch(context.Background(), "test", f, c, quiet)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		encoder := x264
-		if text == coded {
-			encoder = "rtph264pay"
-		}
-		for range 3 {
-			p.Start(context.Background(), "a", branchOf(encoder, media.H264))
-			p.Start(context.Background(), "b", branchOf("identity error-after=2 ! "+encoder, media.H264))
-			p.Start(context.Background(), "c", branchOf("x264enc nosuchproperty=1", media.H264))
-			<-c.ended
-			for range 10 {
-				(<-c.buffers).Release()
-			}
-			p.RequestKeyframe("a")
-			p.Stop("a")
-		}
-		p.Close()
-	}
-}
-
-func TestNothingOfGStreamerLeaks(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), "GATEWAY_TEST_LEAKS=1", "GST_TRACERS=leaks", "GST_DEBUG=GST_TRACER:7", "GST_DEBUG_NO_COLOR=1")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "object-alive, type-name=(string)G") {
-			t.Error(line)
+		if end {
+			return captured, arrived, key
 		}
 	}
 }
-
-// resident is the process's resident memory in bytes.
-func resident(t *testing.T) int {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var size, rss int
-	fmt.Sscan(string(data), &size, &rss)
-	return rss * os.Getpagesize()
-}
-
-// Native memory goes back at once, not when Go's collector runs.
-func TestMemoryStaysFlatOver10000Frames(t *testing.T) {
-	var frames int
-	var mu sync.Mutex
-	done, half := make(chan struct{}), make(chan struct{})
-	c := counting{func(b *media.Buffer) {
-		mu.Lock()
-		defer mu.Unlock()
-		if b.End {
-			if frames++; frames == 5000 {
-				close(half)
-			} else if frames == 10000 {
-				close(done)
-			}
-		}
-		b.Release()
-	}}
-	text := "videotestsrc ! video/x-raw,format=I420,width=160,height=120,framerate=1000/1 ! " + x264 + " ! appsink name=video sync=false buffer-list=true max-buffers=20"
-	p, err := Launch(t.Context(), "test", whole(text, media.H264), c, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	wait := func(c chan struct{}) int {
-		select {
-		case <-c:
-		case <-time.After(2 * time.Minute):
-			t.Fatal("frames come too slowly")
-		}
-		return resident(t)
-	}
-	middle := wait(half)
-	if grown := wait(done) - middle; grown > 16<<20 { // the raw pictures of that half are 140 MiB; Go's heap has its own ups and downs
-		t.Errorf("resident memory grew by %d KiB in the second half", grown>>10)
-	}
-}
-
-type counting struct{ deliver func(*media.Buffer) }
-
-func (c counting) Deliver(_ string, b *media.Buffer) { c.deliver(b) }
-func (c counting) Describe(string, media.Track)      {}
-func (c counting) Dropped(string, int)               {}
-func (c counting) Ended(string, error)               {}
-func (c counting) Fail(error)                        {}

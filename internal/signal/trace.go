@@ -90,6 +90,7 @@ type answer struct {
 	wrote  bool
 }
 
+// WriteHeader takes the first status that is final; 1xx, but for 101, come before it.
 func (a *answer) WriteHeader(status int) {
 	if !a.wrote {
 		a.status, a.wrote = status, status >= 200 || status == http.StatusSwitchingProtocols
@@ -97,6 +98,7 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
+// Write without a WriteHeader before it is a 200, which the status begins as.
 func (a *answer) Write(b []byte) (int, error) {
 	a.wrote = true
 	return a.ResponseWriter.Write(b)

@@ -218,3 +218,177 @@ func TestTrackThatIsDescribedAgainIsNoChange(t *testing.T) {
 		t.Errorf("%d changes, %+v", changes, e.track)
 	}
 }
+
+func TestEncoderRunsOnlyWhileItsRenditionIsWatched(t *testing.T) {
+	b := newBench()
+	s, high, l, first := live(t, b, one("x", vp8("video"), vp8("low")))
+	never(t, l.started, "the low rendition is encoded though nobody watches it")
+	low := subscribeTo(t, s, "low")
+	second := receive(t, l.started, "second encoder")
+	if second.branch.Track.Name != "low" {
+		t.Fatalf("encoder of %q", second.branch.Track.Name)
+	}
+	second.frame(true)
+	expect(t, read(low), 0, 1)
+	low.Close()
+	receive(t, second.stopped, "end of the low rendition's encoder")
+	never(t, first.stopped, "the other encoder was stopped")
+	first.frame(false)
+	expect(t, read(high), 1, 1)
+}
+
+func TestEncoderThatFailsIsStartedAgainAloneAndBlamed(t *testing.T) {
+	b := newBench()
+	s, sub, l, e := live(t, b, one("x", vp8("video"), vp8("low")))
+	low := subscribeTo(t, s, "low")
+	other := receive(t, l.started, "second encoder")
+	other.frame(true)
+	expect(t, read(low), 0, 1)
+
+	l.sink.Ended(other.id, errors.New("out of surfaces"))
+	receive(t, other.stopped, "end of the failed encoder")
+	again := receive(t, l.started, "encoder, anew")
+	again.frame(false)
+	again.frame(true)
+	expect(t, read(low), 2, 1)
+	e.frame(false)
+	expect(t, read(sub), 1, 1)
+	never(t, l.closed, "the capture was stopped")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if fmt.Sprint(b.blamed) != "[low]" {
+		t.Errorf("blamed: %v", b.blamed)
+	}
+}
+
+func TestStreamWhoseOnlyEncoderFailsSaysWhy(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	for range 2 {
+		l.sink.Ended(e.id, errors.New("it has B-frames"))
+		if i := waitState(t, s, Restarting); i.Reason != "it has B-frames" {
+			t.Errorf("reason %q", i.Reason)
+		}
+		e = receive(t, l.started, "encoder, anew")
+		e.frame(true)
+		waitState(t, s, Live)
+	}
+}
+
+func TestEncoderThatFailedIsReplacedByWhatThePlanHasThen(t *testing.T) {
+	b := newBench()
+	_, sub, l, e := live(t, b, one("x", branch("video", media.H264, "hardware name=encoder")))
+	b.set(one("x", branch("video", media.H264, "software name=encoder")), nil)
+	l.sink.Ended(e.id, errors.New("device lost"))
+	soft := receive(t, l.started, "another encoder")
+	for !strings.HasPrefix(soft.branch.Launch, "software") {
+		soft = receive(t, l.started, "another encoder")
+	}
+	for begun := time.Now(); len(read(sub)) == 0; { // what it makes before it is taken on is lost
+		if time.Since(begun) > 10*time.Second {
+			t.Fatal("nothing of the other encoder is read")
+		}
+		soft.frame(true)
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// A camera's own H.264 that turns out to have B-frames was started again and again,
+// and its viewers saw nothing though there was another rendition.
+func TestRenditionThatBrowsersDoNotPlayIsPassedOver(t *testing.T) {
+	b := newBench()
+	camera := config.Branch{Track: media.Track{Name: "camera", Kind: media.Video, Codec: media.H264}, Launch: "rtph264pay", Copy: true}
+	plan := one("x", camera, vp8("low"))
+	b.set(plan, nil)
+	s := start(t, b, nil)
+	waitTracks(t, s)
+	sub := subscribeTo(t, s, "camera")
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+
+	names := func() (names []string) {
+		tracks, err := s.Tracks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, track := range tracks {
+			names = append(names, track.Name)
+		}
+		return names
+	}
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	i := waitInfo(t, s, "the refusal", func(i Info) bool { return i.Tracks[0].Refused != "" })
+	if !strings.Contains(i.Tracks[0].Refused, "B-frames") || i.Tracks[1].Refused != "" {
+		t.Errorf("tracks %+v", i.Tracks)
+	}
+	if s.Current(sub) || !slices.Equal(names(), []string{"low"}) {
+		t.Errorf("viewers aren't moved: tracks %q", names())
+	}
+	if _, err := s.Subscribe("camera"); err == nil {
+		t.Error("the refused rendition is given away")
+	}
+	low := subscribeTo(t, s, "low")
+	sub.Close()
+	other := receive(t, l.started, "encoder of the other rendition")
+	if other.branch.Track.Name != "low" {
+		t.Fatalf("encoder of %q", other.branch.Track.Name)
+	}
+	other.frame(true)
+	expect(t, read(low), 0, 1)
+	waitState(t, s, Live)
+
+	applied(t, apply(t, s, b, plan), s)
+	if !slices.Equal(names(), []string{"camera", "low"}) {
+		t.Error("an edit doesn't give it another chance")
+	}
+}
+
+// The only rendition is tried again: there is nothing better for its viewers.
+func TestOnlyRenditionIsNotPassedOver(t *testing.T) {
+	b := newBench()
+	s, _, l, e := live(t, b, one("x", vp8("video")))
+	l.sink.Ended(e.id, fmt.Errorf("%w: it has B-frames", media.ErrUnplayable))
+	again := receive(t, l.started, "encoder, anew")
+	again.frame(true)
+	if i := waitState(t, s, Live); i.Tracks[0].Refused != "" {
+		t.Errorf("%+v", i.Tracks)
+	}
+}
+
+// The first encoding in the order of their making was taken for the first rendition:
+// after an edit that one was stopped at once, or the wrong one ran.
+func TestFirstRenditionRunsAlwaysWhateverWasEdited(t *testing.T) {
+	b := newBench()
+	b.set(one("x", vp8("video")), nil)
+	s := start(t, b, func(c *config.Stream) { c.OnDemand, c.Linger = false, 0 })
+	l, e := begun(t, b)
+	e.frame(true)
+	waitState(t, s, Live)
+	sub := subscribe(t, s)
+	sub.Close()
+
+	result := apply(t, s, b, one("x", vp8("high"), vp8("video")))
+	high := receive(t, l.started, "encoder of the new first rendition")
+	high.frame(true)
+	applied(t, result, s)
+	receive(t, e.stopped, "end of the encoder that isn't the first any more")
+
+	result = apply(t, s, b, one("x", branch("high", media.H264, "x264enc name=encoder"), vp8("video")))
+	h264 := receive(t, l.started, "encoder of the first rendition's new codec")
+	old := subscribeTo(t, s, "high") // a viewer who can't be moved
+	h264.frame(true)
+	applied(t, result, s)
+	s.mu.Lock()
+	h := s.find("high")
+	h.until = 0 // viewers had time to move
+	wanted, again := h.wanted(media.Now())
+	s.mu.Unlock()
+	if !wanted || again != 0 {
+		t.Error("the first rendition is to be stopped")
+	}
+	old.Close()
+	receive(t, high.stopped, "end of the old codec's encoder")
+	never(t, h264.stopped, "the first rendition was stopped")
+	never(t, l.closed, "the capture was stopped")
+}

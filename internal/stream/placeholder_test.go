@@ -31,8 +31,11 @@ func (b *bench) asked() []config.Placeholder {
 // awaitAsked waits until that many were asked for.
 func (b *bench) awaitAsked(t *testing.T, n int) {
 	t.Helper()
-	for due := time.Now().Add(deadline); len(b.asked()) < n; time.Sleep(time.Millisecond) {
-		if time.Now().After(due) {
+	late := time.After(deadline)
+	for len(b.asked()) < n {
+		select {
+		case <-b.another:
+		case <-late:
 			t.Fatalf("%d of %d placeholders were asked for", len(b.asked()), n)
 		}
 	}

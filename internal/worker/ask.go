@@ -37,6 +37,7 @@ var (
 	ErrHangs = errors.New("a driver or a plugin hangs over it")
 )
 
+// unasked is [ErrUnasked], a type so that it can be Temporary.
 type unasked struct{}
 
 func (unasked) Error() string   { return "GStreamer can't be asked now" }

@@ -274,7 +274,7 @@ func (b *baseline) feed(id string, estimator cc.BandwidthEstimator) (*feed, erro
 // follow gives the encoder what the estimator says.
 func follow(p *gst.Pipeline, id string, estimator cc.BandwidthEstimator, rates config.Bitrate) {
 	set := func(bps int) {
-		if err := p.SetBitrate(id, min(max(bps, rates.Min), rates.Max)); err != nil {
+		if err := p.SetBitrate(id, min(max(bps, rates.Min), rates.Max), true); err != nil {
 			fmt.Fprintln(os.Stderr, "baseline:", err)
 		}
 	}

@@ -34,6 +34,7 @@ func (s Seen) Gap() float64 { return max(0, s.Longest-s.Usual) }
 // Missed is the gap in frames.
 func (s Seen) Missed() float64 { return s.Gap() / s.Usual }
 
+// String is a line of a report.
 func (s Seen) String() string {
 	return fmt.Sprintf("%d frames, %d wide, %s, gap %.0f ms (%.1f frames)", s.Frames, s.Width, s.Codec, s.Gap(), s.Missed())
 }

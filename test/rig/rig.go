@@ -25,6 +25,7 @@ type Missing struct {
 	Remedy string // "apt-get install firefox-esr"
 }
 
+// Error names what is missing, and its remedy.
 func (m *Missing) Error() string { return m.What + " is missing: " + m.Remedy }
 
 // Need finds a program, also in the sbin folders that users don't have in PATH.

@@ -198,6 +198,7 @@ type StatusError struct {
 	Body   string
 }
 
+// Error has the status and the whole body.
 func (e *StatusError) Error() string { return fmt.Sprintf("status %d: %s", e.Status, e.Body) }
 
 // Post makes a WHEP session by an offer. resource is its address. Another status than

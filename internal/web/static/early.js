@@ -1,5 +1,5 @@
 // Inline in the watch page: joins and answers the first offer while the modules load, which take a slow machine longer than all of that.
-// signaling.js and viewer.js take over what is begun here.
+// signaling.js and receiver.js take over what is begun here.
 (() => {
   if (/[#&]token=/.test(location.hash)) return; // nobody is known by it yet
   const socket = new WebSocket(new URL('../ws', location.href).href.replace(/^http/, 'ws'));
@@ -25,7 +25,7 @@
   const answer = async (sdp) => {
     await pc.setRemoteDescription({ type: 'offer', sdp });
     const { sdp: text } = await pc.createAnswer();
-    // Opus in stereo (RFC 7587 §6.1), as viewer.js asks for it
+    // Opus in stereo (RFC 7587 §6.1), as receiver.js asks for it
     await pc.setLocalDescription({ type: 'answer', sdp: text.replace(/^(a=fmtp:\d+ (?=.*useinbandfec=1)(?!.*stereo=1).*)$/m, '$1;stereo=1') });
     performance.mark('gateway:answer');
     send('answer', { session, sdp: pc.localDescription.sdp });
@@ -40,7 +40,7 @@
       pc.onicecandidate = ({ candidate }) => send('ice-candidate', { session, candidate: candidate?.candidate ? candidate.toJSON() : null });
     } else if (message.type === 'offer' && !early.answer && !/[?&]relay/.test(location.search)) {
       early.answer = { sdp: message.sdp, done: answer(message.sdp) };
-      early.answer.done.catch(() => {}); // viewer.js says it
+      early.answer.done.catch(() => {}); // receiver.js says it
     }
   };
 })();

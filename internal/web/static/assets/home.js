@@ -4,6 +4,7 @@
  * @module
  */
 import { api, root, signIn, takeToken } from './access.js';
+import { drawing, element, setText } from './elements.js';
 import { Account, Rooms } from './home-rooms.js';
 import { codecName, trackTexts } from './stats.js';
 import { refusedEdit, sentence, stateNames } from './words.js';
@@ -23,7 +24,6 @@ const outage = document.getElementById('outage');
 const problems = document.getElementById('problems');
 const summary = document.getElementById('summary');
 
-const svg = 'http://www.w3.org/2000/svg';
 const glyphs = {
   picture: 'M6 34V20a14 14 0 0 1 28 0v14M16 19v12l10-6z',
   gone: 'M15 10h13a4 4 0 0 1 4 4v12M29 31H8a4 4 0 0 1-4-4V14a4 4 0 0 1 2-3.4M32 18l5-3v11M5 5l30 30',
@@ -38,27 +38,16 @@ class Card {
   /** @param {Stream} stream */
   constructor(stream) {
     this.#stream = stream;
-    const make = (tag, name = '') => Object.assign(document.createElement(tag), { className: name });
-    this.element = document.createElement('li');
-    this.card = make('article');
-    this.screen = make('div', 'screen');
-    this.glyph = document.createElementNS(svg, 'svg');
-    this.glyph.setAttribute('viewBox', '0 0 40 40');
-    this.glyph.setAttribute('aria-hidden', 'true');
-    this.glyph.append(document.createElementNS(svg, 'path'));
-    this.state = make('span', 'state');
-    this.link = make('a');
-    this.link.href = new URL(`watch/${encodeURIComponent(stream.name)}`, root);
-    this.reason = make('p', 'reason');
-    this.edit = make('p', 'edit');
-    const about = make('div', 'about');
-    const heading = make('h2');
-    this.numbers = make('p', 'numbers');
-    heading.append(this.link);
-    about.append(heading, this.reason, this.edit, this.numbers);
-    this.screen.append(this.glyph, this.state);
-    this.card.append(this.screen, about);
-    this.element.append(this.card);
+    this.glyph = drawing('svg', { viewBox: '0 0 40 40', 'aria-hidden': 'true' }, drawing('path'));
+    this.state = element('span', { class: 'state' });
+    this.link = element('a', { href: new URL(`watch/${encodeURIComponent(stream.name)}`, root).href });
+    this.reason = element('p', { class: 'reason' });
+    this.edit = element('p', { class: 'edit' });
+    this.numbers = element('p', { class: 'numbers' });
+    this.card = element('article', {},
+      element('div', { class: 'screen' }, this.glyph, this.state),
+      element('div', { class: 'about' }, element('h2', {}, this.link), this.reason, this.edit, this.numbers));
+    this.element = element('li', {}, this.card);
     this.show(stream);
   }
 
@@ -68,16 +57,13 @@ class Card {
     const { state } = stream;
     this.card.className = `card ${{ live: 'live', absent: 'fault', starting: 'wait', restarting: 'wait' }[state] ?? 'rest'}`;
     this.glyph.firstChild.setAttribute('d', state === 'absent' ? glyphs.gone : glyphs.picture);
-    text(this.state, stateNames[state] ?? state);
-    text(this.link, stream.title || stream.name);
-    text(this.reason, state === 'live' ? '' : sentence(stream.reason) || (state === 'idle' ? 'Starts when somebody watches.' : ''));
-    text(this.edit, refusedEdit(stream.name, stream.reload));
+    setText(this.state, stateNames[state] ?? state);
+    setText(this.link, stream.title || stream.name);
+    setText(this.reason, state === 'live' ? '' : sentence(stream.reason) || (state === 'idle' ? 'Starts when somebody watches.' : ''));
+    setText(this.edit, refusedEdit(stream.name, stream.reload));
     const parts = numbers(stream);
     if (this.numbers.textContent === parts.join(' ')) return;
-    this.numbers.replaceChildren(...parts.flatMap((part, i) => {
-      const span = Object.assign(document.createElement('span'), { textContent: part });
-      return i ? [' ', span] : [span];
-    }));
+    this.numbers.replaceChildren(...parts.flatMap((part, i) => [...(i ? [' '] : []), element('span', {}, part)]));
   }
 
   /** Fetches a new picture where one can be had: of what is live again and again, of what rests once. @param {number} now */
@@ -123,11 +109,6 @@ function numbers(stream) {
   ].filter(Boolean);
 }
 
-/** Sets text only where it differs, so that a screen reader hears changes and no repetitions. */
-function text(element, value) {
-  if (element.textContent !== value) element.textContent = value;
-}
-
 /** @type {Map<string, Card>} */
 const cards = new Map();
 
@@ -143,14 +124,14 @@ function show(streams) {
     const card = cards.get(stream.name);
     if (card) card.show(stream);
     else cards.set(stream.name, new Card(stream));
-    const { element } = cards.get(stream.name);
-    if (list.children[i] !== element) list.insertBefore(element, list.children[i] ?? null);
+    const { element: e } = cards.get(stream.name);
+    if (list.children[i] !== e) list.insertBefore(e, list.children[i] ?? null);
   });
   const live = streams.filter((stream) => stream.state === 'live').length;
   list.classList.toggle('few', streams.length < 4);
   list.setAttribute('aria-busy', 'false');
   empty.hidden = streams.length > 0;
-  text(summary, streams.length ? `${streams.length} ${streams.length === 1 ? 'stream' : 'streams'}, ${live} live` : '');
+  setText(summary, streams.length ? `${streams.length} ${streams.length === 1 ? 'stream' : 'streams'}, ${live} live` : '');
 }
 
 /** Says what is wrong, or that nothing is. @param {string} title @param {string} [detail] */
@@ -158,9 +139,7 @@ function complain(title, detail = '') {
   if (outage.dataset.title === title) return;
   outage.dataset.title = title;
   if (!title) return outage.replaceChildren();
-  const strong = document.createElement('strong');
-  strong.textContent = title;
-  outage.replaceChildren(strong, detail);
+  outage.replaceChildren(element('strong', {}, title), detail);
 }
 
 let told = '';
@@ -169,16 +148,10 @@ let told = '';
 function tell(findings) {
   if (told === JSON.stringify(findings)) return;
   told = JSON.stringify(findings);
-  const make = (tag, children) => {
-    const e = document.createElement(tag);
-    e.append(...children);
-    return e;
-  };
   const files = Map.groupBy(findings, (finding) => /^(.+?\.ya?ml)(?::|$)/.exec(finding)?.[1] ?? '');
-  const items = [...files].map(([file, all]) => make('li', [
-    ...(file ? [make('h3', [file])] : []),
-    make('ul', all.map((finding) => make('li', [finding]))),
-  ]));
+  const items = [...files].map(([file, all]) => element('li', {},
+    ...(file ? [element('h3', {}, file)] : []),
+    element('ul', {}, ...all.map((finding) => element('li', {}, finding)))));
   problems.querySelector('ul').replaceChildren(...items);
   problems.hidden = findings.length === 0;
 }

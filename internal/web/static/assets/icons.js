@@ -1,5 +1,5 @@
 /**
- * Icons of the room page, as paths in a box of 24, drawn as lines.
+ * Icons of the player and the room page, as paths in a box of 24, drawn as lines.
  *
  * @module
  */
@@ -11,7 +11,6 @@ const paths = {
   microphone: 'M12 3.5a2.8 2.8 0 0 1 2.8 2.8v5.2a2.8 2.8 0 0 1-5.6 0V6.3A2.8 2.8 0 0 1 12 3.5ZM6 11.5a6 6 0 0 0 12 0M12 17.5v3',
   'microphone-off': 'M3.5 4.5l16 16M9.2 9.6v1.9a2.8 2.8 0 0 0 4.6 2.1m1-3.4V6.3a2.8 2.8 0 0 0-5.3-1.2M6 11.5a6 6 0 0 0 9.8 4.6m1.7-2c.3-.8.5-1.7.5-2.6M12 17.5v3',
   screen: 'M4.5 4.5h15A1.5 1.5 0 0 1 21 6v9.5a1.5 1.5 0 0 1-1.5 1.5h-15A1.5 1.5 0 0 1 3 15.5V6a1.5 1.5 0 0 1 1.5-1.5ZM8 20.5h8M12 13.5v-5m-2.3 2.2L12 8.4l2.3 2.3',
-  devices: 'M4 7.5h6.5m4 0H20M4 16.5h2.5m4 0H20M12.5 5.5v4M8.5 14.5v4',
   chat: 'M6 5.5h12A1.5 1.5 0 0 1 19.5 7v8a1.5 1.5 0 0 1-1.5 1.5h-6.5L7 20.5v-4H6A1.5 1.5 0 0 1 4.5 15V7A1.5 1.5 0 0 1 6 5.5ZM8.5 9.5h7m-7 3h4.5',
   send: 'M4.5 11.8 19.5 5l-4.2 14.5-3.6-5.6-7.2-2.1ZM11.7 13.9 19.5 5',
   quality: 'M4 7.5h6.5m4 0H20M4 16.5h2.5m4 0H20M12.5 5.5v4M8.5 14.5v4',
@@ -30,6 +29,15 @@ const paths = {
   move: 'M4.5 12h14M13 6.5l5.5 5.5-5.5 5.5',
   remove: 'M9.2 11.2a3.2 3.2 0 1 0 0-6.4 3.2 3.2 0 0 0 0 6.4ZM3 19.2v-.7a4.3 4.3 0 0 1 4.3-4.3h3.8a4.3 4.3 0 0 1 4.3 4.3v.7M16 9.5h5',
   copy: 'M9.5 8.5h9A1.5 1.5 0 0 1 20 10v9a1.5 1.5 0 0 1-1.5 1.5h-9A1.5 1.5 0 0 1 8 19v-9a1.5 1.5 0 0 1 1.5-1.5ZM16 8.5V5a1.5 1.5 0 0 0-1.5-1.5h-9A1.5 1.5 0 0 0 4 5v9a1.5 1.5 0 0 0 1.5 1.5H8',
+  muted: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm12 0 5 5m0-5-5 5',
+  stats: 'M4 19.5h16M6.5 16v-4m5.5 4V5m5.5 11V9',
+  pip: 'M20.5 10V6.5A1.5 1.5 0 0 0 19 5H5a1.5 1.5 0 0 0-1.5 1.5v10A1.5 1.5 0 0 0 5 18h4.5m3.5-4.5h7.5v6H13v-6Z',
+  window: 'M9 4v3.5A1.5 1.5 0 0 1 7.5 9H4m16 0h-3.5A1.5 1.5 0 0 1 15 7.5V4m0 16v-3.5a1.5 1.5 0 0 1 1.5-1.5H20M4 15h3.5A1.5 1.5 0 0 1 9 16.5V20',
+  help: 'M9.2 9.3a2.9 2.9 0 1 1 4.3 2.5c-1 .6-1.5 1.1-1.5 2.2m0 2.9v.1M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0Z',
+  busy: 'M21 12a9 9 0 0 0-9-9',
+  calm: 'M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0ZM12 7v5l3.2 2',
+  fault: 'M12 9v4.2m0 3.3v.1M10.7 4.3 2.9 17.8a1.5 1.5 0 0 0 1.3 2.2h15.6a1.5 1.5 0 0 0 1.3-2.2L13.3 4.3a1.5 1.5 0 0 0-2.6 0Z',
+  play: 'M8 5.5v13l10.5-6.5L8 5.5Z',
 };
 
 /** @param {keyof paths} name @returns {SVGElement} */
@@ -42,5 +50,6 @@ export function icon(name) {
 
 /** Shows another icon in an element that has one. @param {Element} holder @param {keyof paths} name */
 export function setIcon(holder, name) {
-  holder.querySelector('svg.icon path').setAttribute('d', paths[name]);
+  const path = holder.querySelector('svg.icon path');
+  if (path.getAttribute('d') !== paths[name]) path.setAttribute('d', paths[name]);
 }

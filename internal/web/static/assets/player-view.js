@@ -4,36 +4,10 @@
  * @module
  */
 import { drawing, element, setText } from './elements.js';
+import { icon, setIcon } from './icons.js';
+import { fillMenu } from './quality-menu.js';
 import { QualityView } from './quality-view.js';
-import { bitrateText, msText, percentText, trackTexts } from './stats.js';
-
-/** Icons as paths in a box of 24, drawn as lines. */
-const icons = {
-  muted: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm12 0 5 5m0-5-5 5',
-  sound: 'M4 9.5v5h3.5L12 19V5L7.5 9.5H4Zm11.5-.5a4.2 4.2 0 0 1 0 6M18 6.5a7.8 7.8 0 0 1 0 11',
-  stats: 'M4 19.5h16M6.5 16v-4m5.5 4V5m5.5 11V9',
-  quality: 'M4 7.5h6.5m4 0H20M4 16.5h2.5m4 0H20M12.5 5.5v4M8.5 14.5v4',
-  pip: 'M20.5 10V6.5A1.5 1.5 0 0 0 19 5H5a1.5 1.5 0 0 0-1.5 1.5v10A1.5 1.5 0 0 0 5 18h4.5m3.5-4.5h7.5v6H13v-6Z',
-  fullscreen: 'M4 9V5.5A1.5 1.5 0 0 1 5.5 4H9m6 0h3.5A1.5 1.5 0 0 1 20 5.5V9m0 6v3.5a1.5 1.5 0 0 1-1.5 1.5H15m-6 0H5.5A1.5 1.5 0 0 1 4 18.5V15',
-  window: 'M9 4v3.5A1.5 1.5 0 0 1 7.5 9H4m16 0h-3.5A1.5 1.5 0 0 1 15 7.5V4m0 16v-3.5a1.5 1.5 0 0 1 1.5-1.5H20M4 15h3.5A1.5 1.5 0 0 1 9 16.5V20',
-  help: 'M9.2 9.3a2.9 2.9 0 1 1 4.3 2.5c-1 .6-1.5 1.1-1.5 2.2m0 2.9v.1M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0Z',
-  busy: 'M21 12a9 9 0 0 0-9-9',
-  calm: 'M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0ZM12 7v5l3.2 2',
-  fault: 'M12 9v4.2m0 3.3v.1M10.7 4.3 2.9 17.8a1.5 1.5 0 0 0 1.3 2.2h15.6a1.5 1.5 0 0 0 1.3-2.2L13.3 4.3a1.5 1.5 0 0 0-2.6 0Z',
-  play: 'M8 5.5v13l10.5-6.5L8 5.5Z',
-};
-
-function icon(name) {
-  return drawing('svg', {
-    viewBox: '0 0 24 24', fill: 'none', stroke: 'currentColor', 'stroke-width': '1.75', 'stroke-linecap': 'round', 'stroke-linejoin': 'round', 'aria-hidden': 'true',
-  }, drawing('path', { d: icons[name] }));
-}
-
-function setIcon(holder, name) {
-  if (holder.dataset.icon === name) return;
-  holder.dataset.icon = name;
-  holder.querySelector('path').setAttribute('d', icons[name]);
-}
+import { bitrateText, msText, percentText } from './stats.js';
 
 function button(name, label, key) {
   return element('button', { type: 'button', class: name, 'aria-label': label, title: key ? `${label} (${key})` : label, ...(key ? { 'aria-keyshortcuts': key } : {}) }, icon(name));
@@ -150,20 +124,7 @@ export class View {
    */
   renditions(renditions, { rendition, selected }) {
     this.quality.hidden = renditions.length < 2;
-    const options = this.choose.options;
-    while (options.length > renditions.length + 1) options[options.length - 1].remove();
-    ['auto', ...renditions].forEach((track, i) => {
-      const option = options[i] ?? this.choose.appendChild(element('option'));
-      const playing = track.name !== undefined && track.name === rendition;
-      option.value = track.name ?? 'auto';
-      option.classList.toggle('playing', playing);
-      const text = track === 'auto' ? 'Auto' : [track.name, ...trackTexts(track)].join(', ');
-      option.disabled = Boolean(track.refused);
-      option.title = track.refused ?? '';
-      const remark = track.refused ? ' (refused)' : playing ? ' (playing)' : '';
-      setText(option, text + remark); // in place: the menu may be open
-    });
-    this.choose.value = selected;
+    fillMenu(this.choose, renditions, selected, rendition);
     setText(this.chosen, selected === 'auto' ? 'Auto' : selected);
     this.panel.quality.ladder = renditions.map(({ name }) => name);
     this.panel.rendition(renditions.length > 1 ? rendition : '', selected);

@@ -4,6 +4,7 @@
  * @module
  */
 import { Frames } from './latency.js';
+import { Picture } from './picture.js';
 import { View } from './player-view.js';
 import { style } from './player-style.js';
 import { Sight } from './sight.js';
@@ -43,8 +44,8 @@ export function resolveSource(src) {
  * The element. Attributes: src, token, rendition, muted, controls, stats, ice-transport-policy.
  *
  * Events: `playing` (detail: {firstFrameMs}), `state` (detail: {state, title, detail}), `stream` (detail: Stream), `rendition` (detail:
- * Choice), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, traceId, fatal}), `stats` (detail: Stats, once a second), `quality` (detail: Quality, once a
- * second from when the numbers are first shown).
+ * Choice), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, traceId, fatal}), `stats` (detail:
+ * Stats, once a second), `quality` (detail: Quality, once a second from when the numbers are first shown).
  */
 export class GatewayPlayer extends HTMLElement {
   static observedAttributes = ['src', 'token', 'rendition', 'muted', 'stats', 'ice-transport-policy'];
@@ -53,6 +54,7 @@ export class GatewayPlayer extends HTMLElement {
   startedAt;
 
   #view = new View();
+  #picture = new Picture(this.#view, () => this.peerConnection?.connectionState === 'connected');
   #sight = new Sight(this.#view.video, (sight) => this.#see(sight));
   /** @type {Viewer?} */
   #viewer = null;
@@ -65,18 +67,9 @@ export class GatewayPlayer extends HTMLElement {
   #quality = null;
   #state = 'closed';
   #title = '';
-  #blocked = false;
   /** Whether the picture is in sight, as the gateway was told last. */
   #seen = true;
-  /** Whether a frame of the running session was rendered, and when frames were last seen to go on. */
-  #playing = false;
-  #movedAt = 0;
-  #mediaAt = 0;
   #firstFrame = null;
-  /** @type {MediaStreamTrack?} the track that the picture is from */
-  #track = null;
-  /** @type {MediaStream?} media of which nothing has come yet */
-  #awaited = null;
   /** @type {words.Words?} said over the running picture for a while */
   #hint = null;
   #hintTimer = 0;
@@ -149,7 +142,7 @@ export class GatewayPlayer extends HTMLElement {
 
   set muted(muted) {
     this.#view.video.muted = muted;
-    if (!muted) this.#play();
+    if (!muted) this.#picture.play();
   }
 
   connectedCallback() {
@@ -253,7 +246,7 @@ export class GatewayPlayer extends HTMLElement {
       this.#offer();
       this.dispatchEvent(new CustomEvent('rendition', { detail: event.detail }));
     });
-    viewer.addEventListener('media', (event) => this.#attach(event.detail));
+    viewer.addEventListener('media', (event) => this.#picture.attach(event.detail, ['absent', 'restarting', 'ended'].includes(this.stream?.state)));
     viewer.addEventListener('quality', (event) => this.#follow(event.detail));
     viewer.addEventListener('expiring', ({ detail }) => this.dispatchEvent(new CustomEvent('expiring', { detail })));
     viewer.addEventListener('error', (event) => this.#complain(event.detail));
@@ -271,13 +264,10 @@ export class GatewayPlayer extends HTMLElement {
     this.#viewer = null;
     viewer?.close();
     this.#meter = this.#stats = this.#quality = this.#firstFrame = null;
-    this.#playing = this.#blocked = false;
-    this.#awaited = this.#view.video.srcObject = null;
-    this.#view.still.hidden = true;
-    this.#view.surface.classList.remove('picture');
+    this.#picture.clear();
     this.#view.panel.clear();
     this.#view.renditions([], { rendition: '', selected: 'auto' });
-    this.#track = this.#hint = null;
+    this.#hint = null;
     this.#state = 'closed';
   }
 
@@ -287,9 +277,7 @@ export class GatewayPlayer extends HTMLElement {
     this.#seen = sight.visible;
     this.#viewer?.view(sight);
     if (!returned) return;
-    // what wasn't sent meanwhile isn't missing, and a browser may have paused what it didn't show
-    this.#movedAt = this.#mediaAt = performance.now();
-    if (this.#view.video.paused && this.#view.video.srcObject) this.#play();
+    this.#picture.returned();
     this.#render();
   }
 
@@ -323,65 +311,9 @@ export class GatewayPlayer extends HTMLElement {
     this.#render();
   }
 
-  /** Plays a session's media; the last frame of the session, or of the track, before stays until the first one of this. */
-  #attach(media) {
-    this.#awaited = null;
-    const { video } = this.#view;
-    const [track = null] = media.getVideoTracks();
-    if (track !== this.#track) this.#hold(track);
-    const later = document.hidden || ['absent', 'restarting', 'ended'].includes(this.stream?.state);
-    if (video.srcObject !== media && later && media.getTracks().every((t) => t.muted)) {
-      // Nothing comes yet, and a media element that waits for data holds up the page's load event (HTML, "delaying-the-load-event flag").
-      for (const t of media.getTracks()) t.addEventListener('unmute', () => this.#awaited === media && this.#attach(media), { once: true });
-      this.#awaited = media;
-      return;
-    }
-    if (video.srcObject !== media) {
-      this.#playing = false;
-      this.#mediaAt = performance.now();
-      video.srcObject = media;
-      this.#awaitFrame(media);
-    }
-    this.#play();
-    this.#sound();
-  }
-
-  /** Keeps the last frame in sight until the track has one. @param {MediaStreamTrack?} track */
-  #hold(track) {
-    const { video, still, surface } = this.#view;
-    this.#track = track;
-    if (surface.classList.contains('picture') && still.hidden && video.videoWidth) {
-      still.width = video.videoWidth;
-      still.height = video.videoHeight;
-      still.getContext('2d').drawImage(video, 0, 0);
-      still.hidden = false;
-    }
-    if (!track || !this.#playing) return; // #begin takes it away
-    video.requestVideoFrameCallback?.(() => {
-      if (track === this.#track) still.hidden = true;
-    });
-  }
-
-  #awaitFrame(media) {
-    const { video } = this.#view;
-    const begins = () => video.srcObject === media && !this.#playing;
-    const shown = () => {
-      if (!begins()) return;
-      // Chromium tells of the frame before once more: nothing comes until the connection stands.
-      if (this.peerConnection?.connectionState === 'connected') this.#begin();
-      else video.requestVideoFrameCallback(shown);
-    };
-    if (media.getVideoTracks().length && video.requestVideoFrameCallback) video.requestVideoFrameCallback(shown);
-    else video.addEventListener('playing', () => begins() && this.#begin(), { once: true });
-  }
-
   #begin() {
     const now = performance.now();
-    this.#playing = true;
-    this.#movedAt = now;
     this.#firstFrame = this.#viewer.firstFrame(now);
-    this.#view.surface.classList.add('picture');
-    this.#view.still.hidden = true;
     if (!this.#callUntil) {
       this.#callUntil = now + callFor;
       setTimeout(() => this.#sound(), callFor);
@@ -389,22 +321,6 @@ export class GatewayPlayer extends HTMLElement {
     this.#render();
     this.#sound();
     this.dispatchEvent(new CustomEvent('playing', { detail: { firstFrameMs: this.#firstFrame } }));
-  }
-
-  async #play() {
-    const { video } = this.#view;
-    try {
-      await video.play();
-      this.#blocked = false;
-    } catch (err) {
-      if (err.name !== 'NotAllowedError') return; // new media came while it was about to play
-      if (!video.muted) {
-        video.muted = true; // without sound a browser allows more
-        return this.#play();
-      }
-      this.#blocked = true;
-    }
-    this.#render();
   }
 
   // ---- what is shown
@@ -421,7 +337,7 @@ export class GatewayPlayer extends HTMLElement {
     if (pc !== this.peerConnection) return;
     stats.firstFrame = this.#firstFrame;
     this.#stats = stats;
-    if (stats.framesDecoded !== before || !this.#sight.visible || !this.#view.video.srcObject?.getVideoTracks().length) this.#movedAt = performance.now();
+    if (stats.framesDecoded !== before || !this.#sight.visible || !this.#view.video.srcObject?.getVideoTracks().length) this.#picture.moved();
     this.#render();
     this.#view.panel.quality.tick();
     this.#view.panel.show(stats, [this.#view.badge.textContent, stats.connection].join(', ').toLowerCase());
@@ -434,13 +350,14 @@ export class GatewayPlayer extends HTMLElement {
     if (!viewer) return;
     const { state, code, retryAt } = viewer.status;
     const stream = viewer.stream;
-    const still = this.#sight.visible ? performance.now() - this.#movedAt : 0; // out of sight none may be sent
+    const { playing, blocked } = this.#picture;
+    const still = this.#sight.visible ? this.#picture.still : 0; // out of sight none may be sent
     this.#view.name.textContent = stream?.title || viewer.room;
 
     if (!['joined', 'connected'].includes(state)) {
       const said = words.viewerWords(viewer.status, viewer.room, this.#host);
       const name = state === 'refused' || code in { 'not-found': 1, 'codec-unsupported': 1 } ? 'refused' : code || state === 'interrupted' ? 'reconnecting' : 'connecting';
-      this.#say(name, said, { small: this.#playing && still < frozenAfter });
+      this.#say(name, said, { small: playing && still < frozenAfter });
       this.#count(said.countdown ? retryAt : 0);
       this.#view.label(name === 'refused' ? 'Not available' : name === 'connecting' ? 'Connecting' : 'Reconnecting', said.tone === 'fault' ? 'fault' : 'wait');
       return;
@@ -448,13 +365,13 @@ export class GatewayPlayer extends HTMLElement {
     this.#count(0);
     const notLive = stream && words.streamWords(stream);
     this.#view.label(words.stateNames[stream?.state] ?? 'Connecting', stream?.state === 'live' ? 'live' : stream?.state === 'absent' ? 'fault' : 'wait');
-    if (this.#blocked) return this.#say('blocked', words.blocked);
-    if (this.#playing && still < frozenAfter && !stream?.placeholder) return this.#say('playing', this.#hint, { small: true });
-    if (this.#playing && stream?.placeholder) return this.#say('waiting', words.placeholderWords(stream), { small: true });
+    if (blocked) return this.#say('blocked', words.blocked);
+    if (playing && still < frozenAfter && !stream?.placeholder) return this.#say('playing', this.#hint, { small: true });
+    if (playing && stream?.placeholder) return this.#say('waiting', words.placeholderWords(stream), { small: true });
     if (notLive) return this.#say('waiting', notLive);
-    if (this.#playing) return this.#say('frozen', words.frozen(Math.floor(still / 1000)), { small: true });
+    if (playing) return this.#say('frozen', words.frozen(Math.floor(still / 1000)), { small: true });
     const comes = (this.#stats?.framesReceived ?? 0) > 0 && !this.#stats.framesDecoded;
-    if (comes && performance.now() - this.#mediaAt > decodeWithin) return this.#say('refused', words.undecodable(this.#stats.codec));
+    if (comes && this.#picture.attachedFor > decodeWithin) return this.#say('refused', words.undecodable(this.#stats.codec));
     this.#say(state === 'connected' ? 'waiting' : 'connecting', { title: 'Connecting', detail: '', tone: 'busy' });
   }
 
@@ -491,7 +408,7 @@ export class GatewayPlayer extends HTMLElement {
     const { video } = this.#view;
     const audible = Boolean(video.srcObject?.getAudioTracks().length);
     this.#sight.audible = audible && !video.muted && video.volume > 0;
-    this.#view.sound(video.muted, audible, this.#playing && performance.now() < this.#callUntil);
+    this.#view.sound(video.muted, audible, this.#picture.playing && performance.now() < this.#callUntil);
   }
 
   #showStats(open) {
@@ -513,13 +430,16 @@ export class GatewayPlayer extends HTMLElement {
     v.pip.hidden = !document.pictureInPictureEnabled;
     v.help.onclick = () => v.dialog.showModal();
     v.close.onclick = () => v.dialog.close();
-    v.act.onclick = () => (this.#blocked ? this.#play() : this.#viewer?.retryNow());
+    v.act.onclick = () => (this.#picture.blocked ? this.#picture.play() : this.#viewer?.retryNow());
     v.video.ondblclick = attempt(() => this.toggleFullscreen());
     v.video.onvolumechange = () => this.#sound();
     // a browser pauses what it takes out of sight (picture in picture closed, a phone locked); live media only ever plays
     v.video.onpause = () => {
-      if (this.#viewer && !document.hidden && v.video.srcObject?.active) this.#play();
+      if (this.#viewer && !document.hidden && v.video.srcObject?.active) this.#picture.play();
     };
+    this.#picture.addEventListener('attached', () => this.#sound());
+    this.#picture.addEventListener('begin', () => this.#begin());
+    this.#picture.addEventListener('change', () => this.#render());
     this.#showStats(this.hasAttribute('stats'));
     this.addEventListener('fullscreenchange', () => v.fullscreen(this.matches(':fullscreen')));
     this.addEventListener('keydown', (event) => this.handleKey(event));
@@ -535,7 +455,7 @@ export class GatewayPlayer extends HTMLElement {
   }
 
   #rest() {
-    if (this.#playing) this.#view.surface.classList.add('idle');
+    if (this.#picture.playing) this.#view.surface.classList.add('idle');
   }
 }
 

@@ -25,6 +25,33 @@ export function receivableCodecs() {
 }
 
 /**
+ * The video tracks that this browser can decode.
+ *
+ * @param {import('./viewer.js').Track[]} [tracks]
+ * @param {string[]} [types] as receivableCodecs lists them; none: the browser doesn't say
+ * @returns {import('./viewer.js').Track[]} in the same order
+ */
+export function decodable(tracks = [], types = receivableCodecs().video) {
+  const known = types.map((type) => type.toLowerCase());
+  return tracks.filter(({ kind, codec }) => kind === 'video' && (!known.length || known.includes(`video/${codec}`)));
+}
+
+/**
+ * Brings media in line with the tracks that come.
+ *
+ * @param {MediaStream} media
+ * @param {MediaStreamTrack[]} tracks
+ * @returns {boolean} whether that changed it
+ */
+export function align(media, tracks) {
+  const gone = media.getTracks().filter((track) => !tracks.includes(track));
+  const come = tracks.filter((track) => !media.getTracks().includes(track));
+  gone.forEach((track) => media.removeTrack(track));
+  come.forEach((track) => media.addTrack(track));
+  return gone.length + come.length > 0;
+}
+
+/**
  * An answer that asks for both channels: Chromium plays Opus in mono otherwise (RFC 7587 §6.1).
  *
  * @param {string} sdp
@@ -83,9 +110,9 @@ export function mediaSections(sdp = '') {
 /**
  * Receives on one connection a session.
  *
- * Events: `tracks` (which tracks come may have changed), `channel` (detail: a data channel that the gateway opens), `connected` (media can flow), `interrupted` (ICE is being restarted), `refused`
- * (detail: the sections of an offer that this browser had to refuse) and `lost` (detail: {code, message}: the session has to be joined
- * anew).
+ * Events: `tracks` (which tracks come may have changed), `channel` (detail: a data channel that the gateway opens), `connected` (media can
+ * flow), `interrupted` (ICE is being restarted), `refused` (detail: the sections of an offer that this browser had to refuse) and `lost`
+ * (detail: {code, message}: the session has to be joined anew).
  */
 export class Receiver extends EventTarget {
   #signaling;

@@ -5,7 +5,7 @@
  */
 import { element, setText } from './elements.js';
 import { icon, setIcon } from './icons.js';
-import { captureCamera, captureScreen, captureWords, devices } from './publisher.js';
+import { captureCamera, captureScreen, captureWords, devices } from './capture.js';
 
 /** Where the devices that were chosen last are remembered. */
 const chosen = { video: 'gateway.camera', audio: 'gateway.microphone' };
@@ -62,7 +62,7 @@ export class Bar extends EventTarget {
     this.camera = button('camera', 'camera-off', 'c');
     this.microphone = button('microphone', 'microphone-off', 'm');
     this.screen = button('share-screen', 'screen', 's');
-    this.devices = button('devices', 'devices');
+    this.devices = button('devices', 'quality');
     this.sound = button('sound', 'sound');
     this.people = button('people-button', 'people', 'p');
     this.chat = button('chat-button', 'chat', 't');

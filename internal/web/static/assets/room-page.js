@@ -7,7 +7,7 @@ import { root, signIn, stay, takeToken } from './access.js';
 import { element, setText } from './elements.js';
 import { icon } from './icons.js';
 import { Publisher } from './publisher.js';
-import { receivableCodecs } from './receiver.js';
+import { decodable, receivableCodecs } from './receiver.js';
 import { Room } from './room.js';
 import { Bar, memory } from './room-bar.js';
 import { Chat } from './room-chat.js';
@@ -41,8 +41,7 @@ let entered = false;
 let blocked = new Set();
 /** Which rendition was asked for, by stream. @type {Map<string, string>} */
 const selected = new Map();
-const types = receivableCodecs().video.map((type) => type.toLowerCase());
-const decodes = (codec) => !types.length || types.includes(`video/${codec}`);
+const types = receivableCodecs().video;
 
 // ---- what is said
 
@@ -188,7 +187,7 @@ function showStream(stream) {
     silent: Boolean(stream.publisher) && stream.label === 'camera' && (muted('audio') || (stream.tracks?.length > 0 && !stream.tracks.some(({ kind }) => kind === 'audio'))),
     paused: muted('video') || (stream.tracks?.length > 0 && !video),
   });
-  tile.renditions((stream.tracks ?? []).filter(({ kind, codec }) => kind === 'video' && decodes(codec)), selected.get(stream.name));
+  tile.renditions(decodable(stream.tracks, types), selected.get(stream.name));
 }
 
 // ---- what happens

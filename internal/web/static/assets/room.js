@@ -5,8 +5,8 @@
  * @module
  */
 import { DataChannels } from './data.js';
-import { Receiver, receivableCodecs } from './receiver.js';
-import { Signaling } from './signaling.js';
+import { Link } from './link.js';
+import { align, receivableCodecs } from './receiver.js';
 
 /** When to try again after a refusal, in milliseconds. Other refusals are retried like a lost link; null is not retried. */
 const retryAfter = {
@@ -27,8 +27,8 @@ const final = new Set(['removed', 'room-closed', 'leave']);
 /**
  * Somebody in the room.
  *
- * @typedef {{ userId: string, name?: string, role: string, streams?: string[], muted?: ('audio'|'video')[], absent?: boolean }} Participant absent: the connection is lost, and may
- *   come back
+ * @typedef {{ userId: string, name?: string, role: string, streams?: string[], muted?: ('audio'|'video')[], absent?: boolean }} Participant
+ *   absent: the connection is lost, and may come back
  */
 
 /** @typedef {import('./viewer.js').Stream & { publisher?: string, label?: string }} RoomStream publisher: the userId, of what a participant publishes */
@@ -44,17 +44,18 @@ function shortened(name) {
  * A place in a room, kept over lost sockets and changed networks.
  *
  * Events: `state` (detail: ViewerState; "left" with the reason as code is one more state), `joined` (detail: the gateway's message; also
- * when a session is taken up again, then `resumed`, and when a host has moved this participant, then its type is `moved`), `room`, `participants`, `streams` (what is known of them has changed), `media` (detail:
- * {stream, media}), `rendition` and `quality` (detail: the gateway's message, with `stream`), `muted` (detail: {kind, on}), `message` (detail:
- * {userId, data, target}), `relay` (detail: an offer, answer or ice-candidate of another participant), `refused` (detail: {stream, code,
- * message}), `expiring` (detail: {expires}: Unix milliseconds, see renew), `error` (detail: {code, message, fatal, requestId, traceId}), `publish` (detail: a message about the publishing connection),
- * `closed` (nobody comes back by himself: what is captured for the room ends).
+ * when a session is taken up again, then `resumed`, and when a host has moved this participant, then its type is `moved`), `room`,
+ * `participants`, `streams` (what is known of them has changed), `media` (detail: {stream, media}), `rendition` and `quality` (detail: the
+ * gateway's message, with `stream`), `muted` (detail: {kind, on}), `message` (detail: {userId, data, target}), `relay` (detail: an offer,
+ * answer or ice-candidate of another participant), `refused` (detail: {stream, code, message}), `expiring` (detail: {expires}: Unix
+ * milliseconds, see renew), `error` (detail: {code, message, fatal, requestId, traceId}), `publish` (detail: a message about the publishing
+ * connection), `closed` (nobody comes back by himself: what is captured for the room ends).
  */
 export class Room extends EventTarget {
+  #link;
   #signaling;
   #receiver;
   #options;
-  #status = { state: 'closed', code: '', message: '', retryAt: 0 };
   #session = '';
   #self = { userId: '', name: '', role: '', can: new Set() };
   #room = { roomId: '', title: '', state: '', locked: false };
@@ -72,8 +73,6 @@ export class Room extends EventTarget {
   #asked = new Map();
   #asks = 0;
   #configuration = {};
-  #reason = null;
-  #opened = false;
 
   /**
    * @param {object} options
@@ -89,29 +88,31 @@ export class Room extends EventTarget {
     this.#room.roomId = room;
     this.#configuration = { iceTransportPolicy };
     const codecs = receivableCodecs();
-    this.#signaling = new Signaling(url, () => ({
+    const join = () => ({
       roomId: this.#room.roomId, // it may have been moved to another
       version: 1,
       create: true, // if it isn't there, and if that is granted
       codecs,
       ...(this.#options.name ? { name: this.#options.name } : {}),
       ...(this.#options.token ? { token: this.#options.token } : {}),
-    }));
-    this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
+    });
+    this.#link = new Link({ url, join, iceTransportPolicy, retryAfter });
+    this.#signaling = this.#link.signaling;
+    this.#receiver = this.#link.receiver;
+    this.#link.addEventListener('state', ({ detail }) => this.#tell('state', detail));
+    this.#link.addEventListener('away', () => this.#receiver.close());
+    this.#link.addEventListener('back', () => this.#receiver.renew());
     /** Messages of applications: see DataChannels. */
     this.data = new DataChannels(this.#receiver, () => this.send('open-data', { requestId: 'open-data' }));
     this.#receiver.addEventListener('tracks', () => this.#gather());
-    this.#receiver.addEventListener('connected', () => this.#enter('connected'));
-    this.#receiver.addEventListener('interrupted', () => this.#enter('interrupted'));
-    this.#receiver.addEventListener('lost', ({ detail }) => this.#lose(detail.code, detail.message));
+    this.#receiver.addEventListener('lost', ({ detail }) => this.#link.lose(detail.code, detail.message));
     this.#receiver.addEventListener('refused', ({ detail }) => this.#cannot(detail));
-    this.#signaling.addEventListener('state', (event) => this.#follow(event.detail));
     this.#signaling.addEventListener('message', (event) => this.#receive(event.detail));
   }
 
   /** What the connection is doing, as of a Viewer. @returns {import('./viewer.js').ViewerState} */
   get status() {
-    return this.#status;
+    return this.#link.status;
   }
 
   /** Who this is: userId, name, role, and the actions that are granted. @returns {{ userId: string, name: string, role: string, can: Set<string> }} */
@@ -167,17 +168,13 @@ export class Room extends EventTarget {
 
   /** Joins, and stays. */
   open() {
-    addEventListener('pagehide', this.#goAway);
-    addEventListener('pageshow', this.#comeBack);
-    this.#signaling.open();
+    this.#link.open();
     this.#receiver.renew();
   }
 
   /** Leaves for good. */
   leave() {
-    removeEventListener('pagehide', this.#goAway);
-    removeEventListener('pageshow', this.#comeBack);
-    this.#signaling.close();
+    this.#link.close();
     this.#end('leave');
   }
 
@@ -268,29 +265,8 @@ export class Room extends EventTarget {
     return Boolean(this.#session) && this.#signaling.send(type, fields);
   }
 
-  #enter(state, { code = '', message = '', retryAt = 0 } = {}) {
-    this.#status = { state, code, message, retryAt };
-    this.#tell('state', this.#status);
-  }
-
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
-
-  #lose(code, message = '', delay = undefined) {
-    this.#reason = { code, message };
-    this.#signaling.rejoin(delay);
-  }
-
-  #follow({ state, retryAt }) {
-    if (state === 'connecting') this.#enter('connecting', { ...this.#status, retryAt: 0 });
-    if (state === 'open') this.#opened = true;
-    if (state !== 'waiting') return;
-    this.#receiver.rest();
-    const { code, message } = this.#reason ?? { code: this.#opened ? 'connection-lost' : 'unreachable', message: '' };
-    this.#reason = null;
-    this.#opened = false;
-    this.#enter(code in retryAfter ? 'refused' : 'reconnecting', { code, message, retryAt });
   }
 
   #receive(message) {
@@ -341,7 +317,7 @@ export class Room extends EventTarget {
       case 'message':
         return this.#tell(message.type, message);
       case 'left':
-        if (!final.has(message.reason)) return this.#lose(message.reason || 'left');
+        if (!final.has(message.reason)) return this.#link.lose(message.reason || 'left');
         this.#signaling.close();
         return this.#end(message.reason);
       case 'error':
@@ -368,7 +344,7 @@ export class Room extends EventTarget {
       if (iceServers?.length) this.#configuration.iceServers = iceServers;
       if (iceTransportPolicy === 'relay') this.#configuration.iceTransportPolicy = 'relay';
     }
-    this.#enter(this.#receiver.connected ? 'connected' : 'joined');
+    this.#link.enter(this.#receiver.connected ? 'connected' : 'joined');
     if (resumed) this.#receiver.resume(this.#signaling.moved);
     if (!resumed && !moved) this.data.begin();
     this.#tell('joined', joined);
@@ -436,11 +412,11 @@ export class Room extends EventTarget {
     if (stream) this.#tell('refused', { stream, code, message });
     this.#tell('error', { code, message, traceId, fatal, requestId });
     if (!fatal) return;
-    if (retryAfter[code] !== null) return this.#lose(code, message, retryAfter[code]);
+    if (retryAfter[code] !== null) return this.#link.lose(code, message, retryAfter[code]);
     this.#signaling.close();
     this.#receiver.close();
     this.#session = '';
-    this.#enter('refused', { code, message });
+    this.#link.enter('refused', { code, message });
     this.#tell('closed');
   }
 
@@ -466,12 +442,7 @@ export class Room extends EventTarget {
     }
     for (const name of new Set([...tracks.keys(), ...this.#media.keys()])) {
       const media = this.media(name);
-      const now = tracks.get(name) ?? [];
-      const gone = media.getTracks().filter((track) => !now.includes(track));
-      const come = now.filter((track) => !media.getTracks().includes(track));
-      gone.forEach((track) => media.removeTrack(track));
-      come.forEach((track) => media.addTrack(track));
-      if (gone.length || come.length) this.#tell('media', { stream: name, media });
+      if (align(media, tracks.get(name) ?? [])) this.#tell('media', { stream: name, media });
     }
   }
 
@@ -481,19 +452,7 @@ export class Room extends EventTarget {
     this.#streams = new Map();
     this.#participants = new Map();
     this.#watched.clear();
-    this.#enter('left', { code: reason });
+    this.#link.enter('left', { code: reason });
     this.#tell('closed');
   }
-
-  /** A page that goes away frees its place at once; one that comes back out of the browser's cache joins again. */
-  #goAway = () => {
-    this.#signaling.close();
-    this.#receiver.close();
-  };
-
-  #comeBack = (event) => {
-    if (!event.persisted) return;
-    this.#signaling.open();
-    this.#receiver.renew();
-  };
 }

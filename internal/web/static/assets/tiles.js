@@ -5,8 +5,8 @@
  */
 import { element, setText } from './elements.js';
 import { icon, setIcon } from './icons.js';
+import { fillMenu } from './quality-menu.js';
 import { Sight } from './sight.js';
-import { trackTexts } from './stats.js';
 
 const gap = 12;
 const ratio = 16 / 9;
@@ -172,15 +172,7 @@ export class Tile {
    */
   renditions(renditions, selected = 'auto') {
     this.quality.hidden = renditions.length < 2;
-    const options = this.menu.options;
-    while (options.length > renditions.length + 1) options[options.length - 1].remove();
-    ['auto', ...renditions].forEach((track, i) => {
-      const option = options[i] ?? this.menu.appendChild(element('option'));
-      option.value = track.name ?? 'auto';
-      option.disabled = Boolean(track.refused);
-      setText(option, track === 'auto' ? 'Auto' : [track.name, ...trackTexts(track)].join(', ')); // in place: the menu may be open
-    });
-    this.menu.value = selected;
+    fillMenu(this.menu, renditions, selected);
     this.menu.setAttribute('aria-label', `Quality of ${this.label ?? ''}`);
   }
 

@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { Receiver, receivableCodecs } from './receiver.js';
-import { Signaling } from './signaling.js';
+import { Link } from './link.js';
+import { align, decodable, receivableCodecs } from './receiver.js';
 
 /** When to try again after a refusal, in milliseconds. Other refusals are retried like a lost link; null is not retried. */
 const retryAfter = {
@@ -104,25 +104,20 @@ const retryAfter = {
  * (detail: {code, message, traceId, fatal}).
  */
 export class Viewer extends EventTarget {
+  #link;
   #signaling;
+  #receiver;
   #room;
   #access = { token: '' };
-  #receiver;
   #media = new MediaStream();
   #session = '';
   /** @type {Stream?} */
   #stream = null;
-  /** @type {ViewerState} */
-  #status = { state: 'closed', code: '', message: '', retryAt: 0 };
   #startedAt = 0;
   #reported = false;
-  /** Whether the socket of this try has opened. */
-  #opened = false;
   /** Whether the picture was out of sight since the session began, or the stream absent before its first offer: neither is our delay. */
   #hidden = false;
   #waited = false;
-  /** @type {{code: string, message: string}?} why the session that is about to end ends */
-  #reason = null;
   /** @type {{ video: string[], audio: string[] }|undefined} */
   #codecs;
   /** @type {Choice} */
@@ -151,25 +146,34 @@ export class Viewer extends EventTarget {
     this.#access.token = token;
     this.#choice = { rendition: '', selected: rendition };
     this.#startedAt = startedAt ?? -1;
-    this.#signaling = new Signaling(url, () => {
-      this.#joinedWith = this.#choice.selected;
-      return {
-        roomId: room,
-        version: 1,
-        role: 'viewer', // it only watches, whatever it may
-        codecs: (this.#codecs ??= receivableCodecs()),
-        ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
-        ...(this.#access.token ? { token: this.#access.token } : {}),
-      };
+    this.#link = new Link({ url, join: () => this.#join(), iceTransportPolicy, retryAfter });
+    this.#signaling = this.#link.signaling;
+    this.#receiver = this.#link.receiver;
+    this.#link.addEventListener('state', ({ detail }) => this.dispatchEvent(new CustomEvent('state', { detail })));
+    this.#link.addEventListener('away', () => this.#drop());
+    this.#link.addEventListener('back', () => {
+      this.#startedAt = performance.now();
+      this.#renew();
     });
-    this.#receiver = new Receiver(this.#signaling, iceTransportPolicy);
     this.#receiver.addEventListener('tracks', () => this.#gather());
-    this.#receiver.addEventListener('connected', () => this.#enter('connected'));
-    this.#receiver.addEventListener('interrupted', () => this.#enter('interrupted'));
     this.#receiver.addEventListener('refused', (event) => this.#cannot(event.detail));
     this.#receiver.addEventListener('lost', (event) => this.#fail(event.detail));
-    this.#signaling.addEventListener('state', (event) => this.#follow(event.detail));
+    this.#signaling.addEventListener('state', ({ detail: { state } }) => {
+      if (state === 'connecting' || state === 'open') performance.mark(`gateway:${state}`);
+    });
     this.#signaling.addEventListener('message', (event) => this.#receive(event.detail));
+  }
+
+  #join() {
+    this.#joinedWith = this.#choice.selected;
+    return {
+      roomId: this.#room,
+      version: 1,
+      role: 'viewer', // it only watches, whatever it may
+      codecs: (this.#codecs ??= receivableCodecs()),
+      ...(this.#joinedWith === 'auto' ? {} : { rendition: this.#joinedWith }),
+      ...(this.#access.token ? { token: this.#access.token } : {}),
+    };
   }
 
   /** The connection of the running session; null before open and after close. */
@@ -189,7 +193,7 @@ export class Viewer extends EventTarget {
 
   /** What the viewer is doing. @returns {ViewerState} */
   get status() {
-    return this.#status;
+    return this.#link.status;
   }
 
   /** Which rendition plays, and which one is asked for. @returns {Choice} */
@@ -199,9 +203,7 @@ export class Viewer extends EventTarget {
 
   /** The renditions that this browser can decode, best first; one that is `refused` can’t be had. @returns {Track[]} */
   get renditions() {
-    const types = (this.#codecs ??= receivableCodecs()).video.map((type) => type.toLowerCase());
-    const fits = (codec) => !types.length || types.includes(`video/${codec}`);
-    return (this.#stream?.tracks ?? []).filter((track) => track.kind === 'video' && fits(track.codec));
+    return decodable(this.#stream?.tracks, (this.#codecs ??= receivableCodecs()).video);
   }
 
   /**
@@ -273,32 +275,28 @@ export class Viewer extends EventTarget {
   /** Begins to watch. */
   open() {
     if (this.#startedAt < 0) this.#startedAt = performance.now();
-    addEventListener('pagehide', this.#leave);
-    addEventListener('pageshow', this.#return);
     document.addEventListener('visibilitychange', this.#hide);
-    this.#signaling.open(); // the socket opens while the connection is being made
+    this.#link.open(); // the socket opens while the connection is being made
     this.#renew();
   }
 
   /** Stops watching and frees the connection. */
   close() {
-    removeEventListener('pagehide', this.#leave);
-    removeEventListener('pageshow', this.#return);
     document.removeEventListener('visibilitychange', this.#hide);
-    this.#signaling.close();
+    this.#link.close();
     this.#drop();
-    this.#enter('closed');
+    this.#link.enter('closed');
   }
 
   /** Tries again at once, if the viewer waits to do so, or was refused for want of a token. */
   retryNow() {
-    if (this.#status.state === 'refused' && this.#signaling.state === 'closed') this.#signaling.open();
+    if (this.status.state === 'refused' && this.#signaling.state === 'closed') this.#signaling.open();
     else this.#signaling.retryNow();
   }
 
   /** Stays by another token, or without one by what the browser is signed in with now: see Signaling.renew. @param {string} [token] */
   async renew(token) {
-    if (this.#status.state !== 'refused') return this.#signaling.renew(this.#access, token);
+    if (this.status.state !== 'refused') return this.#signaling.renew(this.#access, token);
     if (token) this.#access.token = token;
     this.retryNow();
     return Infinity;
@@ -317,29 +315,6 @@ export class Viewer extends EventTarget {
     if (!this.#reported && !this.#hidden && !this.#stream?.placeholder) this.report({ firstFrameMs: Math.round(ms * 10) / 10 });
     this.#reported = true;
     return ms;
-  }
-
-  #enter(state, { code = '', message = '', retryAt = 0 } = {}) {
-    this.#status = { state, code, message, retryAt };
-    this.dispatchEvent(new CustomEvent('state', { detail: this.#status }));
-  }
-
-  /** Gives up this session and joins again, with the reason to show meanwhile. */
-  #lose(code, message = '', delay = undefined) {
-    this.#reason = { code, message };
-    this.#signaling.rejoin(delay);
-  }
-
-  #follow({ state, retryAt }) {
-    if (state === 'connecting') this.#enter('connecting', { ...this.#status, retryAt: 0 });
-    if (state === 'connecting' || state === 'open') performance.mark(`gateway:${state}`);
-    if (state === 'open') this.#opened = true;
-    if (state !== 'waiting') return;
-    this.#receiver.rest();
-    const { code, message } = this.#reason ?? { code: this.#opened ? 'connection-lost' : 'unreachable', message: '' };
-    this.#reason = null;
-    this.#opened = false;
-    this.#enter(code in retryAfter ? 'refused' : 'reconnecting', { code, message, retryAt });
   }
 
   #receive(message) {
@@ -369,7 +344,7 @@ export class Viewer extends EventTarget {
         this.dispatchEvent(new CustomEvent('expiring', { detail: { expires: message.expires } }));
         break;
       case 'left':
-        this.#lose(message.reason || 'left');
+        this.#link.lose(message.reason || 'left');
         break;
       case 'error':
         this.#refuse(message);
@@ -392,10 +367,10 @@ export class Viewer extends EventTarget {
     if (!fatal) return;
     if (retryAfter[code] === null) {
       this.#signaling.close();
-      this.#enter('refused', { code, message });
+      this.#link.enter('refused', { code, message });
       return;
     }
-    this.#lose(code, message, retryAfter[code]);
+    this.#link.lose(code, message, retryAfter[code]);
   }
 
   #begin(joined) {
@@ -403,7 +378,7 @@ export class Viewer extends EventTarget {
     if (resumed) {
       this.#session = session;
       this.#describe(stream);
-      this.#enter(this.#receiver.connected ? 'connected' : 'joined');
+      this.#link.enter(this.#receiver.connected ? 'connected' : 'joined');
       this.#receiver.resume(this.#signaling.moved);
       return;
     }
@@ -419,7 +394,7 @@ export class Viewer extends EventTarget {
       this.dispatchEvent(new CustomEvent('observe', { detail: true }));
     }
     this.#receiver.begin(joined);
-    this.#enter('joined');
+    this.#link.enter('joined');
     this.#describe(stream);
     this.#asked = '';
     this.#confirmed = 'auto';
@@ -454,48 +429,23 @@ export class Viewer extends EventTarget {
   /** Negotiation or the way of the media failed for good. */
   #fail({ code, message }) {
     if (code === 'negotiation') this.dispatchEvent(new CustomEvent('error', { detail: { code, message, traceId: '', fatal: false } }));
-    this.#lose(code, message);
+    this.#link.lose(code, message);
   }
 
   /** @param {{ kind: string }[]} refused sections of the offer */
   #cannot(refused) {
     if (!refused.some(({ kind }) => kind === 'video')) return;
     const codec = this.#stream?.tracks?.find((track) => track.kind === 'video')?.codec ?? 'its codec';
-    this.#lose('codec-unsupported', `this browser can't decode ${codec}`, retryAfter['codec-unsupported']);
+    this.#link.lose('codec-unsupported', `this browser can't decode ${codec}`, retryAfter['codec-unsupported']);
   }
 
   /** Brings the MediaStream in line with what is received, and tells when that changed. */
   #gather() {
-    const media = this.#media;
-    const tracks = new Set(this.#receiver.incoming.map(({ track }) => track));
-    let changed = false;
-    for (const track of media.getTracks()) {
-      if (tracks.has(track)) continue;
-      media.removeTrack(track);
-      changed = true;
-    }
-    for (const track of tracks) {
-      if (media.getTracks().includes(track)) continue;
-      media.addTrack(track);
-      changed = true;
-    }
-    if (changed) this.dispatchEvent(new CustomEvent('media', { detail: media }));
+    const tracks = this.#receiver.incoming.map(({ track }) => track);
+    if (align(this.#media, tracks)) this.dispatchEvent(new CustomEvent('media', { detail: this.#media }));
   }
 
   #hide = () => {
     this.#hidden ||= document.hidden || this.#sight?.visible === false;
-  };
-
-  /** A page that goes away frees its place at once; one that comes back out of the browser's cache watches again. */
-  #leave = () => {
-    this.#signaling.close();
-    this.#drop();
-  };
-
-  #return = (event) => {
-    if (!event.persisted) return;
-    this.#startedAt = performance.now();
-    this.#signaling.open();
-    this.#renew();
   };
 }
