@@ -27,6 +27,7 @@ type bench struct {
 	refuse   error // of launches
 	launched chan *line
 	blamed   []string
+	tries    int // launches, refused ones too
 
 	drawn        [][][]byte                    // what placeholders are; nil: none can be made
 	placeholders []config.Placeholder          // those that were asked for
@@ -84,6 +85,12 @@ func (b *bench) set(plan config.Plan, refuse error) {
 	b.plan, b.refuse = plan, refuse
 }
 
+func (b *bench) launches() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tries
+}
+
 func absent(err error) config.Plan {
 	return config.Plan{Feeds: []config.Feed{{Name: "video", Absent: err}}}
 }
@@ -101,6 +108,7 @@ func (b *bench) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 func (b *bench) Launch(_ context.Context, _ string, feed *config.Feed, sink Sink) (Pipeline, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.tries++
 	if b.refuse != nil {
 		return nil, b.refuse
 	}
