@@ -348,6 +348,9 @@ func (c *capture) play() error {
 	})
 	ended := func() {}
 	err = c.attend(run, pipeline, func(err error) { ended = c.failing(err) })
+	if own, is := pipeline.(process); is && errors.Is(err, media.ErrStuck) { // it wouldn't end, and who sees another encoding needn't wait for that
+		own.Kill("something in it hangs")
+	}
 	if err := pipeline.Close(); err != nil {
 		c.stream.log.Error("pipeline close", "err", err)
 	}

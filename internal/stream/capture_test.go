@@ -47,6 +47,7 @@ type line struct {
 	hangs     chan struct{} // if any: its end waits for that
 	closed    chan struct{}
 	once      sync.Once
+	killed    atomic.Bool
 	looked    atomic.Int64 // how often its memory was asked for
 	leaks     atomic.Bool  // after ten times
 
@@ -167,6 +168,8 @@ func (l *line) Usage() (rss uint64, ok bool) {
 	}
 	return 100 << 20, true
 }
+
+func (l *line) Kill(string) { l.killed.Store(true) }
 
 func (l *line) Stop(id string) {
 	l.mu.Lock()
