@@ -78,7 +78,7 @@ func compile(s *Stream, r Registry, cores int) (*Plan, error) {
 }
 
 func (c *compiler) compileFeed(name string, compile func()) {
-	c.feed = &Feed{Name: name, Isolation: c.s.Isolation, Worker: c.s.Worker}
+	c.feed = &Feed{Name: name, Isolation: c.s.Isolation, Worker: c.s.Worker, Announced: true}
 	compile()
 	if name != AudioTrack {
 		c.feed.Pictures = c.s.Watchdog.Pictures
@@ -414,6 +414,7 @@ func (c *compiler) held(n *LaunchNode) {
 		c.feed.Devices = append(c.feed.Devices, d)
 	}
 	c.feed.Loop = c.feed.Loop || s.Loop
+	c.feed.Announced = c.feed.Announced && s.Announced
 	c.feed.Silence = max(c.feed.Silence, s.Silence)
 	if c.feed.What == "" {
 		c.feed.What = s.What

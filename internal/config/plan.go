@@ -31,6 +31,10 @@ type Feed struct {
 	Loop    bool     // begin anew when the source comes to its end
 	Once    bool     // its source comes to an end, and that is the feed's
 
+	// Announced: that its source is there again is told, by the kernel or GStreamer's
+	// device providers.
+	Announced bool
+
 	// Silence is after how long without a frame the feed counts as stuck, unless the
 	// file says.
 	Silence   time.Duration

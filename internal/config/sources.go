@@ -34,7 +34,8 @@ type source struct {
 	Loop   bool   `yaml:"loop"`
 	What   string `yaml:"what"`
 
-	Silence time.Duration `yaml:"silence"`
+	Silence   time.Duration `yaml:"silence"`
+	Announced bool          `yaml:"announced"`
 }
 
 // format is how a codec is carried: a row of sources.yaml.

@@ -23,20 +23,25 @@ func TestPicturesOfACopyAreNotLookedAt(t *testing.T) {
 
 func TestSourcesAreKnownToPeopleAndToWatchdogs(t *testing.T) {
 	for text, want := range map[string]struct {
-		what    string
-		silence time.Duration
+		what      string
+		silence   time.Duration
+		announced bool
 	}{
-		"source: v4l2src\nvideo: {}":                                       {"camera", 0},
-		"source: ximagesrc\nvideo: {}":                                     {"screen", 0},
-		"source: rtspsrc location=rtsp://192.0.2.1/\nvideo: {codec: h264}": {"camera", 10 * time.Second},
-		"launch: ximagesrc ! x264enc ! rtph264pay ! appsink name=video":    {"screen", 0},
+		"source: v4l2src\nvideo: {}":                                       {"camera", 0, true},
+		"source: ximagesrc\nvideo: {}":                                     {"screen", 0, false},
+		"source: rtspsrc location=rtsp://192.0.2.1/\nvideo: {codec: h264}": {"camera", 10 * time.Second, false},
+		"launch: ximagesrc ! x264enc ! rtph264pay ! appsink name=video":    {"screen", 0, false},
+		"launch: v4l2src ! x264enc ! rtph264pay ! appsink name=video":      {"camera", 0, true},
+		"launch: v4l2src ! compositor name=c ! x264enc ! rtph264pay ! appsink name=video rtspsrc location=rtsp://192.0.2.1/ ! decodebin ! c.": {
+			"camera", 10 * time.Second, false,
+		},
 	} {
 		p, err := Compile(stream(t, "x", text), boxRegistry{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f := p.Feeds[0]; f.What != want.what || f.Silence != want.silence {
-			t.Errorf("%s: %q, %v", text, f.What, f.Silence)
+		if f := p.Feeds[0]; f.What != want.what || f.Silence != want.silence || f.Announced != want.announced {
+			t.Errorf("%s: %q, %v, announced %v", text, f.What, f.Silence, f.Announced)
 		}
 	}
 	if s := findSource("somesrc"); s.Silence != 10*time.Second {

@@ -124,7 +124,7 @@ func New(o Options) (*Gateway, error) {
 	g.streams.load()
 	g.registry.MustRegister(collector{g.streams}, workerCollector{g.streams.launcher.workers}, roomCollector{g.rooms}, buildInfo(g.version))
 	g.signal = signal.New(signal.Options{
-		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Strained: g.strain.why, Logger: g.log, Registerer: g.registry,
+		Streams: g.streams, Rooms: g.rooms, Authority: g.auth, RTC: g.engine, Config: g.conf, Paint: g.machine.Placeholder, Strained: g.strain.why, Logger: g.log, Registerer: g.registry,
 	})
 	g.server = &http.Server{
 		Handler:           g.routes(),

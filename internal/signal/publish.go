@@ -184,7 +184,7 @@ func (x *session) offerStream(ctx context.Context, w publication, tracks []strea
 	}
 	self := x.place.Snapshot().Self
 	title := cmp.Or(w.Title, strings.TrimSpace(self.Name+" "+w.Label), w.name)
-	p := &published{publication: w, stream: stream.NewPublished(w.name, title, tracks, x.log)}
+	p := &published{publication: w, stream: stream.NewPublished(w.name, title, tracks, x.server.paint, x.log)}
 	for _, kind := range self.Muted {
 		p.stream.Mute(kind, true)
 	}

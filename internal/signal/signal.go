@@ -84,6 +84,7 @@ type Options struct {
 	Authority  Authority   // nil: nobody is admitted
 	RTC        *rtc.Engine
 	Config     *config.Gateway
+	Paint      stream.Painter        // makes pictures for those who watch a publisher that is away; nil: there are none
 	Strained   func() string         // why the machine bears no more sessions now, in words; "": it does. Asked at each join; nil: always
 	Logger     *slog.Logger          // nil: slog.Default
 	Registerer prometheus.Registerer // nil: metrics are not exported
@@ -114,6 +115,7 @@ type Server struct {
 	rooms    *room.Rooms
 	auth     Authority
 	strained func() string
+	paint    stream.Painter
 	now      func() time.Time // the wall clock, by which tokens end
 
 	addresses *addresses
@@ -138,6 +140,7 @@ func New(o Options) *Server {
 		rooms:    o.Rooms,
 		auth:     o.Authority,
 		strained: o.Strained,
+		paint:    o.Paint,
 		now:      time.Now,
 		rtc:      o.RTC,
 		conf:     o.Config,

@@ -27,6 +27,7 @@ type bench struct {
 	refuse   error // of launches
 	launched chan *line
 	blamed   []string
+	tries    int // launches, refused ones too
 
 	drawn        [][][]byte                    // what placeholders are; nil: none can be made
 	placeholders []config.Placeholder          // those that were asked for
@@ -47,6 +48,7 @@ type line struct {
 	hangs     chan struct{} // if any: its end waits for that
 	closed    chan struct{}
 	once      sync.Once
+	killed    atomic.Bool
 	looked    atomic.Int64 // how often its memory was asked for
 	leaks     atomic.Bool  // after ten times
 
@@ -88,6 +90,12 @@ func (b *bench) set(plan config.Plan, refuse error) {
 	b.plan, b.refuse = plan, refuse
 }
 
+func (b *bench) launches() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tries
+}
+
 func absent(err error) config.Plan {
 	return config.Plan{Feeds: []config.Feed{{Name: "video", Absent: err}}}
 }
@@ -105,6 +113,7 @@ func (b *bench) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 func (b *bench) Launch(_ context.Context, _ string, feed *config.Feed, sink Sink) (Pipeline, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.tries++
 	if b.refuse != nil {
 		return nil, b.refuse
 	}
@@ -164,6 +173,8 @@ func (l *line) Usage() (rss uint64, ok bool) {
 	}
 	return 100 << 20, true
 }
+
+func (l *line) Kill(string) { l.killed.Store(true) }
 
 func (l *line) Stop(id string) {
 	l.mu.Lock()

@@ -14,7 +14,8 @@ import (
 const (
 	backoffMin   = 250 * time.Millisecond
 	backoffMax   = 8 * time.Second
-	backoffReset = 10 * time.Second // of which frames came for so long starts the backoff anew
+	backoffBlind = 3 * time.Second / 2 // the longest where nobody tells that the source is there again: it plays within 2 s then
+	backoffReset = 10 * time.Second    // of which frames came for so long starts the backoff anew
 )
 
 // errUnwanted ends a pipeline that nobody watches any more.
@@ -199,10 +200,19 @@ func (c *capture) live() {
 			backoff = 0
 		case <-time.After(backoff):
 		}
-		backoff = min(max(backoff*2, backoffMin), backoffMax)
+		backoff = min(max(backoff*2, backoffMin), c.longest())
 		c.stream.replan(c.ctx, failure) // what failed may have gone: look again
 	}
 	c.clear()
+}
+
+// longest is for how long is waited at most, before a pipeline that fails is tried
+// again.
+func (c *capture) longest() time.Duration {
+	if c.feed.Announced {
+		return backoffMax
+	}
+	return backoffBlind
 }
 
 // rest waits until somebody wants the capture; false: it ends.
@@ -338,6 +348,9 @@ func (c *capture) play() error {
 	})
 	ended := func() {}
 	err = c.attend(run, pipeline, func(err error) { ended = c.failing(err) })
+	if own, is := pipeline.(process); is && errors.Is(err, media.ErrStuck) { // it wouldn't end, and who sees another encoding needn't wait for that
+		own.Kill("something in it hangs")
+	}
 	if err := pipeline.Close(); err != nil {
 		c.stream.log.Error("pipeline close", "err", err)
 	}

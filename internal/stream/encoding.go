@@ -166,6 +166,8 @@ func (c *capture) givesUp(e *encoding, pipeline Pipeline, now time.Duration) boo
 type process interface {
 	// Usage is the memory that the process occupies, in bytes; ok: that is known.
 	Usage() (rss uint64, ok bool)
+	// Kill ends the process without asking: something in it hangs.
+	Kill(reason string)
 }
 
 // refuse passes an encoding over from now on that browsers don't play, if there is

@@ -28,6 +28,9 @@ func TestEncoderThatHangsHasItsProcessReplaced(t *testing.T) {
 	expect(t, read(viewer), 0, 1)
 	l.hang(e, "stalled")
 	receive(t, l.closed, "end of the process")
+	if !l.killed.Load() {
+		t.Error("it was asked to end, and those who see another encoding waited for it")
+	}
 	_, e = begun(t, b)
 	e.frame(true)
 	if i := waitState(t, s, Live); !strings.Contains(i.LastError, media.ErrStuck.Error()) {

@@ -12,6 +12,27 @@ import (
 	"gateway/internal/media"
 )
 
+// What nobody tells of is found soon, however long it was away: a camera on the network
+// that was back was seen up to 8 s later.
+func TestSourceWhoseReturnNobodyTellsOfIsTriedMoreOften(t *testing.T) {
+	for announced, every := range map[bool]time.Duration{false: 3 * time.Second / 2, true: 8 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench()
+			plan := one("x", vp8("video"))
+			plan.Feeds[0].Announced = announced
+			b.set(plan, errors.New("connection refused"))
+			s := New(&config.Stream{Name: "desk"}, b, slog.New(slog.DiscardHandler))
+			defer s.Close()
+			time.Sleep(time.Minute) // of the bubble: the backoff has grown to its largest
+			before := b.launches()
+			time.Sleep(10 * every)
+			if n := b.launches() - before; n != 10 {
+				t.Errorf("announced %v: tried %d times in %v", announced, n, 10*every)
+			}
+		})
+	}
+}
+
 // With the word that a device has come nothing waits for a poll or a backoff to pass:
 // in the bubble time stands still while there is something to do.
 func TestALookTakesNoTime(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,12 +34,30 @@ type placeholder struct {
 	wait      time.Duration // before again, the last time; 0: none has failed
 }
 
-// stage is where placeholders are shown. They are made one at a time, on a goroutine of
-// its own, while those that there are go on being shown.
+// Painter makes a picture for viewers whose source is away: keyframes of it as RTP
+// payloads, to be sent by turns. It blocks no longer than ctx allows.
+type Painter func(ctx context.Context, p *config.Placeholder) (keyframes [][][]byte, err error)
+
+// stage is where a stream's placeholders are shown. They are made one at a time, on a
+// goroutine of its own, while those that there are go on being shown.
 type stage struct {
+	paint   Painter
+	gone    func(now time.Duration) (all []gone, watched bool) // whose source is away; watched: somebody watches at all
+	changed func()                                             // viewers begin to see one, or don't see it any more
+	log     *slog.Logger
+
 	showing map[*ring]*placeholder
 	made    chan made
 	making  bool // something will come by made
+}
+
+// gone is a ring with viewers, whose source is away for long enough.
+type gone struct {
+	ring         *ring
+	track        media.Track
+	encoders     *config.Encoders
+	title, words string
+	card         bool // not the last picture: a stranger has encoded it, and it isn't decoded here
 }
 
 // made is what came of making one.
@@ -49,16 +68,15 @@ type made struct {
 	err         error
 }
 
-// stand shows placeholders to those who watch, as long as ctx lasts. Nobody watches
-// most streams most of the time: it then rests.
-func (s *Stream) stand() {
-	defer close(s.stood)
-	on := stage{showing: make(map[*ring]*placeholder), made: make(chan made)}
+// run shows placeholders to those who watch, as long as ctx lasts. Nobody watches
+// most streams most of the time: it then rests, until watched says that somebody comes.
+func (on *stage) run(ctx context.Context, watched <-chan struct{}) {
+	on.showing, on.made = make(map[*ring]*placeholder), make(chan made)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-ctx.Done():
 			if on.making { // it ends with ctx
 				<-on.made
 			}
@@ -66,13 +84,64 @@ func (s *Stream) stand() {
 		case m := <-on.made:
 			on.making = false
 			m.placeholder.take(m, media.Now())
-		case <-s.watched:
+		case <-watched:
 		case <-timer.C:
 		}
-		if s.showPlaceholders(&on) {
+		if on.look(ctx) {
 			timer.Reset(placeholderLook)
 		}
 	}
+}
+
+// look shows what is due, begins to make what there isn't, and tells whether anybody
+// watches.
+func (on *stage) look(ctx context.Context) (watched bool) {
+	all, watched := on.gone(media.Now())
+	changed := len(on.showing)
+	for r := range on.showing {
+		if !r.stands() && !slices.ContainsFunc(all, func(g gone) bool { return g.ring == r }) {
+			delete(on.showing, r)
+		}
+	}
+	news := len(on.showing) < changed
+	for _, g := range all {
+		p := on.showing[g.ring]
+		if p == nil {
+			p = new(placeholder)
+			if !g.card {
+				p.last = g.ring.lastKeyframe()
+			}
+			on.showing[g.ring] = p
+		}
+		now := media.Now()
+		if p.words != g.words && now >= p.again && !on.making {
+			on.making = true
+			go func() { on.made <- on.draw(ctx, p, g) }()
+		}
+		news = p.show(g.ring, now) || news
+	}
+	if news {
+		on.changed()
+	}
+	return watched
+}
+
+// draw makes one. What can't be made is tried again while the source is away: the
+// process that is asked begins anew when a device goes, and may take its time.
+func (on *stage) draw(ctx context.Context, p *placeholder, g gone) made {
+	want := g.encoders.Placeholder(g.track)
+	want.Last, want.Title, want.Text = p.last, g.title, g.words
+	making, cancel := context.WithTimeout(ctx, placeholderTimeout)
+	defer cancel()
+	keyframes, err := on.paint(making, &want)
+	if err != nil && ctx.Err() == nil {
+		level := slog.LevelWarn
+		if p.wait > 0 { // told
+			level = slog.LevelDebug
+		}
+		on.log.Log(ctx, level, "placeholder", "track", g.track.Name, "codec", g.track.Codec, "err", config.Redact(strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
+	return made{p, g.words, keyframes, err}
 }
 
 // take takes what was made.
@@ -85,44 +154,11 @@ func (p *placeholder) take(m made, now time.Duration) {
 	*p = placeholder{words: m.words, last: p.last, keyframes: m.keyframes}
 }
 
-// gone is a ring whose source is away.
-type gone struct {
-	ring  *ring
-	track media.Track
-	conf  *config.Stream
-	words string
-}
-
-// showPlaceholders shows what is due, begins to make what there isn't, and tells whether
-// anybody watches.
-func (s *Stream) showPlaceholders(on *stage) (watched bool) {
-	now := media.Now()
-	all, watched := s.gone(now)
-	changed := len(on.showing)
-	for r := range on.showing {
-		if !r.stands() && !containsRing(all, r) {
-			delete(on.showing, r)
-		}
-	}
-	ended := len(on.showing) < changed
-	for _, g := range all {
-		p := on.showing[g.ring]
-		if p == nil {
-			p = &placeholder{last: g.ring.lastKeyframe()}
-			on.showing[g.ring] = p
-		}
-		if p.words != g.words && now >= p.again && !on.making {
-			on.making = true
-			go func() { on.made <- s.makePlaceholder(p, g) }()
-		}
-		if p.show(g.ring, media.Now()) {
-			s.update(func() {})
-		}
-	}
-	if ended {
-		s.update(func() {})
-	}
-	return watched
+// stand shows placeholders to those who watch the stream, as long as its ctx lasts.
+func (s *Stream) stand() {
+	defer close(s.stood)
+	on := stage{paint: s.launcher.Placeholder, gone: s.gone, changed: func() { s.update(func() {}) }, log: s.log}
+	on.run(s.ctx, s.watched)
 }
 
 // gone lists the rings with viewers whose source is away for long enough, and tells
@@ -139,7 +175,7 @@ func (s *Stream) gone(now time.Duration) (all []gone, watched bool) {
 			e.failedAt = 0
 		}
 		if since, words := e.away(); since != 0 && e.ring.silent(now, since) {
-			all = append(all, gone{e.ring, e.ring.described(), s.conf, words})
+			all = append(all, gone{ring: e.ring, track: e.ring.described(), encoders: s.conf.Encoders(), title: s.conf.Title, words: words})
 		}
 	}
 	return all, watched
@@ -163,24 +199,6 @@ func (e *encoding) away() (since time.Duration, words string) {
 		return e.failedAt, "Interrupted. Back soon"
 	}
 	return 0, ""
-}
-
-// makePlaceholder makes one. What can't be made is tried again while the source is away:
-// the process that is asked begins anew when a device goes, and may take its time.
-func (s *Stream) makePlaceholder(p *placeholder, g gone) made {
-	want := g.conf.Encoders().Placeholder(g.track)
-	want.Last, want.Title, want.Text = p.last, g.conf.Title, g.words
-	ctx, cancel := context.WithTimeout(s.ctx, placeholderTimeout)
-	defer cancel()
-	keyframes, err := s.launcher.Placeholder(ctx, &want)
-	if err != nil && s.ctx.Err() == nil {
-		level := slog.LevelWarn
-		if p.wait > 0 { // told
-			level = slog.LevelDebug
-		}
-		s.log.Log(s.ctx, level, "placeholder", "track", g.track.Name, "codec", g.track.Codec, "err", config.Redact(strings.ReplaceAll(err.Error(), "\n", "; ")))
-	}
-	return made{p, g.words, keyframes, err}
 }
 
 // show puts the placeholder into its ring if it is due there, and tells if that is the
@@ -208,16 +226,6 @@ func (p *placeholder) show(r *ring, now time.Duration) (first bool) {
 	p.shown, p.turn = now, p.turn+1
 	r.stand(b, now)
 	return first
-}
-
-// containsRing tells whether one of those that are gone is a ring's.
-func containsRing(all []gone, r *ring) bool {
-	for _, g := range all {
-		if g.ring == r {
-			return true
-		}
-	}
-	return false
 }
 
 // stand puts a placeholder into the ring. What comes of the source later follows

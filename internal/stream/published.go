@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"gateway/internal/adapt"
@@ -15,6 +16,7 @@ const (
 	publishedTick   = 500 * time.Millisecond
 	publishedSilent = 2 * time.Second // after which a layer of several isn't offered any more
 	publishedAbsent = 5 * time.Second // after which the stream is absent
+	publishedCard   = 1280 * 720      // pixels of a placeholder, at most
 	ratedAgain      = 3               // a track's bitrate is told anew when it has changed by a third
 )
 
@@ -22,14 +24,15 @@ const (
 // the same rings from which subscriptions read what pipelines make. Its simulcast
 // layers are its renditions. Methods may be called from any goroutine.
 //
-// It has one goroutine, which asks for keyframes and looks who is silent. Packets
-// don't pass through it.
+// It has a goroutine that asks for keyframes and looks who is silent, and one that
+// shows placeholders. Packets don't pass through them.
 type Published struct {
 	name, title string
 	log         *slog.Logger
 	wish        chan struct{} // somebody waits for a keyframe
-	stop        chan struct{}
-	done        chan struct{}
+	watched     chan struct{} // somebody watches
+	stop        context.CancelFunc
+	running     sync.WaitGroup
 
 	notice // its mu guards below
 
@@ -48,15 +51,21 @@ type PublishedTrack struct {
 	RequestKeyframe func()
 }
 
-// NewPublished makes a stream of tracks that nothing has come of. Close ends it.
-func NewPublished(name, title string, tracks []PublishedTrack, log *slog.Logger) *Published {
+// NewPublished makes a stream of tracks that nothing has come of. Close ends it. Those
+// who watch are shown what paint makes while nothing comes; nil: nothing.
+func NewPublished(name, title string, tracks []PublishedTrack, paint Painter, log *slog.Logger) *Published {
+	ctx, stop := context.WithCancel(context.Background())
 	p := &Published{
 		name: name, title: title, log: log.With("stream", name),
-		wish: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wish: make(chan struct{}, 1), watched: make(chan struct{}, 1), stop: stop,
 		state: Starting, muted: make(map[media.Kind]bool), notice: newNotice(),
 	}
 	p.Rearrange(tracks)
-	go p.run()
+	p.running.Go(func() { p.run(ctx) })
+	if paint != nil {
+		on := stage{paint: paint, gone: p.gone, changed: func() { p.update(func() {}) }, log: p.log}
+		p.running.Go(func() { on.run(ctx, p.watched) })
+	}
 	return p
 }
 
@@ -144,15 +153,14 @@ func (p *Published) sort() {
 }
 
 // run asks for keyframes and looks after the layers, until Close.
-func (p *Published) run() {
-	defer close(p.done)
+func (p *Published) run(ctx context.Context) {
 	tick := time.NewTicker(publishedTick)
 	defer tick.Stop()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	for {
 		select {
-		case <-p.stop:
+		case <-ctx.Done():
 			return
 		case <-p.wish:
 		case <-again.C:
@@ -245,6 +253,29 @@ func (p *Published) stateAt(now time.Duration) State {
 	return Live
 }
 
+// gone lists the pictures with viewers of which nothing comes any more: for some
+// seconds, or because nothing can. What never came isn't missed.
+func (p *Published) gone(now time.Duration) (all []gone, watched bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, f := range p.feeds {
+		t := f.ring.described()
+		if t.Kind != media.Video || f.ring.readers() == 0 {
+			continue
+		}
+		watched = true
+		heard := time.Duration(f.heard.Load())
+		if heard == 0 || p.away == "" && now-heard <= publishedAbsent || !f.ring.silent(now, heard) {
+			continue
+		}
+		for t.Width*t.Height > publishedCard { // its publisher says how large it is
+			t.Width, t.Height = t.Width/2, t.Height/2
+		}
+		all = append(all, gone{ring: f.ring, track: t, title: p.title, words: "Interrupted. Back soon", card: true})
+	}
+	return all, watched
+}
+
 // Away says why nothing can come of the publisher for the moment; "": it can.
 func (p *Published) Away(reason string) {
 	p.update(func() {
@@ -296,6 +327,7 @@ func (p *Published) info() Info {
 		if f.silent {
 			refused = "the publisher doesn't send it now"
 		}
+		i.Placeholder = i.Placeholder || n > 0 && f.ring.stands()
 		i.Tracks = append(i.Tracks, TrackInfo{
 			Name: t.Name, Kind: t.Kind, Codec: t.Codec, Width: t.Width, Height: t.Height, FPS: t.FPS, Bitrate: t.Bps,
 			Viewers: n, Running: f.heard.Load() != 0 && !f.silent, Refused: refused,
@@ -331,6 +363,7 @@ func (p *Published) Subscribe(track string) (*Subscription, error) {
 	}
 	sub := &Subscription{ring: f.ring, leave: func() {}}
 	f.ring.attach(sub)
+	signal(p.watched)
 	return sub, nil
 }
 
@@ -368,12 +401,11 @@ func (p *Published) Counts() map[string]Counts {
 func (p *Published) Close() error {
 	already := false
 	p.update(func() { already, p.closed, p.state = p.closed, true, Closed })
+	p.stop()
+	p.running.Wait()
 	if already {
-		<-p.done
 		return nil
 	}
-	close(p.stop)
-	<-p.done
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range p.feeds {

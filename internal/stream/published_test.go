@@ -36,7 +36,7 @@ func vp8Packet(timestamp uint32, first, last, key bool, fill byte) media.Receive
 
 func newPublished(t *testing.T, tracks ...PublishedTrack) *Published {
 	t.Helper()
-	p := NewPublished("ann-camera", "Camera", tracks, slog.Default())
+	p := NewPublished("ann-camera", "Camera", tracks, nil, slog.Default())
 	t.Cleanup(func() { p.Close() })
 	return p
 }
@@ -220,6 +220,100 @@ func TestPublishedIsAbsentWhileItsPublisherIsAway(t *testing.T) {
 	p.Away("")
 	if s := p.Info().State; s != Live {
 		t.Errorf("afterwards it is %s", s)
+	}
+}
+
+// Whoever watched a publisher whose connection was interrupted saw his last picture for
+// half a minute, as if it were live.
+func TestViewersOfAPublisherWhoIsAwaySeeACard(t *testing.T) {
+	before := media.LiveBuffers()
+	asked := make(chan struct{}, 10)
+	tracks := []PublishedTrack{{Track: publishedVideo, RequestKeyframe: func() { asked <- struct{}{} }}, {Track: publishedAudio}}
+	b := newBench()
+	b.draws(drawing)
+	p := NewPublished("ann-camera", "Ann camera", tracks, b.Placeholder, slog.Default())
+	defer p.Close()
+	sub, err := p.Subscribe("video")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	viewer := &audience{sub, make(chan struct{}, 1)}
+	viewer.Notify(func() { signal(viewer.due) })
+	feed := p.Feed("video")
+	feed.Receive([]media.Received{vp8Packet(0, true, true, true, 1)})
+	live := viewer.next(t, 1)[0]
+	p.Away("the publisher's connection is interrupted")
+	seen := ""
+	for _, packet := range viewer.next(t, 4) {
+		if seen += packet.payload; !packet.placeholder || packet.capture < live.capture {
+			t.Errorf("seen %+v", packet)
+		}
+	}
+	if seen != "abcd" {
+		t.Errorf("seen %q", seen)
+	}
+	if i := p.Info(); i.State != Absent || !i.Placeholder {
+		t.Errorf("%+v", i)
+	}
+	card := b.asked()[0]
+	if card.Last != nil { // it is a stranger's
+		t.Error("the publisher's picture is decoded")
+	}
+	if card.Title != "Ann camera" || card.Text == "" || card.Codec != media.VP8 || card.Width != 320 || card.Height != 180 || len(card.Launches) == 0 {
+		t.Errorf("%+v", card)
+	}
+
+	p.Away("")
+	feed.Receive([]media.Received{vp8Packet(900000, true, true, false, 2)}) // follows nothing that is seen
+	receive(t, asked, "keyframe request")
+	feed.Receive([]media.Received{vp8Packet(903000, true, true, true, 3)})
+	packet := viewer.next(t, 1)[0]
+	for ; packet.placeholder; packet = viewer.next(t, 1)[0] {
+	}
+	if packet.payload[len(packet.payload)-1] != 3 {
+		t.Errorf("afterwards %x is seen first", packet.payload)
+	}
+	if i := p.Info(); i.State != Live || i.Placeholder {
+		t.Errorf("%+v", i)
+	}
+	if c := p.Counts()["video"]; c.Frames != 3 || c.Placeholders < 2 {
+		t.Errorf("%+v", c)
+	}
+	sub.Close()
+	p.Close()
+	if now := media.LiveBuffers(); now != before {
+		t.Errorf("%d buffers are left", now-before)
+	}
+}
+
+// What a publisher says of his picture's size isn't what a placeholder may cost, and what is
+// muted or hasn't begun isn't missed.
+func TestPublisherDoesNotSayHowLargeACardIs(t *testing.T) {
+	p := newPublished(t, PublishedTrack{Track: publishedVideo})
+	sub, err := p.Subscribe("video")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	later := media.Now() + time.Minute
+	if all, watched := p.gone(later); len(all) != 0 || !watched {
+		t.Errorf("before anything has come: %+v, watched %v", all, watched)
+	}
+	feed := p.Feed("video")
+	feed.Receive([]media.Received{vp8Packet(0, true, true, true, 1)})
+	feed.become(func(t *media.Track) { t.Width, t.Height = 15360, 8640 })
+	if all, _ := p.gone(media.Now() + publishedAbsent/2); len(all) != 0 {
+		t.Errorf("after %v: %+v", publishedAbsent/2, all)
+	}
+	all, _ := p.gone(later)
+	if len(all) != 1 || all[0].track.Width != 960 || all[0].track.Height != 540 || !all[0].card {
+		t.Errorf("%+v", all)
+	}
+	p.Mute(media.Video, true)
+	feed.Receive([]media.Received{vp8Packet(3000, true, true, false, 1)})
+	if all, _ := p.gone(media.Now() + 2*time.Second); len(all) != 0 {
+		t.Errorf("muted: %+v", all)
 	}
 }
 

@@ -28,7 +28,8 @@ func TestEncoderThatHangsIsToldAsStuck(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSink()
-	l := worker.NewLauncher(slog.New(slog.DiscardHandler), nil, nil) // a confined one may not open it
+	log := &lines{}
+	l := worker.NewLauncher(slog.New(slog.NewTextHandler(log, nil)), nil, nil) // a confined one may not open it
 	p := run(t, l, picture, config.Worker{}, s)
 	start(t, p, "1", vp8)
 	s.until(t, "packets", func() bool { return s.packets["1"] > 0 })
@@ -46,6 +47,10 @@ func TestEncoderThatHangsIsToldAsStuck(t *testing.T) {
 	n := s.packets["1"]
 	s.mu.Unlock()
 	s.until(t, "more packets", func() bool { return s.packets["1"] > n+5 })
+	p.Kill("something in it hangs")
+	if err := p.Close(); err != nil || !strings.Contains(log.String(), "was killed: something in it hangs") {
+		t.Errorf("closed with %v; the log:\n%s", err, log)
+	}
 }
 
 // A driver that doesn't let go of a process is played by this one: of a process one of

@@ -103,12 +103,16 @@ func (p *Pipeline) Usage() (rss uint64, ok bool) {
 // PID is the child's process id.
 func (p *Pipeline) PID() int { return p.proc.pid }
 
+// Kill ends the child at once, for a reason that the sink is told. Only the first counts,
+// and Close is called all the same.
+func (p *Pipeline) Kill(reason string) { p.kill(reason) }
+
 // Close implements stream.Pipeline. It returns when the child has ended: by itself,
 // or after 6 s killed. Idempotent.
 func (p *Pipeline) Close() error {
 	p.mu.Lock()
 	p.closing = true
-	ended := p.failure != nil // the sink was told
+	ended := p.failure != nil || p.killed != "" // nothing answers any more
 	p.mu.Unlock()
 	var err error
 	if !ended {

@@ -66,7 +66,7 @@ func spawn(args, env []string, confine *Confinement, line func(string)) (*proces
 	cmd.Args = append([]string{"gateway", Argument}, args...)
 	cmd.Env = append(environ(), env...)
 	if confine != nil {
-		cmd.Env = append(cmd.Env, confinedEnv+"=1")
+		cmd.Env = append(cmd.Env, confinedEnv+"=1", "GSETTINGS_BACKEND=memory") // dconf complains a dozen times of its files, which such a child may not open
 	}
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{theirs} // socketFD

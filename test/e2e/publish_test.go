@@ -146,6 +146,40 @@ func TestChromiumPublishesToChromium(t *testing.T) {
 	}
 }
 
+// TestViewersSeeACardWhileNothingIsPublished stops a browser's sending and lets it begin again: a
+// browser that watches shows a card meanwhile, and then the moving picture, on the same connection.
+func TestViewersSeeACardWhileNothingIsPublished(t *testing.T) {
+	ctx := bounded(t, 4*time.Minute)
+	g := startGateway(ctx, t, rig.GatewayOptions{})
+	b := camera(ctx, t)
+	for _, codec := range []string{"VP8", "H264"} {
+		t.Run(codec, func(t *testing.T) {
+			room := "away-" + strings.ToLower(codec)
+			publisher, viewer := openPage(ctx, t, b, g), openPage(ctx, t, b, g)
+			call(ctx, t, publisher, fmt.Sprintf("publish('/whip/%s', '%s')", room, codec), nil)
+			call(ctx, t, viewer, fmt.Sprintf("see('/whep/%s')", room), nil)
+			moves(ctx, t, viewer, 20, 640)
+			call(ctx, t, publisher, "Promise.all((window.senders = published.getSenders().map(s => [s, s.track])).map(([s]) => s.replaceTrack(null))).then(() => true)", nil)
+			stopped := time.Now()
+			rig.Check(t, rig.WaitTrue(ctx, viewer, `(() => {
+				const context = new OffscreenCanvas(64, 36).getContext('2d');
+				context.drawImage(seen, 0, 0, 64, 36);
+				const corner = context.getImageData(1, 1, 1, 1).data;
+				return [0x22, 0x26, 0x2d].every((c, i) => Math.abs(corner[i] - c) < 12);
+			})()`))
+			t.Logf("a card %.1f s after the last picture", time.Since(stopped).Seconds())
+			shot, err := viewer.Screenshot(ctx)
+			rig.Check(t, err)
+			keep(t, room+".png", shot)
+			call(ctx, t, viewer, "(pictures.length = 0, true)", nil)
+			began := time.Now()
+			call(ctx, t, publisher, "Promise.all(senders.map(([s, track]) => s.replaceTrack(track))).then(() => true)", nil)
+			moves(ctx, t, viewer, 10, 640)
+			t.Logf("moving pictures %.1f s after it had begun again", time.Since(began).Seconds())
+		})
+	}
+}
+
 // TestChromiumSimulcastBecomesRenditions has a viewer ask for each of the layers that a
 // browser publishes.
 func TestChromiumSimulcastBecomesRenditions(t *testing.T) {

@@ -35,6 +35,7 @@ type bench struct {
 	port    int          // to which
 	fifo    string
 	writer  *os.File // keeps the FIFO open; nil: it isn't
+	drain   *drain
 }
 
 // screen is an X screen on which the strip is painted, as long as it is there.
@@ -114,8 +115,11 @@ const brittle = `- name: brittle
 func newBench(ctx context.Context, t *testing.T) *bench {
 	b := new(bench)
 	encoders := filepath.Join(t.TempDir(), "encoders.yaml")
-	rig.Check(t, os.WriteFile(encoders, []byte(brittle), 0o600))
 	var err error
+	b.drain, err = newDrain(filepath.Join(t.TempDir(), "drain"))
+	rig.Check(t, err)
+	t.Cleanup(b.drain.close)
+	rig.Check(t, os.WriteFile(encoders, []byte(brittle+sticky(b.drain.file.Name())), 0o600))
 	b.port, err = rig.Port()
 	rig.Check(t, err)
 	b.screen, err = startScreen(ctx, "", width, height)
@@ -133,11 +137,13 @@ func newBench(ctx context.Context, t *testing.T) *bench {
 	display := b.screen.Display
 	screen := "linger: 0s\nsource: ximagesrc use-damage=false display-name=" + display + "\nvideo:\n  codec: h264\n  framerate: 30\n  bitrate: 1500k\n"
 	desk := screen + "  width: 640\n  height: 360\n"
-	b.gateway, err = rig.StartGateway(ctx, rig.GatewayOptions{Config: "encoders: " + encoders + "\n", Pipelines: map[string]string{
+	b.gateway, err = rig.StartGateway(ctx, rig.GatewayOptions{Config: "encoders: " + encoders + "\n" + b.drain.config(), Pipelines: map[string]string{
 		"desk":    desk,
 		"screen":  screen,
 		"still":   desk + "watchdog: {frozen: 2s, black: 2s}\n",
 		"brittle": desk + "  encoder: brittle\n",
+		"pair": "linger: 0s\nwatchdog: {frames: 2s, start: 5s}\nsource: ximagesrc use-damage=false display-name=" + display + "\nvideo:\n  codec: h264\n  framerate: 30\n" +
+			"  width: 640\n  height: 360\n  bitrate: 1500k\n  renditions: [{name: good}, {name: sticky, encoder: sticky}]\n",
 		"mixer": fmt.Sprintf("linger: 0s\nsource: udpsrc port=%d caps=\"application/x-rtp,media=video,encoding-name=H264,payload=96,clock-rate=90000\"\n"+
 			"watchdog: {frames: 2s}\nvideo: {encoder: copy}\n", b.port),
 		"rtsp": "linger: 0s\nsource: rtspsrc latency=50 location=" + b.camera.URL("camera") + "\nwatchdog: {frames: 3s}\nvideo: {encoder: copy}\n",
@@ -303,6 +309,7 @@ func (b *bench) restore(ctx context.Context) error {
 	case <-b.screen.Done():
 		return b.sameScreen(ctx)
 	default:
+		b.drain.open()
 		return errors.Join(b.unhang(ctx), b.continueScreen(ctx), b.continueMixer(ctx), b.paintScreen(ctx))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"gateway/test/gap"
 	"gateway/test/rig"
 	"gateway/test/strip"
 )
@@ -14,6 +15,42 @@ import (
 type eye struct {
 	page   rig.Page
 	frames []strip.Frame
+}
+
+// watch opens a stream's page and waits until it is live. The caller closes the page.
+func (b *bench) watch(ctx context.Context, browser *rig.Chromium, stream string) (*eye, error) {
+	page, err := browser.Open(ctx, b.gateway.URL("/watch/"+stream))
+	if err != nil {
+		return nil, err
+	}
+	e := &eye{page: page}
+	err = strip.WaitVideo(ctx, page)
+	if err == nil {
+		err = strip.Follow(ctx, page, width, otherWidth)
+	}
+	if err == nil {
+		err = e.waitLive(ctx, time.Now())
+	}
+	if err == nil {
+		err = gap.Mark(ctx, page)
+	}
+	if err != nil {
+		page.Close()
+		return nil, fmt.Errorf("before the fault: %w", err)
+	}
+	return e, nil
+}
+
+// lost is said of a connection that wasn't kept.
+const lost = "LOST"
+
+// connection tells whether the page has kept the connection that it had.
+func (e *eye) connection(ctx context.Context) (string, error) {
+	seen, err := gap.Since(ctx, e.page, 0)
+	if err != nil || seen.Same && seen.Joins == 1 {
+		return "kept", err
+	}
+	return lost, nil
 }
 
 // outage is what it saw of a fault.
