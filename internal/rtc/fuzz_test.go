@@ -63,6 +63,9 @@ func FuzzAnswer(f *testing.F) {
 	}
 	good := whepOffer(f, p)
 	f.Add(good)
+	for _, offer := range offers(f) {
+		f.Add(offer)
+	}
 	f.Add(strings.ReplaceAll(good, "a=mid:", "a=mid:x"))
 	f.Add(strings.ReplaceAll(good, "a=group:BUNDLE", "a=group:LS"))
 	f.Add("v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 255 -1 x\r\n")

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -188,7 +189,7 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 	for _, a := range m.Attributes {
 		switch a.Key {
 		case "mid":
-			s.mid = a.Value
+			s.mid = cmp.Or(s.mid, a.Value) // the first, as parseTransport has it
 		case "max-message-size":
 			if n, err := strconv.Atoi(a.Value); err == nil && n > 0 { // 0: any
 				s.maxMessage = min(n, MaxData)

@@ -32,10 +32,15 @@ type studio struct {
 
 func newStudio(t *testing.T) *studio {
 	t.Helper()
+	return newStudioOf(t, codecsOfBrowsers(t))
+}
+
+func newStudioOf(t *testing.T, codecs *webrtc.MediaEngine) *studio {
+	t.Helper()
 	var settings webrtc.SettingEngine
 	settings.SetIncludeLoopbackCandidate(true)
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
-	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(codecsOfBrowsers(t)), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(codecs), webrtc.WithSettingEngine(settings)).NewPeerConnection(webrtc.Configuration{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,9 +105,7 @@ func (s *studio) send(codec webrtc.RTPCodecCapability, id string, hear func(rtcp
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.tasks.Add(2)
-	go func() {
-		defer s.tasks.Done()
+	s.tasks.Go(func() {
 		for {
 			packets, _, err := transceiver.Sender().ReadRTCP()
 			if err != nil {
@@ -114,9 +117,15 @@ func (s *studio) send(codec webrtc.RTPCodecCapability, id string, hear func(rtcp
 				}
 			}
 		}
-	}()
-	go func() {
-		defer s.tasks.Done()
+	})
+	s.write(track, codec.ClockRate, frame, nil)
+	return transceiver.Sender()
+}
+
+// write sends a track's frames, 50 a second, from when the connection is there; dress
+// may change a packet's header.
+func (s *studio) write(track *webrtc.TrackLocalStaticRTP, rate uint32, frame func(n uint32) [][]byte, dress func(*rtp.Header) error) {
+	s.tasks.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		select {
@@ -128,10 +137,13 @@ func (s *studio) send(codec webrtc.RTPCodecCapability, id string, hear func(rtcp
 		for n := uint32(0); ; n++ {
 			payloads := frame(n)
 			for i, p := range payloads {
-				_ = track.WriteRTP(&rtp.Packet{ // an error says that the connection is closed
-					Header:  rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: n * codec.ClockRate / 50, Marker: i == len(payloads)-1},
-					Payload: p,
-				})
+				h := rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: n * rate / 50, Marker: i == len(payloads)-1}
+				if dress != nil {
+					if err := dress(&h); err != nil {
+						s.t.Error(err)
+					}
+				}
+				_ = track.WriteRTP(&rtp.Packet{Header: h, Payload: p}) // an error says that the connection is closed
 				seq++
 			}
 			select {
@@ -140,8 +152,7 @@ func (s *studio) send(codec webrtc.RTPCodecCapability, id string, hear func(rtcp
 				return
 			}
 		}
-	}()
-	return transceiver.Sender()
+	})
 }
 
 // offer makes an offer with all candidates.

@@ -147,6 +147,20 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn
 	return conn, err
 }
 
+// Listen listens inside the namespace; in the test's own when n is nil.
+func (n *Namespace) Listen(network, address string) (l net.Listener, err error) {
+	listen := func() (err error) {
+		l, err = net.Listen(network, address)
+		return err
+	}
+	if n == nil {
+		err = listen()
+	} else {
+		err = n.Do(listen)
+	}
+	return l, err
+}
+
 // Do calls f on a thread inside the namespace and waits for it. Sockets and devices
 // belong to the namespace of the thread that made them, and can be used from
 // anywhere.

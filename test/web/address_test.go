@@ -32,7 +32,7 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	for _, w := range []*world{ann, ben} {
 		w.until(t, connected)
 		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+		w.until(t, publishes)
 	}
 	for _, w := range []*world{ann, ben} {
 		w.until(t, "document.querySelectorAll('.tile').length === 4")
@@ -44,15 +44,7 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	rig.Check(t, client.IP(ctx, "addr", "flush", "to", before+"/32"))
 	rig.Check(t, client.IP(ctx, "addr", "replace", after+"/24", "dev", device)) // a secondary address goes with the primary one
 	changed := time.Now()
-	used := fmt.Sprintf(`(async () => {
-		for (const pc of kept) {
-			const stats = [...(await pc.getStats()).values()];
-			const pair = stats.find((s) => s.type === 'candidate-pair' && s.id === stats.find((t) => t.type === 'transport')?.selectedCandidatePairId);
-			if (stats.find((s) => s.id === pair?.localCandidateId)?.address !== %q) return false;
-		}
-		return true;
-	})()`, after)
-	ann.wait(t, "await "+used)
+	ann.wait(t, "await "+usesAddress(after))
 	ann.until(t, connected)
 	ann.moving(t, 4)
 	ben.moving(t, 4)
@@ -63,6 +55,18 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	if offers > 0 {
 		t.Errorf("Ben's connection was renegotiated %d times", offers)
 	}
+}
+
+// usesAddress says whether both of a page's connections go by an address.
+func usesAddress(address string) string {
+	return fmt.Sprintf(`(async () => {
+		for (const pc of [gatewayRoom.room.peerConnection, gatewayRoom.publisher.peerConnection]) {
+			const stats = [...(await pc.getStats()).values()];
+			const pair = stats.find((s) => s.type === 'candidate-pair' && s.id === stats.find((t) => t.type === 'transport')?.selectedCandidatePairId);
+			if (stats.find((s) => s.id === pair?.localCandidateId)?.address !== %q) return false;
+		}
+		return true;
+	})()`, address)
 }
 
 // wait is until for what may take as long as ICE needs to give a path up, or a token to end.

@@ -170,7 +170,7 @@ func TestPublishedOverTheGateway(t *testing.T) {
 	for _, w := range []*world{ann, ben} {
 		w.until(t, connected)
 		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+		w.until(t, publishes)
 	}
 	for _, w := range []*world{ann, ben} {
 		w.until(t, "document.querySelectorAll('.tile').length === 4")
@@ -234,6 +234,7 @@ func TestBrowsersMeetOverTheGateway(t *testing.T) {
 // gate is a way to a gateway's TCP port that can be shut.
 type gate struct {
 	listener net.Listener
+	n        *rig.Namespace
 	to       string
 
 	mu    sync.Mutex // guards below
@@ -241,11 +242,12 @@ type gate struct {
 	conns map[net.Conn]bool
 }
 
-func openGate(t *testing.T, to string) *gate {
+// openGate makes one on loopback in a network namespace; nil: the test's.
+func openGate(t *testing.T, n *rig.Namespace, to string) *gate {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := n.Listen("tcp", "127.0.0.1:0")
 	rig.Check(t, err)
-	g := &gate{listener: l, to: to, conns: map[net.Conn]bool{}}
+	g := &gate{listener: l, n: n, to: to, conns: map[net.Conn]bool{}}
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -263,6 +265,8 @@ func openGate(t *testing.T, to string) *gate {
 	})
 	return g
 }
+
+func (g *gate) url() string { return "http://" + g.listener.Addr().String() }
 
 // set shuts the gate, which cuts all that goes through, or opens it.
 func (g *gate) set(shut bool) {
@@ -290,7 +294,7 @@ func (g *gate) pass(c net.Conn) {
 	if shut {
 		return
 	}
-	to, err := net.Dial("tcp", g.to)
+	to, err := g.n.Dial(context.Background(), "tcp", g.to)
 	if err != nil {
 		return
 	}
@@ -306,14 +310,14 @@ func (g *gate) pass(c net.Conn) {
 // notices or renegotiates.
 func TestTenSecondsWithoutASocket(t *testing.T) {
 	g := meeting(t, "none")
-	way := openGate(t, fmt.Sprintf("127.0.0.1:%d", g.Port))
+	way := openGate(t, nil, fmt.Sprintf("127.0.0.1:%d", g.Port))
 	browser := chromium(t, false)
-	ann := open(t, browser, "http://"+way.listener.Addr().String()+"/room/hall?name=Ann")
+	ann := open(t, browser, way.url()+"/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
 	for _, w := range []*world{ann, ben} {
 		w.until(t, connected)
 		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+		w.until(t, publishes)
 	}
 	for _, w := range []*world{ann, ben} {
 		w.until(t, "document.querySelectorAll('.tile').length === 4")

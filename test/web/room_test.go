@@ -58,12 +58,15 @@ func chromium(t *testing.T, dark bool) *rig.Chromium {
 	return browser
 }
 
-func firefox(t *testing.T) *rig.Firefox {
-	t.Helper()
-	browser, err := rig.StartFirefox(t.Context(), rig.FirefoxOptions{Prefs: `
+// foxFakes are Firefox's preferences for the same.
+const foxFakes = `
 user_pref("media.navigator.streams.fake", true);
 user_pref("media.navigator.permission.disabled", true);
-`})
+`
+
+func firefox(t *testing.T) *rig.Firefox {
+	t.Helper()
+	browser, err := rig.StartFirefox(t.Context(), rig.FirefoxOptions{Prefs: foxFakes})
 	rig.Check(t, err)
 	rig.End(t, "firefox", browser.Close)
 	return browser
@@ -71,6 +74,7 @@ user_pref("media.navigator.permission.disabled", true);
 
 const (
 	connected = "document.querySelector('#state').textContent === 'Connected'"
+	publishes = "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'"
 	// moving counts tiles whose pictures are played now
 	moving = "[...document.querySelectorAll('.tile.pictured video')].filter((v) => v.videoWidth > 0).length"
 )
@@ -99,7 +103,7 @@ func TestTwoPublishAndWatchEachOther(t *testing.T) {
 		w.until(t, connected)
 		w.until(t, "document.querySelectorAll('.tile').length >= 1")
 		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== '' && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+		w.until(t, publishes)
 	}
 	for _, w := range []*world{ann, ben} {
 		w.until(t, "document.querySelectorAll('.tile').length === 3")
