@@ -10,8 +10,8 @@ type Confine struct {
 
 var confineKeys = []key{
 	{path: "confine", kind: ofSection, meaning: "what the processes of pipelines are kept from"},
-	{path: "confine.enabled", kind: ofFlag, def: "true", meaning: "they may use the devices and files that their pipelines name, beside the system's libraries and settings, and no others; IP sockets only if their elements need them; they start no programs and get no privileges. As far as the kernel can: Landlock, seccomp. Not held: Unix sockets that have a path may all be connected to that this user may write"},
-	{path: "confine.paths", kind: ofTexts, def: "[]", example: "[/dev/bus/usb, /srv/overlays]", meaning: "files, folders and devices that they may use, and write, beside those"},
+	{path: "confine.enabled", kind: ofFlag, def: "true", meaning: "they may use the devices and files that their pipelines name, beside the system's libraries and settings, and no others; sockets of IP and of other programs only if their elements need them; they start no programs and get no privileges. As far as the kernel can: Landlock, seccomp"},
+	{path: "confine.paths", kind: ofTexts, def: "[]", example: "[/dev/bus/usb, /srv/overlays]", meaning: "files, folders, devices and sockets of other programs that they may use, and write, beside those"},
 }
 
 // readConfine reads the section.

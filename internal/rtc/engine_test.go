@@ -188,6 +188,44 @@ func TestPeerThatNamesManyStreamsIsEnded(t *testing.T) {
 	}
 }
 
+// Feedback on packets that nobody has sent took pion a millisecond each, and went on.
+func TestPeerWhoseRTCPIsNoneIsEnded(t *testing.T) {
+	b := append([]byte{0x8f, 205, 0, 10}, make([]byte, 40)...)
+	b[14], b[15] = 0xff, 0xff // it tells of 65535 packets
+	for i := 20; i < len(b); i += 2 {
+		b[i], b[i+1] = 0x3f, 0xff // runs of 8191 that have arrived, without a word when
+	}
+	feedback := rtcp.RawPacket(b)
+	for name, packets := range map[string][]rtcp.Packet{
+		"alone":     {&feedback},
+		"in others": {&rtcp.ReceiverReport{SSRC: 1}, &feedback},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src := newSource()
+			src.push(true, 1)
+			s := newSession(t, fullICE(t), peerOptions{}, videoTrack, src)
+			s.connect(t)
+			s.peer.next(t)
+			deadline := time.After(15 * time.Second)
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-s.Done():
+					if !errors.Is(s.Err(), errNonsense) {
+						t.Errorf("ended by %v", s.Err())
+					}
+					return
+				case <-deadline:
+					t.Fatal("the viewer still lives")
+				case <-tick.C:
+					_ = s.peer.pc.WriteRTCP(packets)
+				}
+			}
+		})
+	}
+}
+
 // Viewers who have left make room: it is not by turns that a shard is chosen.
 func TestViewersAreDealtToTheShardWithTheFewest(t *testing.T) {
 	e := newEngine(t, Options{})

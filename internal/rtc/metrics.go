@@ -134,6 +134,7 @@ var reasons = []struct {
 	name string
 }{
 	{errForeign, "hostile"},
+	{errNonsense, "hostile"},
 	{ErrConnectTimeout, "timeout"},
 	{ErrConnectionLost, "connection-lost"},
 	{ErrNeedsFullICE, "needs-full-ice"},

@@ -290,7 +290,7 @@ type link struct {
 func (l *link) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	for {
 		n, from, err := l.muxConn.ReadFromAddrPort(b)
-		if err == nil && l.viewer != nil && isRTCP(b[:n]) && !l.reports.may(b[:n], media.Now()) {
+		if err == nil && isRTCP(b[:n]) && !l.reports.may(b[:n], media.Now()) {
 			continue
 		}
 		return n, from, err

@@ -24,6 +24,7 @@ func (e *Engine) newPeerConnection(v *Viewer, c *certificate) (*peerConnection, 
 	own := e.settings
 	own.SetICEUDPMux(viewerMux{e.sockets, v, v.o.Elsewhere})
 	own.BufferFactory = v.buffer
+	own.LoggerFactory = sealedLog{pionLog{e.log}, v.end}
 	// pion calls from a goroutine for each change, in any order
 	pc, err := e.connect(own, c, v.relays, v.refresh, v.o.OnCandidate)
 	if err != nil {

@@ -99,6 +99,7 @@ func (e *Engine) NewPublisher(o PublisherOptions) (*Publisher, error) {
 	own := e.settings
 	own.SetICEUDPMux(viewerMux{e.sockets, nil, o.Elsewhere})
 	own.BufferFactory = p.buffer
+	own.LoggerFactory = sealedLog{pionLog{e.log}, p.end}
 	own.SetSRTPReplayProtectionWindow(jitterWindow)
 	if p.pc, err = e.connect(own, certificate, p.relays, p.refresh, o.OnCandidate); err != nil {
 		return nil, err

@@ -59,8 +59,9 @@ var (
 	// ErrLeft ends a viewer whose peer closed the connection (DTLS close_notify).
 	ErrLeft = errors.New("peer closed the connection")
 
-	errForeign = fmt.Errorf("%w: peer names more streams than there are", ErrBadState)
-	errUseless = errors.New("candidate can't be used here")
+	errForeign  = fmt.Errorf("%w: peer names more streams than there are", ErrBadState)
+	errNonsense = fmt.Errorf("%w: what the peer sends as RTCP is none", ErrBadState)
+	errUseless  = errors.New("candidate can't be used here")
 )
 
 // DeclinedError is ErrDeclined with the tracks that it is about.

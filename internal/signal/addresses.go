@@ -28,6 +28,7 @@ type addresses struct {
 
 type address struct {
 	sockets int
+	waiting int // connections that were begun over HTTP and haven't come about
 	joins   *rate.Limiter
 	resumes *rate.Limiter // refused ones
 	seen    time.Time
@@ -94,6 +95,35 @@ func (a *addresses) mayJoin(p netip.Prefix) bool {
 	return a.joins == 0 || a.of(p).joins.Allow()
 }
 
+// await counts a session over HTTP until it is connected or at its end, and refuses what is too
+// many: one that never connects takes a place and ICE's work for half a minute.
+func (s *Server) await(x *session, p netip.Prefix) error {
+	done, ok := s.addresses.await(p)
+	if !ok {
+		return refuse(rateLimited, "%d sessions of one address aren't connected yet", s.addresses.burst())
+	}
+	x.awaited = done
+	return nil
+}
+
+func (a *addresses) await(p netip.Prefix) (done func(), ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	x := a.of(p)
+	if a.joins > 0 && x.waiting >= a.burst() {
+		return nil, false
+	}
+	x.waiting++
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		x.waiting--
+	}), true
+}
+
+// burst is how many joins may come at once.
+func (a *addresses) burst() int { return max(int(joinBurst*a.joins), 1) }
+
 // mayResume tells whether an address may try to; refused counts that it failed.
 func (a *addresses) mayResume(p netip.Prefix) bool {
 	a.mu.Lock()
@@ -112,7 +142,7 @@ func (a *addresses) of(p netip.Prefix) *address {
 	x := a.known[p]
 	if x == nil {
 		x = &address{
-			joins:   rate.NewLimiter(rate.Limit(a.joins), max(int(joinBurst*a.joins), 1)),
+			joins:   rate.NewLimiter(rate.Limit(a.joins), a.burst()),
 			resumes: rate.NewLimiter(resumeRate, resumeBurst),
 		}
 		a.known[p] = x
@@ -130,7 +160,7 @@ func (a *addresses) sweep() {
 	}
 	a.swept = now
 	for p, x := range a.known {
-		if x.sockets == 0 && now.Sub(x.seen) > addressAfter {
+		if x.sockets == 0 && x.waiting == 0 && now.Sub(x.seen) > addressAfter {
 			delete(a.known, p)
 		}
 	}

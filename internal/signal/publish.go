@@ -311,6 +311,7 @@ func (x *session) publisherState(s rtc.State) {
 	reason := ""
 	switch s {
 	case rtc.StateConnected:
+		x.awaited()
 	case rtc.StateDisconnected:
 		reason = "the publisher's connection is interrupted"
 	default:

@@ -116,6 +116,7 @@ type session struct {
 	connected bool         // at least once
 	fullICE   bool         // the client doesn't connect without
 	elsewhere bool         // the client is on another machine
+	awaited   func()       // it is connected, or at its end
 	next      *nextOffer   // to be made when the last one is settled
 	trickled  int          // candidates of the client since the last offer
 	reported  bool         // the client told its time to first frame
@@ -190,6 +191,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 		renewals:   rate.NewLimiter(1, 5),
 		network:    transport{stir: make(chan struct{}, 1)},
 		done:       make(chan struct{}),
+		awaited:    func() {},
 	}
 	x.log = s.log.With("room", name, "viewer", x.user, "trace_id", x.trace)
 	x.rename()
@@ -328,6 +330,7 @@ func (x *session) enter(ctx context.Context, state rtc.State) error {
 		return x.offerNext(ctx)
 	case state == rtc.StateConnected && !x.connected:
 		x.connected = true
+		x.awaited()
 		x.server.metrics.connect.WithLabelValues(x.kind).Observe(time.Since(x.began).Seconds())
 		x.log.InfoContext(ctx, "viewer connected", "after", time.Since(x.began))
 		return x.adjust(ctx)

@@ -278,6 +278,7 @@ func (s *Server) enterSession(x *session) error {
 
 // forget gives a session's place to others. The session may still be at its end.
 func (s *Server) forget(x *session) {
+	x.awaited()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, secretKey(x.id))

@@ -143,6 +143,9 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream stri
 	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
 	x.whep = resource{path: path.Join("/whep", name, stream, x.id), offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
+	if err := s.await(x, prefixOf(r.RemoteAddr)); err != nil {
+		return err
+	}
 	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Viewer}, request{Stream: stream}); err != nil {
 		return err
 	}

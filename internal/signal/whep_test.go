@@ -284,6 +284,43 @@ func TestWHEPSessionsBeginAtALimitedRate(t *testing.T) {
 	t.Error("sessions begin at any rate")
 }
 
+// One address could otherwise take all places for viewers with offers, and keep them.
+func TestWHEPSessionsThatAreNotConnectedAreFew(t *testing.T) {
+	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.JoinsPerAddress = 50 })
+	g.whep(t, "test", newPeer(t), video)
+	waiting := func(want int) {
+		t.Helper()
+		eventually(t, "as many connections as expected are waited for", func() bool {
+			g.addresses.mu.Lock()
+			defer g.addresses.mu.Unlock()
+			n := 0
+			for _, a := range g.addresses.known {
+				n += a.waiting
+			}
+			return n == want
+		})
+	}
+	waiting(0) // it is connected
+	g.addresses.mu.Lock()
+	g.addresses.joins = 1 // the rate is another test's: what this address may was taken before
+	g.addresses.mu.Unlock()
+	var last string
+	for range joinBurst {
+		resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video))
+		if last = resp.header.Get("Location"); resp.status != http.StatusCreated {
+			t.Fatalf("%d %s", resp.status, resp.body)
+		}
+	}
+	resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video))
+	if resp.status != http.StatusTooManyRequests || !strings.Contains(resp.body, "aren't connected yet") {
+		t.Errorf("one more: %d %s", resp.status, resp.body)
+	}
+	g.do(t, "DELETE", last, nil, "")
+	waiting(joinBurst - 1)
+	g.whep(t, "test", newPeer(t), video)
+	waiting(joinBurst - 1)
+}
+
 func TestWHEPSessionThatNeverConnectsEnds(t *testing.T) {
 	g := newGateway(t, func(_ *config.Gateway, w *timing) { w.negotiate = 300 * time.Millisecond })
 	resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video)) // and never takes the answer

@@ -39,6 +39,9 @@ func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream str
 		publishes: name + "/" + stream, owner: grant.Subject,
 	}
 	etag := x.whep.etag
+	if err := s.await(x, prefixOf(r.RemoteAddr)); err != nil {
+		return err
+	}
 	if err := x.start(r.Context(), room.Joining{Grant: grant, Role: auth.Publisher, Create: true}, request{}); err != nil {
 		return err
 	}

@@ -13,9 +13,7 @@ import (
 )
 
 // Confinement is what a child may do, by Landlock and seccomp: it gets no further
-// privileges, has few of root's, starts no other programs, and reaches nothing that isn't listed, but for
-// sockets with a path: what this user may write of them is connected to (Landlock tells them
-// apart from ABI 9 on, Linux 7.1; seccomp sees no paths). Paths
+// privileges, has few of root's, starts no other programs, and reaches nothing that isn't listed. Paths
 // that aren't there are left out; folders count with all that is below.
 type Confinement struct {
 	Read    []string // files and folders
@@ -24,8 +22,11 @@ type Confinement struct {
 	Run     []string // programs; read, too
 	List    []string // folders of which it is seen what is in them and below, no more
 
-	Network  bool // IP sockets
-	Abstract bool // sockets of other programs without a path (unix(7)), as X servers have
+	Network bool // IP sockets
+	// Local are sockets of other programs of this machine (unix(7)), as X and sound servers have
+	// them: all that this user may write. Seccomp sees no paths, and Landlock tells them apart
+	// from ABI 9 on, Linux 7.1.
+	Local bool
 }
 
 // Confined tells which means of confinement the kernel has, and the remedy for one
@@ -64,7 +65,7 @@ func (c *Confinement) apply() error {
 			return fmt.Errorf("landlock: %w", err)
 		}
 	}
-	if err := filter(baseFilter(c.Network), 0); err != nil && !unavailable(err) {
+	if err := filter(baseFilter(c.Network, c.Local), 0); err != nil && !unavailable(err) {
 		return fmt.Errorf("seccomp: %w", err)
 	}
 	return nil
@@ -166,7 +167,7 @@ func (c *Confinement) landlock(abi int) error {
 		if errata, _, _ := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, landlockErrata); errata&sameProcess != 0 {
 			attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL
 		}
-		if !c.Abstract {
+		if !c.Local {
 			attr.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}
 	}

@@ -28,6 +28,12 @@ var attempts = map[string]func(argument string) error{
 	"dial": func(address string) error { return dial("tcp", address) },
 	"send": func(address string) error { return dial("udp", address) },
 	"unix": func(address string) error { return dial("unix", address) },
+	"pair": func(string) error {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+		return err
+	},
 	"packet": func(string) error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		unix.Close(fd)
@@ -129,7 +135,7 @@ func TestConfinedProcessReachesNothingElse(t *testing.T) {
 			{"read", "/etc/shadow"}: "EACCES", {"read", "/etc/ld.so.cache"}: "done", {"list", "/usr"}: "done", {"write", "/dev/null"}: "done",
 			{"run", "/bin/true"}: "EACCES", {"run", "/proc/self/exe"}: "EACCES", {"namespace", ""}: "EPERM",
 			{"dial", listener.Addr().String()}: "EAFNOSUPPORT", {"send", "127.0.0.1:9"}: "EAFNOSUPPORT", {"packet", ""}: "EAFNOSUPPORT",
-			{"unix", filepath.Join(dir, "socket")}: "done", {"unix", abstract.Addr().String()}: "EPERM",
+			{"unix", filepath.Join(dir, "socket")}: "EAFNOSUPPORT", {"unix", abstract.Addr().String()}: "EAFNOSUPPORT", {"pair", ""}: "done",
 			{"signal", me}: "EPERM", {"environment", me}: "EACCES", {"trace", me}: "EPERM",
 			{"mount", folder}: "EPERM", {"unshare", ""}: "EPERM", {"BPF", ""}: "EPERM", {"io_uring", ""}: "EPERM",
 		}},
@@ -138,13 +144,16 @@ func TestConfinedProcessReachesNothingElse(t *testing.T) {
 			{"run", "/bin/true"}: "EACCES",
 		}},
 		"a screen": {Needs([]string{"ximagesrc display-name=:1 ! appsink"}, nil), map[attempt]string{
-			{"unix", abstract.Addr().String()}: "done", {"dial", listener.Addr().String()}: "EAFNOSUPPORT",
+			{"unix", filepath.Join(dir, "socket")}: "done", {"unix", abstract.Addr().String()}: "done", {"dial", listener.Addr().String()}: "EAFNOSUPPORT",
 		}},
 		"a screen far away": {Needs([]string{"ximagesrc display-name=127.0.0.1:1 ! appsink"}, nil), map[attempt]string{
 			{"dial", listener.Addr().String()}: "done",
 		}},
 		"with a folder of the operator's": {Needs([]string{"videotestsrc ! appsink"}, []string{folder}), map[attempt]string{
-			{"write", filepath.Join(folder, "2")}: "done", {"read", given}: "EACCES",
+			{"write", filepath.Join(folder, "2")}: "done", {"read", given}: "EACCES", {"unix", filepath.Join(dir, "socket")}: "EAFNOSUPPORT",
+		}},
+		"with a socket of the operator's": {Needs([]string{"videotestsrc ! appsink"}, []string{filepath.Join(dir, "socket")}), map[attempt]string{
+			{"unix", filepath.Join(dir, "socket")}: "done",
 		}},
 		"a search for devices": {ProbeNeeds(nil), map[attempt]string{
 			{"read", secret}: "EACCES", {"run", "/bin/true"}: "EACCES", {"dial", listener.Addr().String()}: "EAFNOSUPPORT",
@@ -251,20 +260,20 @@ func TestWhatTheKernelHasIsTold(t *testing.T) {
 func TestNeedsAreThoseOfThePipeline(t *testing.T) {
 	t.Setenv("DISPLAY", "")
 	t.Setenv("PULSE_SERVER", "")
-	for text, want := range map[string]struct{ network, abstract bool }{
+	for text, want := range map[string]struct{ network, local bool }{
 		"videotestsrc ! x264enc ! appsink":                          {},
 		"filesrc location=/x.mp4 ! decodebin ! appsink":             {},
-		"ximagesrc ! appsink":                                       {abstract: true},
+		"ximagesrc ! appsink":                                       {local: true},
 		"rtspsrc location=rtsp://x/ ! appsink":                      {true, true},
 		"udpsrc port=5000 ! rtph264depay ! appsink":                 {true, true},
 		"souphttpsrc location=http://x/ ! appsink":                  {true, true},
-		"pulsesrc ! opusenc ! appsink":                              {abstract: true},
+		"pulsesrc ! opusenc ! appsink":                              {local: true},
 		"videotestsrc ! rtph264pay ! rtpjitterbuffer ! appsink":     {},
 		"videotestsrc ! \"unbalanced":                               {},
-		"alsasrc device=hw:CARD=PCH,DEV=0 ! audioconvert ! appsink": {abstract: true},
+		"alsasrc device=hw:CARD=PCH,DEV=0 ! audioconvert ! appsink": {local: true},
 	} {
-		if c := Needs([]string{text}, nil); c.Network != want.network || c.Abstract != want.abstract {
-			t.Errorf("%s: network %t, abstract sockets %t", text, c.Network, c.Abstract)
+		if c := Needs([]string{text}, nil); c.Network != want.network || c.Local != want.local {
+			t.Errorf("%s: network %t, other programs' sockets %t", text, c.Network, c.Local)
 		}
 	}
 	node := filepath.Join(t.TempDir(), "x")

@@ -40,7 +40,7 @@ func ProbeNeeds(paths []string) *Confinement {
 	for _, k := range wants {
 		c.devices(k.devices...)
 	}
-	c.Abstract = true
+	c.Local = true
 	c.Network = c.Network || remoteX(os.Getenv("DISPLAY")) || remotePulse()
 	c.Write = append(c.Write, registryFolder()) // GStreamer keeps there what it finds out about new plugins
 	c.paths(paths)
@@ -52,7 +52,7 @@ type want struct {
 	elements *regexp.Regexp
 	devices  []string // patterns
 	network  bool
-	abstract bool
+	local    bool // sockets of other programs
 }
 
 // wants are by the names of elements: what they open doesn't stand in launch texts.
@@ -60,11 +60,12 @@ var wants = []want{
 	{elements: regexp.MustCompile(`^v4l2(src|radio)$|^uvch264`), devices: []string{"/dev/video0", "/dev/v4l"}},
 	{elements: regexp.MustCompile(`^libcamera`), devices: []string{"/dev/video*", "/dev/media*", "/dev/v4l*", "/dev/dma_heap", "/dev/udmabuf"}},
 	{elements: regexp.MustCompile(`^v4l2.*(enc|dec|convert|transform)$`), devices: []string{"/dev/video*", "/dev/media*"}},
-	{elements: regexp.MustCompile(`^(alsa|jack|autoaudio|osx?4?)`), devices: []string{"/dev/snd", "/dev/dsp*"}, abstract: true},
-	{elements: regexp.MustCompile(`^decklink`), devices: []string{"/dev/blackmagic"}},
+	{elements: regexp.MustCompile(`^(alsa|jack|autoaudio|osx?4?)`), devices: []string{"/dev/snd", "/dev/dsp*"}, local: true},
+	{elements: regexp.MustCompile(`^decklink`), devices: []string{"/dev/blackmagic"}, local: true},
+	{elements: regexp.MustCompile(`^(nvargus|nvunixfd|unixfd|shm|qti)`), local: true}, // nvarguscamerasrc captures by a program of NVIDIA's
 	{elements: regexp.MustCompile(`^(dvb|dc1394|dv1394|fbdev|aja|aravis|pylon|spinnaker|tcam)`), devices: []string{"/dev/dvb", "/dev/fw*", "/dev/fb*", "/dev/aja*", "/dev/bus/usb"}},
-	{elements: regexp.MustCompile(`^(xi?v?image|gl|vaapi|kms|wayland|waylandsink|pipewire|pulse)`), abstract: true},
-	{elements: regexp.MustCompile(`^(rtsp|rtmp|rtp(src|sink)|srt(src|sink|client|server)|udp|multiudp|dynudp|tcp|multisocket|multifd|socket|rist|soup|curl|neon|http|hls|dash|mss|adaptive|webrtc|whip|whep|nice|rfb|vnc|mms|dccp|ndi|sip|s3|aws|reqwest|quic|moq|kvs|uri|playbin|livekit|giosrc|giosink|zmq|mqtt|gst-?wpe|wpe|cef)`), network: true, abstract: true},
+	{elements: regexp.MustCompile(`^(xi?v?image|gl|vaapi|kms|wayland|waylandsink|pipewire|pulse)`), local: true},
+	{elements: regexp.MustCompile(`^(rtsp|rtmp|rtp(src|sink)|srt(src|sink|client|server)|udp|multiudp|dynudp|tcp|multisocket|multifd|socket|rist|soup|curl|neon|http|hls|dash|mss|adaptive|webrtc|whip|whep|nice|rfb|vnc|mms|dccp|ndi|sip|s3|aws|reqwest|quic|moq|kvs|uri|playbin|livekit|giosrc|giosink|zmq|mqtt|gst-?wpe|wpe|cef)`), network: true, local: true},
 }
 
 // compute are the devices by which encoders and converters work, which may begin
@@ -143,7 +144,7 @@ func (c *Confinement) element(n *config.LaunchNode) {
 	for _, k := range wants {
 		if k.elements.MatchString(n.Name) {
 			c.devices(k.devices...)
-			c.Network, c.Abstract = c.Network || k.network, c.Abstract || k.abstract
+			c.Network, c.Local = c.Network || k.network, c.Local || k.local
 		}
 	}
 	switch {
@@ -178,8 +179,11 @@ func (c *Confinement) paths(paths []string) {
 	for _, path := range paths {
 		if strings.HasPrefix(path, "/dev/") {
 			c.devices(path)
-		} else {
-			c.Write = append(c.Write, path)
+			continue
+		}
+		c.Write = append(c.Write, path)
+		if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+			c.Local = true
 		}
 	}
 }
@@ -244,5 +248,5 @@ func interpreter() string {
 
 // String lists what is allowed, for people.
 func (c *Confinement) String() string {
-	return fmt.Sprintf("reads %q, writes %q, drives %q, runs %q, network %t, abstract sockets %t", c.Read, c.Write, c.Devices, c.Run, c.Network, c.Abstract)
+	return fmt.Sprintf("reads %q, writes %q, drives %q, runs %q, network %t, other programs' sockets %t", c.Read, c.Write, c.Devices, c.Run, c.Network, c.Local)
 }

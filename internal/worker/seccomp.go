@@ -72,7 +72,7 @@ func (p *program) begin() {
 
 // baseFilter is what every child has from its start: refused, no namespaces, and of
 // the families of sockets only those that pipelines use.
-func baseFilter(network bool) program {
+func baseFilter(network, local bool) program {
 	var p program
 	p.begin()
 	for _, number := range refused {
@@ -91,9 +91,12 @@ func baseFilter(network bool) program {
 	p.unless(unix.BPF_JEQ, 0, 1)
 	p.permit()
 	p.answer(uint32(unix.EPERM))
-	families := []uint32{unix.AF_UNIX, unix.AF_NETLINK}
+	families := []uint32{unix.AF_NETLINK}
 	if network {
 		families = append(families, unix.AF_INET, unix.AF_INET6)
+	}
+	if local { // socketpair(2) is another call, which all may make
+		families = append(families, unix.AF_UNIX)
 	}
 	p.unless(unix.BPF_JEQ, unix.SYS_SOCKET, uint8(2+2*len(families)))
 	p.load(offArgument)

@@ -169,10 +169,33 @@ func (*Attacker) Run(o Order, told *Told) error {
 	return err
 }
 
-// begin begins the attack's time.
+const (
+	patience  = 30 * time.Second // of an attack that gets nothing done
+	preparing = time.Minute      // what comes before an attack, at most: 1000 sessions of the last one end after 30 s
+)
+
+// begin begins the attack's time. One that has got nothing done by its end goes on until it has:
+// attackers get what others leave of the machine.
 func (e *enemy) begin() (context.Context, context.CancelFunc) {
 	e.from = time.Now()
-	return context.WithTimeout(context.Background(), e.lasts)
+	ctx, cancel := context.WithTimeout(context.Background(), max(e.lasts, patience))
+	go func() {
+		for wait(ctx, e.lasts) && e.done.Load() == 0 {
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+// prepare tries until ctx ends what an attack begins with: the gateway may have enough of this
+// address for now, and rightly so.
+func prepare[T any](ctx context.Context, try func(context.Context) (T, error)) (T, error) {
+	for {
+		v, err := try(ctx)
+		if err == nil || !wait(ctx, 100*time.Millisecond) {
+			return v, err
+		}
+	}
 }
 
 // hear is an attack that begins when enough of what the good viewers send was overheard.

@@ -30,9 +30,9 @@ var dataAttacks = []attack{
 		return err
 	})},
 	{"data", "slow: one that reads nothing of what others send", func(ctx context.Context, e *enemy) error {
-		joining, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		joining, cancel := context.WithTimeout(context.Background(), preparing)
 		defer cancel()
-		deaf, err := e.talker(joining)
+		deaf, err := prepare(joining, e.talker)
 		if err != nil {
 			return err
 		}
@@ -59,11 +59,11 @@ func (p *talker) close() {
 // talks is an attack by peers that say something on their channel, again and again.
 func talks(say func(*talker) error) func(context.Context, *enemy) error {
 	return func(_ context.Context, e *enemy) error {
-		joining, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		joining, cancel := context.WithTimeout(context.Background(), preparing)
 		defer cancel()
 		talkers := make(chan *talker, 4)
 		for range cap(talkers) {
-			p, err := e.talker(joining)
+			p, err := prepare(joining, e.talker)
 			if err != nil {
 				return err
 			}

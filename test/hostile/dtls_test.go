@@ -27,9 +27,9 @@ var dtlsAttacks = []attack{
 		})
 	})},
 	{"DTLS", "replayed: a handshake, from elsewhere", func(_ context.Context, e *enemy) error {
-		joining, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		joining, cancel := context.WithTimeout(context.Background(), preparing)
 		defer cancel()
-		own, err := e.recorded(joining)
+		own, err := prepare(joining, e.recorded)
 		if err != nil {
 			return err
 		}
@@ -91,11 +91,11 @@ func insiders(n int, secured bool, f func(ctx context.Context, e *enemy, s *sess
 			}
 			return s, err
 		}
-		entering, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		entering, cancel := context.WithTimeout(context.Background(), preparing)
 		defer cancel()
 		ready := make(chan *session, n)
 		for range n {
-			s, err := enter(entering)
+			s, err := prepare(entering, enter)
 			if err != nil {
 				return err
 			}
