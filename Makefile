@@ -62,8 +62,8 @@ test-unit: packages
 test-e2e: packages build test/node_modules ## the whole product with real pipelines and browsers
 	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -p 1 -timeout 15m $(E2E) | $(REPORT)
 
-test-again: build ## one test of the whole product; PACKAGE=gateway/test/e2e TEST=TestName
-	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -timeout 15m -run '^$(TEST)$$' $(PACKAGE) | $(REPORT)
+test-again: build ## one test as CI runs it; PACKAGE=gateway/test/e2e TEST=TestName
+	@GATEWAY_BINARY=$(CURDIR)/bin/gateway $(GO) test -json -count=1 -timeout 15m $(if $(filter gateway/test/%,$(PACKAGE)),,-race) -run '^$(TEST)$$' $(PACKAGE) | $(REPORT)
 
 check: packages ## gofmt, vet, staticcheck, go mod tidy, import rules, tests with -race
 	@unformatted=$$(gofmt -l client cmd internal test); [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted"; exit 1; }

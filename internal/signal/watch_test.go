@@ -14,6 +14,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"gateway/internal/config"
+	"gateway/internal/media"
 	"gateway/internal/room"
 )
 
@@ -260,7 +261,8 @@ func TestWatchThatCannotBeDecodedIsRefusedAlone(t *testing.T) {
 
 func TestWatchIsBounded(t *testing.T) {
 	g := newGateway(t)
-	st := g.streams["test"]
+	g.add(t, "slow", media.Track{Name: "video", Kind: media.Video, Codec: media.VP8, Width: 320, Height: 180, FPS: slow}) // what a busy machine takes of all
+	st := g.streams["slow"]
 	tiles := config.Room{Name: "tiles", DepartureTimeout: 30 * time.Second}
 	for i := range maxWatched {
 		tiles.Streams = append(tiles.Streams, fmt.Sprintf("tile-%d", i))

@@ -240,7 +240,7 @@ func start(t *testing.T, b *bench, change func(*config.Stream)) *Stream {
 }
 
 // deadline is how long a test waits for what should come at once.
-const deadline = 10 * time.Second
+const deadline = 30 * time.Second
 
 func receive[T any](t *testing.T, c <-chan T, what string) T {
 	t.Helper()

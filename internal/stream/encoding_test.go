@@ -169,6 +169,7 @@ func TestEncodersBackoffGrowsUntilFramesCome(t *testing.T) {
 		l.sink.Ended(e.id, errors.New("no licence"))
 		e = receive(t, l.started, "encoder")
 	}
+	waitInfo(t, s, "the encoder to run", func(i Info) bool { return i.Tracks[0].Running }) // what came before doesn't count
 	e.frame(true)
 	waitState(t, s, Live)
 	for began := media.Now(); media.Now() == began; { // until the clock has moved
@@ -183,6 +184,7 @@ func TestEncodersBackoffGrowsUntilFramesCome(t *testing.T) {
 
 // What a process sends for an encoding on trial is as large as it likes.
 func TestHeldBytesAreBounded(t *testing.T) {
+	baseline(t)
 	e := &encoding{outcome: make(chan error, 1)}
 	payload := make([]byte, 5<<20)
 	for i := range 40 {
@@ -199,8 +201,8 @@ func TestHeldBytesAreBounded(t *testing.T) {
 		}
 	}
 	e.drop()
-	if n := media.LiveBuffers(); n != 0 || e.size != 0 {
-		t.Errorf("%d buffers weren't released, %d bytes counted", n, e.size)
+	if e.size != 0 {
+		t.Errorf("%d bytes are counted, none is held", e.size)
 	}
 }
 

@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(in io.Reader, out io.Writer, path string) error {
-	r := report{out: out, outputs: make(map[test][]string)}
+	r := report{out: out, outputs: make(map[test][]string), raced: make(map[string]bool)}
 	if err := r.read(in); err != nil {
 		return err
 	}
@@ -70,6 +70,7 @@ type result struct {
 type report struct {
 	out     io.Writer
 	outputs map[test][]string // of tests that have not ended
+	raced   map[string]bool   // packages in which the race detector has spoken
 	order   []test            // keys of outputs, in the order in which they began
 	done    []result
 }
@@ -101,6 +102,9 @@ func (r *report) event(e event) {
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
 	case "output":
+		if strings.Contains(e.Output, raceReport) {
+			r.raced[e.Package] = true
+		}
 		if t.name == "" {
 			r.packageOutput(e.Output)
 			return
@@ -128,14 +132,14 @@ func (r *report) packageOutput(s string) {
 }
 
 func (r *report) endTest(t test, e event) {
-	output := r.outputs[t]
+	output := strings.Join(r.outputs[t], "")
 	r.forget(t)
+	if e.Action == "fail" || strings.Contains(output, raceReport) {
+		fmt.Fprint(r.out, output)
+	}
 	subtest := strings.Contains(t.name, "/")
 	d := result{test: t, result: e.Action, seconds: e.Elapsed}
-	switch e.Action {
-	case "fail":
-		fmt.Fprint(r.out, strings.Join(output, ""))
-	case "skip":
+	if e.Action == "skip" {
 		d.reason = skipReason(output)
 	}
 	if !subtest || e.Action == "skip" {
@@ -146,13 +150,17 @@ func (r *report) endTest(t test, e event) {
 	}
 }
 
+// raceReport begins what the race detector writes.
+const raceReport = "WARNING: DATA RACE"
+
 // unended is the reason of what failed otherwise than by a test's verdict: others of
-// the package may not have run.
+// the package may not have run. What failed by its verdict has none.
 const unended = "did not end"
 
 // endPackage prints the output of tests that never ended: a panic, a crash or
 // the time limit took the test binary with it. A package that failed without a test,
-// such as one that doesn't build, counts as a test without a name.
+// such as one that doesn't build, counts as a test without a name, as does a data race:
+// it may be told in the midst of any test.
 func (r *report) endPackage(pkg string, failed bool) {
 	for _, t := range slices.Clone(r.order) {
 		if t.pkg != pkg {
@@ -163,9 +171,16 @@ func (r *report) endPackage(pkg string, failed bool) {
 		r.forget(t)
 	}
 	told := func(d result) bool { return d.pkg == pkg && d.result == "fail" }
-	if failed && !slices.ContainsFunc(r.done, told) {
-		r.done = append(r.done, result{test: test{pkg: pkg, name: "-"}, result: "fail", reason: unended})
+	nameless := result{test: test{pkg: pkg, name: "-"}, result: "fail"}
+	switch {
+	case failed && r.raced[pkg]:
+		nameless.reason = "data race"
+	case failed && !slices.ContainsFunc(r.done, told):
+		nameless.reason = unended
+	default:
+		return
 	}
+	r.done = append(r.done, nameless)
 }
 
 func (r *report) forget(t test) {
@@ -198,9 +213,9 @@ func (r *report) finish() {
 var position = regexp.MustCompile(`^\S+\.go:\d+: `)
 
 // skipReason is what the test said last, on one line.
-func skipReason(output []string) string {
+func skipReason(output string) string {
 	var words []string
-	for _, s := range output {
+	for s := range strings.Lines(output) {
 		s = strings.TrimSpace(s)
 		switch {
 		case s == "", strings.HasPrefix(s, "=== "), strings.HasPrefix(s, "--- "):

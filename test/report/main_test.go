@@ -27,6 +27,12 @@ const events = `{"Action":"start","Package":"gateway/a"}
 not json at all
 {"ImportPath":"gateway/b","Action":"build-output","Output":"b.go:1: undefined: x\n"}
 {"Action":"fail","Package":"gateway/b","Elapsed":0}
+{"Action":"output","Package":"gateway/r","Test":"TestCalm","Output":"WARNING: DATA RACE\n"}
+{"Action":"output","Package":"gateway/r","Test":"TestCalm","Output":"  who wrote it\n"}
+{"Action":"pass","Package":"gateway/r","Test":"TestCalm","Elapsed":0.1}
+{"Action":"output","Package":"gateway/r","Test":"TestRaces","Output":"    testing.go:1712: race detected during execution of test\n"}
+{"Action":"fail","Package":"gateway/r","Test":"TestRaces","Elapsed":0.1}
+{"Action":"fail","Package":"gateway/r","Elapsed":0.6}
 {"Action":"output","Package":"gateway/c","Output":"?   \tgateway/c\t[no test files]\n"}
 {"Action":"skip","Package":"gateway/c","Elapsed":0}
 `
@@ -46,7 +52,8 @@ func TestShowsEveryTestAndWhyItFailedOrWasSkipped(t *testing.T) {
 		"not json at all\n",
 		"b.go:1: undefined: x\n",
 		"skipped:\n  gateway/a TestAbsent: no camera here: plug one in\n",
-		"\n1 passed, 3 failed, 1 skipped\n",
+		"  who wrote it\n",
+		"\n2 passed, 5 failed, 1 skipped\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, &out)
@@ -66,6 +73,7 @@ func TestShowsEveryTestAndWhyItFailedOrWasSkipped(t *testing.T) {
 		"fail\tgateway/a\tTestBad\t\t0.10\n",
 		"fail\tgateway/a\tTestHangs\tdid not end\t0.00\n",
 		"fail\tgateway/b\t-\tdid not end\t0.00\n",
+		"fail\tgateway/r\t-\tdata race\t0.00\n",
 	} {
 		if !strings.Contains(string(log), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log)
