@@ -34,17 +34,27 @@ audio:
 
 // eachBrowser runs a part of a test in Chromium and in Firefox.
 func eachBrowser(ctx context.Context, t *testing.T, script string, part func(t *testing.T, b browser)) {
+	inEach(ctx, t, func(t *testing.T, start func(script string) browser) { part(t, start(script)) })
+}
+
+// inEach runs a part of a test twice, which starts Chromium the first time and Firefox
+// the second.
+func inEach(ctx context.Context, t *testing.T, part func(t *testing.T, start func(script string) browser)) {
 	t.Run("chromium", func(t *testing.T) {
-		b, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script + script})
-		rig.Check(t, err)
-		rig.End(t, "chromium", b.Close)
-		part(t, b)
+		part(t, func(script string) browser {
+			b, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script + script})
+			rig.Check(t, err)
+			rig.End(t, "chromium", b.Close)
+			return b
+		})
 	})
 	t.Run("firefox", func(t *testing.T) {
-		b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script + script})
-		rig.Check(t, err)
-		rig.End(t, "firefox", b.Close)
-		part(t, b)
+		part(t, func(script string) browser {
+			b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script + script})
+			rig.Check(t, err)
+			rig.End(t, "firefox", b.Close)
+			return b
+		})
 	})
 }
 
