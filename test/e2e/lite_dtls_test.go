@@ -80,25 +80,81 @@ func TestWHEPPlayerWhoseLiteHandshakeFailsTriesAgain(t *testing.T) {
 		rig.Check(t, page.Eval(ctx, whepPlayer, nil))
 		n.gaveUp(ctx, t, g)
 		t.Logf("the gateway gives up after %v", time.Since(begun).Round(10*time.Millisecond))
-		var tries float64
-		rig.Check(t, rig.Until(ctx, "packets", func() (bool, error) {
-			var now struct{ Tries, Packets float64 }
-			err := page.Eval(ctx, `(async () => {
-				const now = { Tries: window.tries, Packets: 0 };
-				for (const s of (await window.pc.getStats()).values()) if (s.type === 'inbound-rtp' && s.kind === 'video') now.Packets = s.packetsReceived;
-				return now;
-			})()`, &now)
-			tries = now.Tries
-			return now.Packets > 100, err
-		}))
-		t.Logf("plays after %v", time.Since(begun).Round(10*time.Millisecond))
-		if tries != 2 {
+		if tries := triesUntilPlaying(ctx, t, page); tries != 2 {
 			t.Errorf("it took %v tries", tries)
 		}
+		t.Logf("plays after %v", time.Since(begun).Round(10*time.Millisecond))
 		onlyFull(ctx, t, g)
 	})
 }
 
+// TestLiteConnectionsByWHEP has both browsers play without a second try, and leave.
+func TestLiteConnectionsByWHEP(t *testing.T) {
+	ctx := bounded(t, 3*time.Minute)
+	inEach(ctx, t, func(t *testing.T, start func(script string) browser) {
+		g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+		page, err := start("").Open(ctx, g.URL("/"))
+		rig.Check(t, err)
+		defer page.Close()
+		rig.Check(t, page.Eval(ctx, whepPlayer, nil))
+		if tries := triesUntilPlaying(ctx, t, page); tries != 1 {
+			t.Errorf("it took %v tries", tries)
+		}
+		begun := time.Now()
+		rig.Check(t, page.Eval(ctx, `window.pc.close()`, nil))
+		rig.Check(t, rig.Until(ctx, "the viewer's end, which DTLS tells", func() (bool, error) {
+			m, err := g.Metrics(ctx)
+			return m[`gateway_rtc_viewers_ended_total{reason="left"}`] == 1 && m[`gateway_rtc_connected_total{ice="lite"}`] == 1, err
+		}))
+		t.Logf("ended %v after the connection was closed", time.Since(begun).Round(time.Millisecond))
+	})
+}
+
+// TestLiteConnectionWhoseLastFlightIsLost keeps the end of the gateway's handshake from both
+// browsers three times, which is then over for the gateway: it sends it again.
+func TestLiteConnectionWhoseLastFlightIsLost(t *testing.T) {
+	ctx := bounded(t, 3*time.Minute)
+	own := outward(t)
+	inEach(ctx, t, func(t *testing.T, start func(script string) browser) {
+		g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
+		n := newRelabel(t, netip.AddrPortFrom(own, 0), netip.AddrPortFrom(own, uint16(g.Port)))
+		n.last.Store(3)
+		begun := time.Now()
+		page, err := start(n.script(own, g.Port)).Open(ctx, g.URL("/watch/lite"))
+		rig.Check(t, err)
+		defer page.Close()
+		rig.Check(t, strip.WaitVideo(ctx, page))
+		t.Logf("the picture is there after %v", time.Since(begun).Round(10*time.Millisecond))
+		goesOn(ctx, t, page, 30)
+		if left := n.last.Load(); left >= 0 {
+			t.Errorf("%d of three were not lost, or none came after them", left)
+		}
+		m, err := g.Metrics(ctx)
+		rig.Check(t, err)
+		if got := m[`gateway_rtc_connected_total{ice="lite"}`]; got != 1 || m[`gateway_rtc_connected_total{ice="full"}`] != 0 {
+			t.Errorf("%v viewers were connected by ICE-lite", got)
+		}
+	})
+}
+
+// triesUntilPlaying waits until the WHEP player of a page has got picture and sound, and returns how often
+// it has tried.
+func triesUntilPlaying(ctx context.Context, t *testing.T, page rig.Page) (tries int) {
+	t.Helper()
+	rig.Check(t, rig.Until(ctx, "packets", func() (bool, error) {
+		var now struct{ Tries, Video, Audio int }
+		err := page.Eval(ctx, `(async () => {
+			const now = { Tries: window.tries, Video: 0, Audio: 0 };
+			for (const s of (await window.pc.getStats()).values()) if (s.type === 'inbound-rtp') now[s.kind === 'audio' ? 'Audio' : 'Video'] = s.packetsReceived;
+			return now;
+		})()`, &now)
+		tries = now.Tries
+		return now.Video > 100 && now.Audio > 50, err
+	}))
+	return tries
+}
+
+// whepPlayer is a WHEP player in a page.
 const whepPlayer = `(() => {
 	const play = async () => {
 		window.tries = (window.tries ?? 0) + 1;

@@ -160,8 +160,9 @@ type relabel struct {
 	in *net.UDPConn
 	to netip.AddrPort
 
-	lossy atomic.Bool // it loses 5 % of the gateway's RTP and RTCP
-	stuck atomic.Bool // it loses what a browser's DTLS handshake goes on with after the hello
+	lossy atomic.Bool  // it loses 5 % of the gateway's RTP and RTCP
+	stuck atomic.Bool  // it loses what a browser's DTLS handshake goes on with after the hello
+	last  atomic.Int32 // so many of the gateway's last flights of a handshake it loses still
 
 	mu   sync.Mutex // guards what follows
 	outs map[netip.AddrPort]*net.UDPConn
@@ -208,6 +209,9 @@ func (n *relabel) forward(from netip.AddrPort, b []byte) {
 					return
 				}
 				if n.lossy.Load() && rand.IntN(20) == 0 && b[0]&0xc0 == 0x80 { // RTP or RTCP
+					continue
+				}
+				if b[0] == 20 && n.last.Add(-1) >= 0 { // ChangeCipherSpec
 					continue
 				}
 				n.in.WriteToUDPAddrPort(b[:size], from)
