@@ -82,11 +82,7 @@ func (l *lite) handshake(fingerprint string, client bool) error {
 		return err
 	}
 	defer conn.Close()
-	limit := l.peers.shaking
-	if l.viewer.answers.Load() { // who makes the offers can't be offered full ICE
-		limit = l.viewer.o.ConnectTimeout
-	}
-	ctx, cancel := context.WithTimeout(p.ctx, limit)
+	ctx, cancel := context.WithTimeout(p.ctx, l.peers.shaking)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return err

@@ -206,9 +206,15 @@ func (v *Viewer) shaken() bool {
 	return l.shaken
 }
 
+// Lite tells whether the gateway's side of the viewer's ICE is lite.
+func (v *Viewer) Lite() bool {
+	_, lite := v.conn.(*lite)
+	return lite
+}
+
 // ice is the gateway's side of the viewer's ICE, for a metric.
 func (v *Viewer) ice() string {
-	if _, lite := v.conn.(*lite); lite {
+	if v.Lite() {
 		return "lite"
 	}
 	return "full"

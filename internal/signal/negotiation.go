@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"gateway/internal/media"
 	"gateway/internal/rtc"
@@ -25,8 +26,9 @@ type nextOffer struct {
 // ended. From then on leave closes it.
 func (x *session) newViewer() (err error) {
 	options := rtc.ViewerOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, Elsewhere: x.elsewhere,
-		FullICE: x.fullICE || x.data.Load() != nil || strings.Contains(x.whep.offer, "a=ice-lite"),
+		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, Elsewhere: elsewhere(x.from),
+		FullICE: x.fullICE || x.data.Load() != nil || strings.Contains(x.whep.offer, "a=ice-lite") ||
+			x.server.unreached.has(x.granted.Load().Subject, x.from),
 		OnState: func(s rtc.State) {
 			select {
 			case x.states <- s:
@@ -55,6 +57,7 @@ func (x *session) newViewer() (err error) {
 	if x.viewer, err = x.server.rtc.NewViewer(options); err != nil {
 		return fmt.Errorf("viewer: %w", err)
 	}
+	x.viewing = time.Now()
 	if d := x.data.Load(); d != nil {
 		if err := d.attach(x.viewer); err != nil {
 			return err
@@ -120,6 +123,7 @@ func (x *session) offerNext(ctx context.Context) error {
 // on its PeerConnection, with another viewer here.
 func (x *session) reopen(ctx context.Context) error {
 	x.log.InfoContext(ctx, "viewer is offered full ICE", "reason", x.viewer.Err())
+	x.noteUnreached()
 	x.fullICE, x.offered, x.started, x.next, x.trickled = true, false, false, nil, 0
 	drain(x.states) // what the last viewer has told, who is gone, isn't this one's
 	drain(x.candidates)

@@ -112,7 +112,7 @@ func (x *session) take(ctx context.Context, offer string, wanted []publication) 
 
 func (x *session) publisherOptions() rtc.PublisherOptions {
 	o := rtc.PublisherOptions{
-		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, Elsewhere: x.elsewhere,
+		ID: x.user, Logger: x.log, ConnectTimeout: x.server.timing.negotiate, Elsewhere: elsewhere(x.from),
 		OnState: func(s rtc.State) {
 			select {
 			case x.up.states <- s:

@@ -115,8 +115,9 @@ type session struct {
 	started   bool         // ICE has begun to connect
 	connected bool         // at least once
 	fullICE   bool         // the client doesn't connect without
-	elsewhere bool         // the client is on another machine
+	from      netip.Prefix // the client's address when it joined
 	awaited   func()       // it is connected, or at its end
+	viewing   time.Time    // since when there is the viewer
 	next      *nextOffer   // to be made when the last one is settled
 	trickled  int          // candidates of the client since the last offer
 	reported  bool         // the client told its time to first frame
@@ -160,7 +161,7 @@ func (s *Server) join(ctx context.Context, m request, grant *auth.Grant, c *sock
 	}
 	out := &outbox{log: c.log, socket: c}
 	x := s.newSession(ctx, overWebSocket, m.RoomID, out)
-	x.out, x.elsewhere = out, elsewhere(c.address)
+	x.out, x.from = out, c.address
 	x.codecs, x.request = cmp.Or(m.Codecs, x.codecs), m.RequestID
 	err := x.start(ctx, room.Joining{Name: m.Name, Grant: grant, Role: m.Role, Create: m.Create}, m)
 	if err != nil {
@@ -394,6 +395,7 @@ func (x *session) follow(ctx context.Context) error {
 // notes the end. Its place is free before the client hears of it, so that who
 // comes back at once finds it.
 func (x *session) leave(ctx context.Context, cause error) {
+	x.noteUnreached()
 	x.server.forget(x)
 	x.unpark()
 	x.place.Leave()

@@ -100,6 +100,7 @@ type timing struct {
 	linger    time.Duration // for the peer to answer a close frame
 	body      time.Duration // for an HTTP body to arrive
 	tracks    time.Duration // that a WHEP request waits for a stream's tracks
+	vain      time.Duration // after which a client that leaves unconnected was not reached by ICE-lite
 	clock     time.Duration // between looks at the wall clock, for who comes with a token that ends
 }
 
@@ -119,6 +120,7 @@ type Server struct {
 	now      func() time.Time // the wall clock, by which tokens end
 
 	addresses *addresses
+	unreached unreached
 
 	lastPresence atomic.Pointer[writtenPresence]
 
@@ -155,6 +157,7 @@ func New(o Options) *Server {
 			linger:    time.Second,
 			body:      10 * time.Second,
 			tracks:    5 * time.Second,
+			vain:      3 * time.Second,
 			clock:     time.Minute,
 		},
 		addresses: newAddresses(o.Config.Limits.JoinsPerAddress),

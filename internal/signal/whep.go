@@ -140,7 +140,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, name, stream stri
 	}
 	rendition := cmp.Or(r.URL.Query().Get("rendition"), auto)
 	x := s.newSession(r.Context(), overWHEP, name, nobody{})
-	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
+	x.from = prefixOf(r.RemoteAddr)
 	x.whep = resource{path: path.Join("/whep", name, stream, x.id), offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst)}
 	etag := x.whep.etag
 	if err := s.await(x, prefixOf(r.RemoteAddr)); err != nil {

@@ -33,7 +33,7 @@ func (s *Server) ingest(w http.ResponseWriter, r *http.Request, name, stream str
 		return refuse(forbidden, "publishing %q takes publish in %.200q", stream, name)
 	}
 	x := s.newSession(r.Context(), overWHIP, name, nobody{})
-	x.elsewhere = elsewhere(prefixOf(r.RemoteAddr))
+	x.from = prefixOf(r.RemoteAddr)
 	x.whep = resource{
 		path: path.Join(at, x.id), offer: offer, etag: newETag(), limiter: rate.NewLimiter(messageRate, messageBurst),
 		publishes: name + "/" + stream, owner: grant.Subject,

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"gateway/test/crowd"
@@ -13,9 +15,12 @@ import (
 
 const settle = 5 * time.Second // after joining, before measuring: histories fill, buffers find their size
 
-// house is a gateway with one stream and its viewers.
+// house is a server with one stream and its viewers.
 type house struct {
-	gateway *rig.Gateway
+	gateway *rig.Gateway // nil: another server, which was there before
+	url     string       // of its WHEP endpoint
+	pid     int
+	threads string // the name of those that aren't GStreamer's
 	crowd   crowd.Remote
 	viewers int
 }
@@ -28,24 +33,43 @@ func (b *bench) house(ctx context.Context, pipeline string) (*house, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := crowd.Start(otherCPU)
+	h := &house{gateway: g, url: g.URL("/whep/bench"), pid: g.Pid()}
+	return h, b.invite(ctx, h)
+}
+
+// other is the house of a server that isn't ours.
+func (b *bench) other(ctx context.Context, url string, pid int) (*house, error) {
+	h := &house{url: url, pid: pid}
+	return h, b.invite(ctx, h)
+}
+
+// invite starts a house's crowd, or closes the house.
+func (b *bench) invite(ctx context.Context, h *house) error {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", h.pid))
+	if err == nil {
+		h.threads = strings.TrimSpace(string(name))
+		h.crowd, err = crowd.Start(otherCPU)
+	}
+	if err == nil && b.split {
+		err = h.crowd.Split(ctx)
+	}
 	if err != nil {
-		return nil, errors.Join(err, g.Close())
+		return errors.Join(err, h.close())
 	}
-	h := &house{gateway: g, crowd: c}
-	if b.split {
-		if err := c.Split(ctx); err != nil {
-			return nil, errors.Join(err, h.close())
-		}
-	}
-	return h, nil
+	return nil
 }
 
-func (h *house) close() error {
-	return errors.Join(h.crowd.Close(), h.gateway.Close())
+func (h *house) close() (err error) {
+	if h.crowd.Child != nil {
+		err = h.crowd.Close()
+	}
+	if h.gateway != nil {
+		err = errors.Join(err, h.gateway.Close())
+	}
+	return err
 }
 
-// measured is what the gateway did in a span of time.
+// measured is what the server did in a span of time.
 type measured struct {
 	viewers   int
 	span      time.Duration
@@ -54,7 +78,7 @@ type measured struct {
 	cores     float64       // cpu / span
 	rss       int           // bytes
 	seen      crowd.Counts  // by the clients, in the span
-	frames    float64       // of the stream, in the span
+	frames    float64       // of the stream, in the span; 0: only the gateway tells this and what follows
 	unsent    float64       // packets that found no way out of the gateway
 	dropped   float64       // packets that the gateway left out for viewers that fell behind
 }
@@ -85,21 +109,23 @@ type snapshot struct {
 }
 
 func (h *house) snapshot(ctx context.Context) (s snapshot, err error) {
-	if s.metrics, err = h.gateway.Metrics(ctx); err != nil {
-		return s, err
+	if h.gateway != nil {
+		if s.metrics, err = h.gateway.Metrics(ctx); err != nil {
+			return s, err
+		}
 	}
 	if s.seen, err = h.crowd.Count(ctx); err != nil {
 		return s, err
 	}
 	s.at = time.Now()
-	s.usage, err = rig.UsageOf(h.gateway.Pid())
+	s.usage, err = rig.UsageOf(h.pid)
 	return s, err
 }
 
 // measure lets viewers join until there are n and measures for a while.
 func (h *house) measure(ctx context.Context, n int, span time.Duration) (*measured, error) {
 	if more := n - h.viewers; more > 0 {
-		if err := h.crowd.Join(ctx, h.gateway.URL("/whep/bench"), more); err != nil {
+		if err := h.crowd.Join(ctx, h.url, more); err != nil {
 			return nil, err
 		}
 		h.viewers = n
@@ -121,7 +147,7 @@ func (h *house) measure(ctx context.Context, n int, span time.Duration) (*measur
 	m := &measured{viewers: n, span: to.at.Sub(from.at), cpu: to.usage.CPU - from.usage.CPU, rss: to.usage.RSS}
 	m.cores = m.cpu.Seconds() / m.span.Seconds()
 	for name, d := range to.usage.ByThread {
-		if name != "gateway" {
+		if name != h.threads {
 			m.gstreamer += d - from.usage.ByThread[name]
 		}
 	}

@@ -10,6 +10,10 @@
 //	        that is delivered and memory for each viewer, of the whole process
 //
 //	go run ./test/bench-viewers [-n 0,50,100,200,300] [-packet 200] [-seconds 10] [-split] [-v]
+//	go run ./test/bench-viewers -whep URL -pid PID [-feed PORT] [-packet 200] [-seconds 10] [-split]
+//
+// The second measures packet at another WHEP server, which was started before on the
+// first core (taskset -c 0) and is given the same stream, as RTP to a UDP port.
 package main
 
 import (
@@ -57,6 +61,9 @@ func main() {
 	packet := flag.Int("packet", 200, "viewers of the stream that is passed on; 0: none")
 	seconds := flag.Int("seconds", 10, "how long each is measured")
 	split := flag.Bool("split", false, "the clients' sockets take single datagrams, into which the kernel cuts the gateway's messages in the gateway's time")
+	whep := flag.String("whep", "", "WHEP endpoint of another server, which is measured instead")
+	pid := flag.Int("pid", 0, "of that server")
+	feed := flag.Int("feed", 0, "UDP port of 127.0.0.1 that the stream for that server is sent to; 0: it has one")
 	verbose := flag.Bool("v", false, "print what the gateway logs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,8 +72,10 @@ func main() {
 	if *verbose {
 		b.log = os.Stderr
 	}
-	err := b.curve(ctx, *numbers)
-	if err == nil && *packet > 0 {
+	var err error
+	if *whep != "" {
+		err = b.peer(ctx, *whep, *pid, *feed, *packet)
+	} else if err = b.curve(ctx, *numbers); err == nil && *packet > 0 {
 		err = b.packet(ctx, *packet)
 	}
 	if err = errors.Join(err, rig.RemoveBinary()); err != nil {
@@ -118,11 +127,7 @@ func (b *bench) packet(ctx context.Context, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	launch, err := rig.Need("gst-launch-1.0", "gstreamer1.0-tools")
-	if err != nil {
-		return err
-	}
-	sender, err := rig.Start(rig.Command{Path: launch, Args: append([]string{"-q"}, strings.Fields(fmt.Sprintf(sent, port))...), CPUs: otherCPU})
+	sender, err := send(port)
 	if err != nil {
 		return err
 	}
@@ -132,7 +137,38 @@ func (b *bench) packet(ctx context.Context, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	fmt.Printf("b: 720p30, 2.5 Mbit/s, encoded by another process on core %s, passed on by the gateway\n\n", otherCPU)
+	return b.passedOn(ctx, h, n)
+}
+
+// send starts the process that sends the stream to a port.
+func send(port int) (*rig.Process, error) {
+	launch, err := rig.Need("gst-launch-1.0", "gstreamer1.0-tools")
+	if err != nil {
+		return nil, err
+	}
+	return rig.Start(rig.Command{Path: launch, Args: append([]string{"-q"}, strings.Fields(fmt.Sprintf(sent, port))...), CPUs: otherCPU})
+}
+
+// peer measures a stream that another server passes on.
+func (b *bench) peer(ctx context.Context, whep string, pid, port, n int) (err error) {
+	if port != 0 {
+		sender, err := send(port)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, sender.Close()) }()
+	}
+	h, err := b.other(ctx, whep, pid)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	return b.passedOn(ctx, h, n)
+}
+
+// passedOn measures a house without viewers and with n.
+func (b *bench) passedOn(ctx context.Context, h *house, n int) error {
+	fmt.Printf("b: 720p30, 2.5 Mbit/s, encoded by another process on core %s, passed on by %s\n\n", otherCPU, h.threads)
 	fmt.Println(header)
 	none, err := h.measure(ctx, 0, b.span)
 	if err != nil {

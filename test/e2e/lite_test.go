@@ -34,17 +34,27 @@ audio:
 
 // eachBrowser runs a part of a test in Chromium and in Firefox.
 func eachBrowser(ctx context.Context, t *testing.T, script string, part func(t *testing.T, b browser)) {
+	inEach(ctx, t, func(t *testing.T, start func(script string) browser) { part(t, start(script)) })
+}
+
+// inEach runs a part of a test twice, which starts Chromium the first time and Firefox
+// the second.
+func inEach(ctx context.Context, t *testing.T, part func(t *testing.T, start func(script string) browser)) {
 	t.Run("chromium", func(t *testing.T) {
-		b, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script + script})
-		rig.Check(t, err)
-		rig.End(t, "chromium", b.Close)
-		part(t, b)
+		part(t, func(script string) browser {
+			b, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script + script})
+			rig.Check(t, err)
+			rig.End(t, "chromium", b.Close)
+			return b
+		})
 	})
 	t.Run("firefox", func(t *testing.T) {
-		b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script + script})
-		rig.Check(t, err)
-		rig.End(t, "firefox", b.Close)
-		part(t, b)
+		part(t, func(script string) browser {
+			b, err := rig.StartFirefox(ctx, rig.FirefoxOptions{Preload: strip.Script + script})
+			rig.Check(t, err)
+			rig.End(t, "firefox", b.Close)
+			return b
+		})
 	})
 }
 
@@ -150,8 +160,9 @@ type relabel struct {
 	in *net.UDPConn
 	to netip.AddrPort
 
-	lossy atomic.Bool // it loses 5 % of the gateway's RTP and RTCP
-	stuck atomic.Bool // it loses what a browser's DTLS handshake goes on with after the hello
+	lossy atomic.Bool  // it loses 5 % of the gateway's RTP and RTCP
+	stuck atomic.Bool  // it loses what a browser's DTLS handshake goes on with after the hello
+	last  atomic.Int32 // so many of the gateway's last flights of a handshake it loses still
 
 	mu   sync.Mutex // guards what follows
 	outs map[netip.AddrPort]*net.UDPConn
@@ -198,6 +209,9 @@ func (n *relabel) forward(from netip.AddrPort, b []byte) {
 					return
 				}
 				if n.lossy.Load() && rand.IntN(20) == 0 && b[0]&0xc0 == 0x80 { // RTP or RTCP
+					continue
+				}
+				if b[0] == 20 && n.last.Add(-1) >= 0 { // ChangeCipherSpec
 					continue
 				}
 				n.in.WriteToUDPAddrPort(b[:size], from)

@@ -12,12 +12,16 @@ import (
 // TestRelayOnlyWithoutUDP puts the browser where no UDP leaves the machine. It
 // watches through coturn over TCP alone, as the configuration's relay_only says.
 // Needs root for the namespaces.
-func TestRelayOnlyWithoutUDP(t *testing.T) { watchThroughRelay(t, true) }
+func TestRelayOnlyWithoutUDP(t *testing.T) { watchThroughRelay(t, true, "relay_only") }
 
 // TestRelayOnlyWhereUDPPasses has a direct way too, which relay_only forbids.
-func TestRelayOnlyWhereUDPPasses(t *testing.T) { watchThroughRelay(t, false) }
+func TestRelayOnlyWhereUDPPasses(t *testing.T) { watchThroughRelay(t, false, "relay_only") }
 
-func watchThroughRelay(t *testing.T, blockUDP bool) {
+// TestLiteConnectionThroughRelay has the browser's checks come to a lite gateway through coturn.
+func TestLiteConnectionThroughRelay(t *testing.T) { watchThroughRelay(t, true, "lite") }
+
+// watchThroughRelay has a key of ice set.
+func watchThroughRelay(t *testing.T, blockUDP bool, key string) {
 	ctx := bounded(t, 2*time.Minute)
 	turnserver, err := rig.Need("turnserver", "coturn")
 	rig.Check(t, err)
@@ -46,12 +50,12 @@ func watchThroughRelay(t *testing.T, blockUDP bool) {
 		Pipelines: map[string]string{"desktop": desktopPipeline(display, "h264")},
 		Config: fmt.Sprintf(`auth: {allow_open: true}
 ice:
-  relay_only: true
+  %s: true
   servers:
     - urls: "turn:%s:3478?transport=tcp"
       username: viewer
       credential: secret
-`, serverIP),
+`, key, serverIP),
 	})
 	b := startChromium(ctx, t, rig.ChromiumOptions{Namespace: client})
 	page, err := b.Open(ctx, g.URL("/watch/desktop"))
@@ -65,5 +69,10 @@ ice:
 	t.Logf("selected: %+v", pair)
 	if pair.Local.CandidateType != "relay" || pair.Local.RelayProtocol != "tcp" {
 		t.Errorf("the browser's candidate is %q over %q, want relay over tcp", pair.Local.CandidateType, pair.Local.RelayProtocol)
+	}
+	m, err := g.Metrics(ctx)
+	rig.Check(t, err)
+	if n := m[`gateway_rtc_connected_total{ice="lite"}`]; (n == 1) != (key == "lite") {
+		t.Errorf("%v lite connections", n)
 	}
 }
