@@ -206,15 +206,6 @@ func (c *capture) live() {
 	c.clear()
 }
 
-// longest is for how long is waited at most, before a pipeline that fails is tried
-// again.
-func (c *capture) longest() time.Duration {
-	if c.feed.Announced {
-		return backoffMax
-	}
-	return backoffBlind
-}
-
 // rest waits until somebody wants the capture; false: it ends.
 func (c *capture) rest() bool {
 	for !c.wanted() {

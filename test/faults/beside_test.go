@@ -35,8 +35,9 @@ func newDrain(path string) (*drain, error) {
 		defer close(d.done)
 		for buf := make([]byte, 4096); ; {
 			d.turn.Lock()
+			_, err := file.Read(buf)
 			d.turn.Unlock()
-			if _, err := file.Read(buf); err != nil {
+			if err != nil {
 				return
 			}
 		}
@@ -44,7 +45,7 @@ func newDrain(path string) (*drain, error) {
 	return d, nil
 }
 
-// stop has who writes hang.
+// stop has who writes hang. It waits until he writes.
 func (d *drain) stop() {
 	d.turn.Lock()
 	d.shut = true
