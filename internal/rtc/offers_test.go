@@ -97,6 +97,9 @@ func TestFirstMidOfAnMLineCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkPublished(t, offer, answer, incoming)
+	if _, _, err := parseOffer(strings.Replace(offer, "a=mid:0\r\n", "a=mid:\r\n", 1)); !errors.Is(err, ErrBadSDP) {
+		t.Errorf("the first is empty: %v", err)
+	}
 }
 
 // checkPublished: an answer has the offer's m-lines (RFC 3264 §6), with one of its

@@ -1,7 +1,6 @@
 package rtc
 
 import (
-	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -179,6 +178,7 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 
 		maxMessage: MaxData, // RFC 8841 §6.1 assumes 64 KiB too
 	}
+	s.mid, _ = m.Attribute("mid") // the first, as parseTransport has it
 	bundleOnly := false
 	byPT := map[uint8]*peerFormat{}
 	for _, f := range s.formats {
@@ -188,8 +188,6 @@ func parseSection(m *sdp.MediaDescription) (*section, error) {
 	}
 	for _, a := range m.Attributes {
 		switch a.Key {
-		case "mid":
-			s.mid = cmp.Or(s.mid, a.Value) // the first, as parseTransport has it
 		case "max-message-size":
 			if n, err := strconv.Atoi(a.Value); err == nil && n > 0 { // 0: any
 				s.maxMessage = min(n, MaxData)

@@ -9,7 +9,10 @@ import (
 	"gateway/test/rig"
 )
 
-var meets = flag.Duration("meets", 15*time.Second, "how long six browsers meet")
+var (
+	meets = flag.Duration("meets", 15*time.Second, "how long six browsers meet")
+	apart = flag.Bool("apart", false, "six browsers are six processes, not six storages of one")
+)
 
 // small makes a page's camera one of 320x180 at 10 frames a second, in one size.
 const small = `
@@ -55,11 +58,15 @@ const changes = `(() => {
 // isn't counted. Where that is more than a third the test says nothing.
 func TestSixBrowsersMeet(t *testing.T) {
 	g := meetingIn(t, rig.GatewayOptions{Auth: "none"})
-	browser, err := rig.StartChromium(t.Context(), rig.ChromiumOptions{Preload: small, Flags: fakes})
-	rig.Check(t, err)
-	rig.End(t, "chromium", browser.Close)
+	var browser *rig.Chromium
 	var all []*world
 	for i := range 6 {
+		if i == 0 || *apart {
+			var err error
+			browser, err = rig.StartChromium(t.Context(), rig.ChromiumOptions{Preload: small, Flags: fakes})
+			rig.Check(t, err)
+			rig.End(t, "chromium", browser.Close)
+		}
 		w := visit(t, g, browser, fmt.Sprintf("/room/six?name=P%d", i))
 		w.until(t, connected)
 		w.click(t, ".camera")
