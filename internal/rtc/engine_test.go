@@ -188,12 +188,13 @@ func TestPeerThatNamesManyStreamsIsEnded(t *testing.T) {
 	}
 }
 
-// Feedback on packets that nobody has sent took pion a millisecond each, and went on.
+// Feedback on 65535 packets that have arrived, without a word when, took pion milliseconds each,
+// and went on. Here it is on 100: what counts is that it is none.
 func TestPeerWhoseRTCPIsNoneIsEnded(t *testing.T) {
 	b := append([]byte{0x8f, 205, 0, 10}, make([]byte, 40)...)
-	b[14], b[15] = 0xff, 0xff // it tells of 65535 packets
+	b[15] = 100
 	for i := 20; i < len(b); i += 2 {
-		b[i], b[i+1] = 0x3f, 0xff // runs of 8191 that have arrived, without a word when
+		b[i], b[i+1] = 0x3f, 0xff // a run of 8191
 	}
 	feedback := rtcp.RawPacket(b)
 	for name, packets := range map[string][]rtcp.Packet{

@@ -66,7 +66,7 @@ func TestCameraVM(t *testing.T) {
 	rig.End(t, "virtual machine", p.Close)
 	ended := p.Wait(ctx)
 	for _, name := range []string{
-		"MJPEGCamera", "H264CameraStraightThrough", "CameraReturns", "CameraReturnsToItsProcess", "CameraIsFoundAgain", "CameraComesBackAsAnother", "BusyCameraNamesItsHolder", "CamerasAreListed", "CameraIsEditedUnderAViewer", "SoundCard",
+		"MJPEGCamera", "H264CameraStraightThrough", "CameraReturns", "CameraReturnsToItsProcess", "CameraIsFoundAgain", "CameraComesBackAsAnother", "BusyCameraNamesItsHolder", "CamerasAreListed", "CameraIsEditedUnderAViewer", "SoundCard", "MemoryIsLimited",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !strings.Contains(p.Log(), "--- PASS: TestGuest"+name+" (") {

@@ -43,6 +43,15 @@ var rtcpAttacks = []attack{
 		raw := rtcp.RawPacket(b)
 		return []rtcp.Packet{&raw}
 	})},
+	{"RTCP", "malformed: 44 bytes of feedback on 65535 packets", sends(func(ssrc uint32, _ uint16) []rtcp.Packet {
+		b := append([]byte{0x8f, 205, 0, 10}, make([]byte, 40)...)
+		b[14], b[15] = 0xff, 0xff
+		for i := 20; i < len(b); i++ {
+			b[i] = 0xff - 0xc0*byte(1-i%2) // runs of 8191 that have arrived (section 3.1.3)
+		}
+		raw := rtcp.RawPacket(b)
+		return []rtcp.Packet{&rtcp.ReceiverReport{SSRC: 1}, &raw}
+	})},
 	{"RTCP", "malformed: reports that lie", sends(func(ssrc uint32, _ uint16) []rtcp.Packet {
 		reports := make([]rtcp.ReceptionReport, 31)
 		for i := range reports {
