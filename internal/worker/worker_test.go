@@ -335,7 +335,7 @@ func TestLeakEndsTheProcess(t *testing.T) {
 	run(t, l, config.Feed{
 		Name: "launch", Whole: true,
 		Capture: "videotestsrc is-live=true ! vp8enc ! rtpvp8pay ! appsink name=video" +
-			" videotestsrc num-buffers=400 pattern=black ! video/x-raw,width=1280,height=720 ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fakesink sync=true",
+			" videotestsrc num-buffers=400 pattern=black ! video/x-raw,width=1280,height=720,framerate=1/1 ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fakesink sync=true",
 		Branches: []config.Branch{{Track: media.Track{Name: "video", Kind: media.Video, Codec: media.VP8}}},
 	}, config.Worker{Memory: 200 << 20}, s)
 	s.until(t, "the failure", func() bool { return s.failure != nil })

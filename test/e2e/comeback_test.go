@@ -45,6 +45,7 @@ func backAfter(ctx context.Context, t *testing.T, page rig.Page, since time.Time
 // when memory runs out, and starts it again soon and after a while: the page plays by
 // itself.
 func TestPageIsBackAfterTheGatewayWasKilled(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, 4*time.Minute)
 	pipelines := map[string]string{"test": testPipeline}
 	start := func(port int) *rig.Gateway {

@@ -127,7 +127,7 @@ func (c *talk) closed() error {
 
 func TestBadMessagesAreRefused(t *testing.T) {
 	ctx := bounded(t, 2*time.Minute)
-	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"test": testPipeline}})
+	g := startGateway(ctx, t, rig.GatewayOptions{Config: "room: {departure_timeout: 1s}\n", Pipelines: map[string]string{"test": testPipeline}})
 	undisturbed(ctx, t, g, "test")
 	const join = `{"type":"join","roomId":"test","version":1}`
 

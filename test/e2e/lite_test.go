@@ -343,6 +343,7 @@ func TestLiteConnectionOverIPv6(t *testing.T) {
 // TestLiteViewerWhoseBrowserIsKilled watches by WHEP, where no socket tells of it: what
 // the gateway notices is that nobody consents any more (RFC 7675).
 func TestLiteViewerWhoseBrowserIsKilled(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, 3*time.Minute)
 	g := startGateway(ctx, t, rig.GatewayOptions{Pipelines: map[string]string{"lite": litePipeline}, Config: "ice: {lite: true}\n"})
 	b, err := rig.StartChromium(ctx, rig.ChromiumOptions{})

@@ -13,6 +13,7 @@ import (
 // longer than a connection is kept: the page plays again by itself, the first time on
 // the same connection.
 func TestPageIsBackAfterTheNetworkWasGone(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, 4*time.Minute)
 	const serverIP, clientIP = "10.97.3.1", "10.97.3.2"
 	server, client := rig.Pair(ctx, t, serverIP+"/24", clientIP+"/24")

@@ -17,6 +17,7 @@ import (
 // time the same session goes on. Before, the command wrote what it had into a dead connection
 // for good.
 func TestPublishCommandGoesOn(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, 4*time.Minute)
 	const serverIP, before, after = "10.97.73.1", "10.97.73.2", "10.97.73.3"
 	server, client := rig.Pair(ctx, t, serverIP+"/24", before+"/24")

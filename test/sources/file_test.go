@@ -23,6 +23,7 @@ func clip(t *testing.T) string {
 
 // A file is played at its own pace, and over and over.
 func TestFileInALoop(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	path := clip(t)
 	g := startGateway(ctx, t, map[string]string{
@@ -70,6 +71,7 @@ func TestFileThatEnds(t *testing.T) {
 
 // A frame in two seconds: the first is there at once, and the next ones come.
 func TestTimeLapse(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	g := startGateway(ctx, t, map[string]string{"lapse": "on_demand: false\n" +
 		"source: videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=15/1 ! videorate ! video/x-raw,framerate=1/2\n" +

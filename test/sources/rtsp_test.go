@@ -36,6 +36,7 @@ var profileInSDP = regexp.MustCompile(`profile-level-id=([0-9a-f]{6})`)
 
 // A camera's own pictures come through untouched, and are announced as what they are.
 func TestRTSPCameraStraightThrough(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	cam := startCamera(ctx, t, rig.RTSPOptions{Streams: map[string]string{
 		"baseline": camera("constrained-baseline"), "main": camera("main"), "high": camera("high"),
@@ -69,6 +70,7 @@ func TestRTSPCameraStraightThrough(t *testing.T) {
 // A camera with a microphone: its picture as it is, and encoded again where that is
 // watched, and its sound.
 func TestRTSPCameraEncodedAgain(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	cam := startCamera(ctx, t, rig.RTSPOptions{Streams: map[string]string{
 		"cam": camera("main") + " audiotestsrc is-live=true freq=440 ! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay name=pay1 pt=0",
@@ -92,6 +94,7 @@ func TestRTSPCameraEncodedAgain(t *testing.T) {
 
 // The camera goes and comes back; the viewer stays, and sees it again.
 func TestRTSPCameraThatComesBack(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	cam := startCamera(ctx, t, rig.RTSPOptions{Streams: map[string]string{"cam": camera("main")}})
 	g := startGateway(ctx, t, map[string]string{
@@ -124,6 +127,7 @@ func TestRTSPCameraThatComesBack(t *testing.T) {
 
 // A camera that hangs keeps its connection, and sends nothing.
 func TestRTSPCameraThatHangs(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	cam := startCamera(ctx, t, rig.RTSPOptions{Streams: map[string]string{"cam": camera("main")}})
 	g := startGateway(ctx, t, map[string]string{"cam": copied(cam.URL("cam"))})

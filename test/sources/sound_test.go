@@ -25,6 +25,7 @@ func hears(ctx context.Context, t *testing.T, g *rig.Gateway, name string, codec
 }
 
 func TestSoundServer(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	s, err := rig.StartSound(ctx)
 	rig.Check(t, err)
@@ -47,6 +48,7 @@ func TestSoundServer(t *testing.T) {
 // The sound server goes away under its listener and comes back: he hears again,
 // what is played then.
 func TestSoundServerThatIsRestarted(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	s, err := rig.StartSound(ctx)
 	rig.Check(t, err)
@@ -78,6 +80,7 @@ func TestSoundServerThatIsRestarted(t *testing.T) {
 // A source of the sound server that isn't there yet, as a Bluetooth microphone, is
 // noticed when it comes: the kernel says nothing of it.
 func TestSoundSourceThatComes(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	ctx := bounded(t, time.Minute)
 	pactl, err := rig.Need("pactl", "pulseaudio-utils")
 	rig.Check(t, err)

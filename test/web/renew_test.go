@@ -65,6 +65,7 @@ const (
 // the same socket, in the same session and connections, and with the camera on. The watch
 // page does the same.
 func TestWhoSignsInAgainStaysInTheCall(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	g := closed(t)
 	browser := chromium(t, false)
 	token := command(t, g, "-subject", "anna", "-role", "host", "-room", "hall", "-ttl", "66s")
@@ -99,6 +100,7 @@ func TestWhoSignsInAgainStaysInTheCall(t *testing.T) {
 // A camera that nobody can switch off any more is let go: when the token was revoked, and
 // when it ends and its bearer doesn't sign in again.
 func TestCameraIsLetGoWhenAccessEnds(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	g := closed(t)
 	browser := chromium(t, false)
 	enter := func(subject, ttl string) *world {
@@ -127,6 +129,7 @@ func TestCameraIsLetGoWhenAccessEnds(t *testing.T) {
 // the same connection. One that isn't good leaves all as it was, one of somebody else joins
 // anew.
 func TestPlayerGoesOnByAnotherToken(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	g := closed(t)
 	browser := chromium(t, false)
 	token := func(subject, ttl string) string {

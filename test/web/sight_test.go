@@ -125,6 +125,7 @@ func followSight(t *testing.T, w *world) {
 
 // A gallery has players out of sight, and a tab may be opened behind another one.
 func TestPictureOutOfSightIsNotAskedFor(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	t.Run("chromium", func(t *testing.T) {
 		s := start(t)
 		s.set(door)
