@@ -61,9 +61,7 @@ func TestSixBrowsersMeet(t *testing.T) {
 	var all []*world
 	for i := range 6 {
 		w := visit(t, g, browser, fmt.Sprintf("/room/six?name=P%d", i))
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
+		w.sends(t)
 		all = append(all, w)
 	}
 	for _, w := range all {
