@@ -75,29 +75,10 @@ func (h *house) token(t *testing.T, g *auth.Grant) string {
 	return token
 }
 
-// ask makes a request with headers (name, value, …) and returns status and body.
+// ask is do by a client that keeps no cookies.
 func ask(t *testing.T, method, url, body string, header ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body != "" {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	data, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer, string(data)
+	return do(t, http.DefaultClient, method, url, body, header...)
 }
 
 // permissions is what each route takes: a request for each, and who may make it,

@@ -108,11 +108,16 @@ func runAs(t *testing.T, dir, lines string) (g *Gateway, stop func() error) {
 	return g, stop
 }
 
-func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {
+// do makes a request with headers (name, value, …) and returns the answer, its body
+// read.
+func do(t *testing.T, c *http.Client, method, url, body string, header ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -120,16 +125,22 @@ func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {
 			r.Host = header[i+1]
 		}
 	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := c.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	data, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer, body
+	return answer, string(data)
+}
+
+func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	answer, body := do(t, http.DefaultClient, http.MethodGet, url, "", header...)
+	return answer, []byte(body)
 }
 
 func TestStreamsAreListedAndPictured(t *testing.T) {

@@ -204,16 +204,24 @@ func TestOneSessionWatchesSeveralStreams(t *testing.T) {
 	}
 }
 
-// What it watches may go, all of it: a participant stays in the room.
-func TestSessionOutlivesTheStreamsThatItWatches(t *testing.T) {
-	g := newGateway(t)
+// watchesTwo has somebody in the open plan watch "test" and "h264"; at tells the m-line of
+// each track.
+func (g *gateway) watchesTwo(t *testing.T) (c *conversation, p *tiles, at map[string]string) {
+	t.Helper()
 	g.openPlan()
-	c, p := g.dial(t), newTiles(t)
+	c, p = g.dial(t), newTiles(t)
 	c.join("test")
 	p.negotiate(c, c.hear("offer"))
 	c.say(map[string]any{"type": "watch", "stream": "h264"})
-	at := p.settle(c, "test", "h264")
+	at = p.settle(c, "test", "h264")
 	p.shows("video/H264", at["h264 video"])
+	return c, p, at
+}
+
+// What it watches may go, all of it: a participant stays in the room.
+func TestSessionOutlivesTheStreamsThatItWatches(t *testing.T) {
+	g := newGateway(t)
+	c, p, at := g.watchesTwo(t)
 	g.streams["h264"].Close()
 	if m := p.hear(c, "unwatched"); m["stream"] != "h264" || m["reason"] != "stream-closed" {
 		t.Errorf("told %v", m)
@@ -389,13 +397,7 @@ func TestAbsentStreamHoldsUpNoOther(t *testing.T) {
 // Streams that end at the same time are told of once each.
 func TestStreamsThatEndTogetherAreToldOnce(t *testing.T) {
 	g := newGateway(t)
-	g.openPlan()
-	c, p := g.dial(t), newTiles(t)
-	c.join("test")
-	p.negotiate(c, c.hear("offer"))
-	c.say(map[string]any{"type": "watch", "stream": "h264"})
-	at := p.settle(c, "test", "h264")
-	p.shows("video/H264", at["h264 video"])
+	c, p, _ := g.watchesTwo(t)
 	release := g.hold(t)
 	defer release()
 	g.streams["test"].Close()

@@ -56,14 +56,11 @@ func bench(ctx context.Context, joins, viewers int, within time.Duration, log io
 		return err
 	}
 	defer screen.Close()
-	painter, err := strip.NewPainter(screen.Display)
+	stop, err := strip.Keep(ctx, screen.Display, 30)
 	if err != nil {
 		return err
 	}
-	defer painter.Close()
-	painted := make(chan error, 1)
-	go func() { painted <- painter.Run(ctx, 30) }()
-	defer func() { cancel(); <-painted }()
+	defer stop()
 
 	defer rig.RemoveBinary()
 	text := fmt.Sprintf("source: ximagesrc display-name=%s use-damage=false\nlinger: 0s\nvideo:\n  codec: h264\n  framerate: 30\n  keyframe_interval: 10s\n", screen.Display)

@@ -82,14 +82,11 @@ func bench(ctx context.Context, o options) error {
 		return err
 	}
 	defer screen.Close()
-	painter, err := strip.NewPainter(screen.Display)
+	stop, err := strip.Keep(ctx, screen.Display, 60)
 	if err != nil {
 		return err
 	}
-	defer painter.Close()
-	painted := make(chan error, 1)
-	go func() { painted <- painter.Run(ctx, 60) }()
-	defer func() { cancel(); <-painted }()
+	defer stop()
 
 	browser, err := rig.StartChromium(ctx, rig.ChromiumOptions{Preload: strip.Script})
 	if err != nil {

@@ -224,23 +224,7 @@ func run(ctx context.Context, browser *rig.Chromium, g *rig.Gateway, k kind, edi
 
 // painted paints a screen, so that what is captured of it moves.
 func painted(display string) func(context.Context) (func(), error) {
-	return func(ctx context.Context) (func(), error) {
-		painter, err := strip.NewPainter(display)
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			painter.Run(ctx, 60) // a screen that stands still shows in the figures
-		}()
-		return func() {
-			cancel()
-			<-done
-			painter.Close()
-		}, nil
-	}
+	return func(ctx context.Context) (func(), error) { return strip.Keep(ctx, display, 60) }
 }
 
 // camera sends a picture to a UDP port of this machine.

@@ -121,6 +121,27 @@ func (p *Painter) Run(ctx context.Context, hz int) error {
 	}
 }
 
+// Keep opens a window over a display and paints hz pictures a second until stop is
+// called, which waits for the end, or ctx is done. A screen that stands still shows in
+// what is measured.
+func Keep(ctx context.Context, display string, hz int) (stop func(), err error) {
+	p, err := NewPainter(display)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Run(ctx, hz)
+	}()
+	return func() {
+		cancel()
+		<-done
+		p.Close()
+	}, nil
+}
+
 // Hide takes the picture off the screen, which is black then.
 func (p *Painter) Hide() error { return xproto.UnmapWindowChecked(p.x, p.window).Check() }
 

@@ -29,15 +29,7 @@ func TestChangedAddressIsFollowed(t *testing.T) {
 	}
 	ann := visit(t, g, open(client), "/room/hall?name=Ann")
 	ben := visit(t, g, open(server), "/room/hall?name=Ben")
-	for _, w := range []*world{ann, ben} {
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, publishes)
-	}
-	for _, w := range []*world{ann, ben} {
-		w.until(t, "document.querySelectorAll('.tile').length === 4")
-		w.moving(t, 4)
-	}
+	meet(t, 4, ann, ben)
 	ann.eval(t, "(window.kept = [gatewayRoom.room.peerConnection, gatewayRoom.publisher.peerConnection], window.user = gatewayRoom.room.self.userId, 0)", nil)
 	ben.eval(t, "(window.offers = 0, gatewayRoom.room.peerConnection.addEventListener('signalingstatechange', () => offers++), 0)", nil)
 	rig.Check(t, client.IP(ctx, "addr", "add", after+"/24", "dev", device))

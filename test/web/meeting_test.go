@@ -167,15 +167,7 @@ func TestPublishedOverTheGateway(t *testing.T) {
 	browser := chromium(t, false)
 	ann := visit(t, g, browser, "/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
-	for _, w := range []*world{ann, ben} {
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, publishes)
-	}
-	for _, w := range []*world{ann, ben} {
-		w.until(t, "document.querySelectorAll('.tile').length === 4")
-		w.moving(t, 4)
-	}
+	meet(t, 4, ann, ben)
 	// sound beside the picture, in the same stream
 	ben.click(t, ".microphone")
 	ann.until(t, "gatewayRoom.tiles.all.some((tile) => !tile.own && tile.video.srcObject?.getAudioTracks().length === 1)")
@@ -213,16 +205,8 @@ func TestBrowsersMeetOverTheGateway(t *testing.T) {
 	g := meeting(t, "none")
 	ann := visit(t, g, chromium(t, false), "/room/hall?name=Ann")
 	fox := visit(t, g, firefox(t), "/room/hall?name=Fox")
-	for _, w := range []*world{ann, fox} {
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
-	}
 	rig.Check(t, fox.page.Resize(fox.ctx, 700, 500))
-	for _, w := range []*world{ann, fox} {
-		w.until(t, "document.querySelectorAll('.tile').length === 4")
-		w.moving(t, 4)
-	}
+	meet(t, 4, ann, fox)
 	const hers = "gatewayRoom.tiles.all.find((tile) => !tile.own && tile.label === 'Ann')"
 	fox.until(t, hers+".video.videoWidth > 0 && "+hers+".video.videoWidth <= 640")
 	rig.Check(t, fox.page.Resize(fox.ctx, 1900, 1060))
@@ -314,15 +298,7 @@ func TestTenSecondsWithoutASocket(t *testing.T) {
 	browser := chromium(t, false)
 	ann := open(t, browser, way.url()+"/room/hall?name=Ann")
 	ben := visit(t, g, browser, "/room/hall?name=Ben")
-	for _, w := range []*world{ann, ben} {
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, publishes)
-	}
-	for _, w := range []*world{ann, ben} {
-		w.until(t, "document.querySelectorAll('.tile').length === 4")
-		w.moving(t, 4)
-	}
+	meet(t, 4, ann, ben)
 	ben.eval(t, `(() => {
 		window.noticed = [];
 		for (const type of ['media', 'joined', 'rendition', 'refused']) gatewayRoom.room.addEventListener(type, () => noticed.push(type));

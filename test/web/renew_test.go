@@ -105,9 +105,7 @@ func TestCameraIsLetGoWhenAccessEnds(t *testing.T) {
 	browser := chromium(t, false)
 	enter := func(subject, ttl string) *world {
 		w := visit(t, g, browser, "/room/hall?name="+subject+"#token="+url.QueryEscape(command(t, g, "-subject", subject, "-role", "publisher", "-room", "hall", "-ttl", ttl)))
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
+		w.sends(t)
 		w.click(t, ".microphone")
 		w.until(t, "gatewayRoom.publisher.sources[0].media.getTracks().length === 2")
 		w.eval(t, "(window.tracks = gatewayRoom.publisher.sources[0].media.getTracks(), 0)", nil)

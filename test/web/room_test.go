@@ -93,22 +93,34 @@ func (w *world) moving(t *testing.T, n int) {
 	w.until(t, "gatewayRoom.tiles.all.every((t, i) => !t.element.matches('.pictured') || t.frames > window.before[i] + 5)")
 }
 
+// sends switches the camera on, and waits until it is sent.
+func (w *world) sends(t *testing.T) {
+	t.Helper()
+	w.until(t, connected)
+	w.click(t, ".camera")
+	w.until(t, "Boolean(gatewayRoom.publisher.sources[0]?.stream) && gatewayRoom.publisher.peerConnection?.connectionState === 'connected'")
+}
+
+// meet has all send their cameras, and waits until each sees that many moving
+// pictures.
+func meet(t *testing.T, pictures int, all ...*world) {
+	t.Helper()
+	for _, w := range all {
+		w.sends(t)
+	}
+	for _, w := range all {
+		w.until(t, fmt.Sprintf("document.querySelectorAll('.tile').length === %d", pictures))
+		w.moving(t, pictures)
+	}
+}
+
 func TestTwoPublishAndWatchEachOther(t *testing.T) {
 	h := startHall(t)
 	h.camera(t, "door", "Front door", standard)
 	browser := chromium(t, false)
 	ann := enter(t, h, browser, "/room/hall?name=Ann")
 	ben := enter(t, h, browser, "/room/hall?name=Ben")
-	for _, w := range []*world{ann, ben} {
-		w.until(t, connected)
-		w.until(t, "document.querySelectorAll('.tile').length >= 1")
-		w.click(t, ".camera")
-		w.until(t, publishes)
-	}
-	for _, w := range []*world{ann, ben} {
-		w.until(t, "document.querySelectorAll('.tile').length === 3")
-		w.moving(t, 3)
-	}
+	meet(t, 3, ann, ben)
 	ann.until(t, "[...document.querySelectorAll('.caption')].map((e) => e.textContent).sort().join() === 'Ann (you),Ben,Front door'")
 	var layers int
 	ann.eval(t, "gatewayRoom.publisher.peerConnection.getSenders()[0].getParameters().encodings.length", &layers)
@@ -393,92 +405,9 @@ func TestRoomInFirefox(t *testing.T) {
 	h.camera(t, "door", "Front door", standard)
 	ann := enter(t, h, firefox(t), "/room/hall?name=Ann")
 	ben := enter(t, h, chromium(t, false), "/room/hall?name=Ben")
-	for _, w := range []*world{ann, ben} {
-		w.until(t, connected)
-		w.click(t, ".camera")
-	}
-	for _, w := range []*world{ann, ben} {
-		w.until(t, "document.querySelectorAll('.tile').length === 3")
-		w.moving(t, 3)
-	}
+	meet(t, 3, ann, ben)
 	h.cut("Ann")
 	ann.until(t, "gatewayRoom.room.status.state !== 'connected'")
 	ann.until(t, connected)
 	ann.moving(t, 3)
-}
-
-// GATEWAY_SCREENSHOTS names a folder for pictures of every state, to look at.
-func TestRoomScreenshots(t *testing.T) {
-	dir := os.Getenv("GATEWAY_SCREENSHOTS")
-	if dir == "" {
-		t.Skip("GATEWAY_SCREENSHOTS names no folder for the pictures")
-	}
-	h := startHall(t)
-	for _, dark := range []bool{false, true} {
-		browser := chromium(t, dark)
-		scheme := map[bool]string{false: "light", true: "dark"}[dark]
-		others := map[string]*world{}
-		for _, size := range []struct {
-			name          string
-			width, height int
-		}{{"phone", 390, 844}, {"desk", 1280, 800}, {"wall", 1920, 1080}} {
-			w := enter(t, h, browser, "/room/hall")
-			rig.Check(t, w.page.Resize(w.ctx, size.width, size.height))
-			shot := func(name string) {
-				t.Helper()
-				w.eval(t, "new Promise((done) => setTimeout(done, 700))", nil)
-				png, err := w.page.Screenshot(w.ctx)
-				rig.Check(t, err)
-				rig.Check(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("room-%s-%s-%s.png", name, size.name, scheme)), png, 0o600))
-			}
-			w.until(t, "document.querySelector('#lobby').checkVisibility()")
-			shot("lobby")
-			rig.Check(t, w.page.Navigate(w.ctx, h.url("/room/hall?name=Host")))
-			if len(others) == 0 {
-				w.until(t, connected)
-				shot("empty")
-				if !dark {
-					h.camera(t, "door", "Front door", standard)
-					h.absent("desktop", "Desktop", "there is no display: DISPLAY is not set")
-				}
-				for _, name := range []string{"Ann Berger", "Ben"} {
-					others[name] = enter(t, h, browser, "/room/hall?name="+strings.ReplaceAll(name, " ", "%20"))
-					others[name].until(t, connected)
-					others[name].click(t, ".camera")
-				}
-				others["Ben"].click(t, ".microphone")
-			}
-			w.until(t, connected)
-			w.click(t, ".camera")
-			w.moving(t, 4)
-			shot("tiles")
-			w.click(t, ".people-button")
-			w.click(t, "#participants > li:not(:first-child) .round")
-			shot("people")
-			w.click(t, "#people-close")
-			w.eval(t, "(gatewayRoom.tiles.get('door').size.click(), 0)", nil)
-			shot("large")
-			w.eval(t, "(gatewayRoom.tiles.get('door').size.click(), 0)", nil)
-			w.click(t, ".share")
-			shot("share")
-			w.eval(t, "(document.querySelector('dialog[open]').close(), navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError')), document.querySelector('.microphone').click(), 0)", nil)
-			w.until(t, "document.querySelector('.toast')")
-			shot("toast")
-			w.click(t, ".leave")
-			shot("left")
-			h.mu.Lock()
-			h.token = "secret"
-			h.mu.Unlock()
-			rig.Check(t, w.page.Navigate(w.ctx, h.url("/room/hall?name=Host")))
-			w.until(t, "document.querySelector('.sign-in')")
-			shot("sign-in")
-			h.mu.Lock()
-			h.token = ""
-			h.mu.Unlock()
-			rig.Check(t, w.page.Close())
-		}
-		for _, w := range others {
-			rig.Check(t, w.page.Close())
-		}
-	}
 }

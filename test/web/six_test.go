@@ -68,9 +68,7 @@ func TestSixBrowsersMeet(t *testing.T) {
 			rig.End(t, "chromium", browser.Close)
 		}
 		w := visit(t, g, browser, fmt.Sprintf("/room/six?name=P%d", i))
-		w.until(t, connected)
-		w.click(t, ".camera")
-		w.until(t, "gatewayRoom.publisher.sources[0]?.stream !== ''")
+		w.sends(t)
 		all = append(all, w)
 	}
 	for _, w := range all {
