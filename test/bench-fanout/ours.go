@@ -78,9 +78,9 @@ func (o *ours) Stop(string) {
 	o.id = ""
 }
 
-func (o *ours) RequestKeyframe(string)       {} // the recording has one every two seconds
+func (o *ours) RequestKeyframe(string)             {} // the recording has one every two seconds
 func (o *ours) SetBitrate(string, int, bool) error { return nil }
-func (o *ours) Close() error                 { o.Stop(""); return nil }
+func (o *ours) Close() error                       { o.Stop(""); return nil }
 
 func (o *ours) send(b *traffic.Buffer, capture time.Duration) {
 	o.mu.Lock()
