@@ -204,6 +204,7 @@ func (s *Server) newSession(ctx context.Context, kind, name string, c client) *s
 func (x *session) start(ctx context.Context, j room.Joining, m request) error {
 	ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := x.server.enterSession(x); err != nil {
+		x.awaited()
 		x.cancel(err)
 		return err
 	}

@@ -319,6 +319,15 @@ func TestWHEPSessionsThatAreNotConnectedAreFew(t *testing.T) {
 	waiting(joinBurst - 1)
 	g.whep(t, "test", newPeer(t), video)
 	waiting(joinBurst - 1)
+
+	// who finds no place isn't waited for either
+	g.mu.Lock()
+	g.conf.Limits.Viewers = 1
+	g.mu.Unlock()
+	if resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video)); resp.status != http.StatusServiceUnavailable {
+		t.Errorf("without a place: %d %s", resp.status, resp.body)
+	}
+	waiting(joinBurst - 1)
 }
 
 func TestWHEPSessionThatNeverConnectsEnds(t *testing.T) {
