@@ -288,17 +288,17 @@ func TestWHEPSessionsBeginAtALimitedRate(t *testing.T) {
 func TestWHEPSessionsThatAreNotConnectedAreFew(t *testing.T) {
 	g := newGateway(t, func(c *config.Gateway, _ *timing) { c.Limits.JoinsPerAddress = 50 })
 	g.whep(t, "test", newPeer(t), video)
+	awaited := func() (n int) {
+		g.addresses.mu.Lock()
+		defer g.addresses.mu.Unlock()
+		for _, a := range g.addresses.known {
+			n += a.waiting
+		}
+		return n
+	}
 	waiting := func(want int) {
 		t.Helper()
-		eventually(t, "as many connections as expected are waited for", func() bool {
-			g.addresses.mu.Lock()
-			defer g.addresses.mu.Unlock()
-			n := 0
-			for _, a := range g.addresses.known {
-				n += a.waiting
-			}
-			return n == want
-		})
+		eventually(t, "as many connections as expected are waited for", func() bool { return awaited() == want })
 	}
 	waiting(0) // it is connected
 	g.addresses.mu.Lock()
@@ -327,7 +327,9 @@ func TestWHEPSessionsThatAreNotConnectedAreFew(t *testing.T) {
 	if resp := g.do(t, "POST", "/whep/test", sdpBody(), newPeer(t).offer(video)); resp.status != http.StatusServiceUnavailable {
 		t.Errorf("without a place: %d %s", resp.status, resp.body)
 	}
-	waiting(joinBurst - 1)
+	if n := awaited(); n != joinBurst-1 {
+		t.Errorf("%d are waited for, %d before", n, joinBurst-1)
+	}
 }
 
 func TestWHEPSessionThatNeverConnectsEnds(t *testing.T) {
