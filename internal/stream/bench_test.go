@@ -110,7 +110,7 @@ func (b *bench) Compile(context.Context, *config.Stream) (*config.Plan, error) {
 	return &p, nil
 }
 
-func (b *bench) Launch(_ context.Context, _ string, feed *config.Feed, sink Sink) (Pipeline, error) {
+func (b *bench) Launch(ctx context.Context, _ string, feed *config.Feed, sink Sink) (Pipeline, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.tries++
@@ -121,8 +121,12 @@ func (b *bench) Launch(_ context.Context, _ string, feed *config.Feed, sink Sink
 		feed: *feed, sink: sink, keyframes: make(chan string, 16), started: make(chan *encoder, 16),
 		closed: make(chan struct{}), encoders: make(map[string]*encoder),
 	}
-	b.launched <- l
-	return l, nil
+	select {
+	case b.launched <- l:
+		return l, nil
+	case <-ctx.Done(): // the test has enough of them
+		return nil, ctx.Err()
+	}
 }
 
 func (b *bench) Blame(branch *config.Branch, _ error) {

@@ -196,6 +196,7 @@ func TestPlaceholderOfOneRendition(t *testing.T) {
 	l.refuse = nil
 	l.mu.Unlock()
 	e = receive(t, l.started, "the encoder again")
+	waitInfo(t, s, "the encoder to run", func(i Info) bool { return i.Tracks[0].Running }) // what came before doesn't count
 	e.frame(true)
 	for high.next(t, 1)[0].placeholder {
 	}
