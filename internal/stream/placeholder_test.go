@@ -176,11 +176,17 @@ func TestPlaceholderOfOneRendition(t *testing.T) {
 	b.draws(drawing)
 	s := start(t, b, nil)
 	high := listenTo(t, s, "high")
+	runs := func(track int) { // what an encoder yields before doesn't count
+		t.Helper()
+		waitInfo(t, s, "the encoder to run", func(i Info) bool { return i.Tracks[track].Running })
+	}
 	l, e := begun(t, b)
+	runs(0)
 	e.frame(true)
 	high.next(t, 1)
 	subscribeTo(t, s, "low")
 	o := receive(t, l.started, "the other encoder")
+	runs(1)
 	o.frame(true)
 	l.mu.Lock()
 	l.refuse = errors.New("out of sessions")
@@ -196,7 +202,7 @@ func TestPlaceholderOfOneRendition(t *testing.T) {
 	l.refuse = nil
 	l.mu.Unlock()
 	e = receive(t, l.started, "the encoder again")
-	waitInfo(t, s, "the encoder to run", func(i Info) bool { return i.Tracks[0].Running }) // what came before doesn't count
+	runs(0)
 	e.frame(true)
 	for high.next(t, 1)[0].placeholder {
 	}
