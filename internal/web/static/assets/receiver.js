@@ -27,13 +27,13 @@ export function receivableCodecs() {
 /**
  * The video tracks that this browser can decode.
  *
- * @param {import('./viewer.js').Track[]} [tracks]
+ * @param {import('./viewer.js').Track[]?} [tracks] null or none: those of a stream whose source isn't there
  * @param {string[]} [types] as receivableCodecs lists them; none: the browser doesn't say
  * @returns {import('./viewer.js').Track[]} in the same order
  */
-export function decodable(tracks = [], types = receivableCodecs().video) {
+export function decodable(tracks, types = receivableCodecs().video) {
   const known = types.map((type) => type.toLowerCase());
-  return tracks.filter(({ kind, codec }) => kind === 'video' && (!known.length || known.includes(`video/${codec}`)));
+  return (tracks ?? []).filter(({ kind, codec }) => kind === 'video' && (!known.length || known.includes(`video/${codec}`)));
 }
 
 /**
