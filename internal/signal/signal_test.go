@@ -46,7 +46,8 @@ type gateway struct {
 // away (absent until its source comes).
 func newGateway(t *testing.T, change ...func(*config.Gateway, *timing)) *gateway {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) }) // runs last
+	before := goleak.IgnoreCurrent()                   // what one test leaves is no fault of the next ones
+	t.Cleanup(func() { goleak.VerifyNone(t, before) }) // runs last
 	conf := &config.Gateway{Limits: config.Limits{Viewers: 1000}, Room: config.Room{DepartureTimeout: 30 * time.Second}}
 	g := &gateway{streams: map[string]*stream.Stream{}, sources: map[string]*source{}, metrics: prometheus.NewRegistry()}
 	log := testLogger(t)
